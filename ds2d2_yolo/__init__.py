@@ -1,0 +1,40 @@
+"""Dual-Stream Spectral Decoupling Distillation (DS2D2) for Ultralytics YOLO, horizontal and oriented boxes.
+
+The core modules (`wavelet`, `disw`, `iou`, `losses`) need torch and PyWavelets only, so importing this package imports
+nothing heavy: the names below that need Ultralytics are loaded when they are first used.
+
+Examples:
+    >>> from ds2d2_yolo import distill
+    >>> distill(teacher="yolov8x-obb.pt", student="yolov8n-obb.yaml", data="dota.yaml", epochs=100)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ds2d2_yolo._version import __version__
+
+if TYPE_CHECKING:
+    from ds2d2_yolo.bridge.api import distill
+    from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
+
+__all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "distill"]
+
+_LAZY = {
+    "distill": "ds2d2_yolo.bridge.api",
+    "DS2D2Trainer": "ds2d2_yolo.bridge.trainer",
+    "DS2D2OBBTrainer": "ds2d2_yolo.bridge.trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it (PEP 562)."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

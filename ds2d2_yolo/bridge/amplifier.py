@@ -1,0 +1,200 @@
+"""The high-frequency amplifier: a copy of the teacher's head that answers to high-frequency features, and its file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from ultralytics.utils import USER_CONFIG_DIR
+
+from ds2d2_yolo.bridge.heads import dense_head, raw_predictions, take_levels
+from ds2d2_yolo.bridge.teacher import Teacher
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.wavelet import high_frequency
+
+FORMAT = "ds2d2-amplifier-1"
+
+
+@dataclass(frozen=True)
+class AmplifierCard:
+    """What an amplifier was trained from; it serves for nothing else.
+
+    Attributes:
+        teacher (str): SHA-256 of the teacher's weights.
+        data (str): SHA-256 of the training split, see `data.data_hash`.
+        wavelet (str): Wavelet of the high-frequency features.
+        classes (tuple[str, ...]): Classes in order.
+        epochs (int): Epochs of its training.
+        imgsz (int): Image size of its training in pixels.
+        fraction (float): Share of the training split.
+        map50 (float): Its own validation mAP50 on high-frequency features, -1 where it was not measured.
+        map50_95 (float): Likewise mAP50-95.
+        ultralytics (str): Version it was trained with.
+    """
+
+    teacher: str
+    data: str
+    wavelet: str
+    classes: tuple[str, ...]
+    epochs: int
+    imgsz: int
+    fraction: float
+    map50: float = -1.0
+    map50_95: float = -1.0
+    ultralytics: str = ""
+
+    @property
+    def key(self) -> str:
+        """(str): Name under which an amplifier of this origin is kept, 16 hexadecimal digits."""
+        origin = (self.teacher, self.data, self.wavelet, self.classes, self.epochs, self.imgsz, self.fraction)
+        return hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+
+
+def kept_amplifiers() -> Path:
+    """Return the folder in which amplifiers are kept between runs, under Ultralytics' own configuration folder."""
+    return Path(USER_CONFIG_DIR) / "ds2d2" / "amplifiers"
+
+
+class HighFrequencyInput:
+    """Forward pre-hook that hands a head the high-frequency part of its features; a class, so that it can be copied.
+
+    Args:
+        wavelet (str): Discrete wavelet of PyWavelets.
+    """
+
+    def __init__(self, wavelet: str) -> None:
+        self.wavelet = wavelet
+
+    def __call__(self, _: nn.Module, args: tuple[list[Tensor], ...]) -> tuple[list[Tensor]]:
+        """Return the arguments of the head's forward pass with each feature replaced."""
+        return (high_features(args[0], self.wavelet),)
+
+
+def high_features(features: list[Tensor], wavelet: str) -> list[Tensor]:
+    """Return hf(x) of each level: the high bands' sum, upsampled; computed in float32, in the dtype it came in."""
+    return [high_frequency(x.float(), wavelet).to(x.dtype) for x in features]
+
+
+class Amplifier:
+    """A trained high-frequency amplifier bound to a teacher's levels, folded and frozen.
+
+    Args:
+        teacher (Teacher): The unfused teacher that it was trained from.
+        state (dict[str, Tensor]): Weights of its head.
+        levels (list[int]): The teacher's levels that are distilled.
+        wavelet (str): Wavelet of its features.
+
+    Attributes:
+        head (Detect): Takes what `inputs` returns.
+    """
+
+    def __init__(self, teacher: Teacher, state: dict[str, Tensor], levels: list[int], wavelet: str) -> None:
+        model = copy.copy(teacher.model)
+        head = one_to_many(copy.deepcopy(dense_head(teacher.model, "teacher")))
+        head.load_state_dict(state)
+        # fuse() is the model's: lend it a body that holds this head alone
+        model._modules = {"model": nn.ModuleList([take_levels(head, levels).eval()])}
+        model.fuse(verbose=False)  # type: ignore[operator]
+        self.head = model.model[-1]  # type: ignore[index,union-attr]
+        self.head.requires_grad_(False)
+        self.wavelet = wavelet
+
+    def to(self, device: torch.device) -> Amplifier:
+        """Move the amplifier to a device and return it."""
+        self.head.to(device)
+        self.head.stride = self.head.stride.to(device)
+        return self
+
+    def inputs(self, features: list[Tensor]) -> list[Tensor]:
+        """Return what the head takes for given neck features of the teacher's width."""
+        return high_features(features, self.wavelet)
+
+    def __call__(self, features: list[Tensor]) -> dict[str, Any]:
+        """Return the raw predictions for neck features."""
+        return raw_predictions(self.head, self.inputs(features))
+
+
+def one_to_many(head: Any) -> Any:
+    """Remove a head's one-to-one branch in place and return the head; one without such a branch stays as it is."""
+    if head._modules.get("one2one_cv2") is not None:
+        head.end2end = False
+        head.fuse()
+    return head
+
+
+def save_amplifier(path: Path, state: dict[str, Tensor], card: AmplifierCard) -> None:
+    """Write an amplifier as safetensors with its card, whole or not at all.
+
+    Args:
+        path (Path): File to write; its folder is made.
+        state (dict[str, Tensor]): Weights of the head.
+        card (AmplifierCard): What it was trained from.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    save_file(tensors, temporary, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
+    os.replace(temporary, path)
+
+
+def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
+    """Read an amplifier's weights and card.
+
+    Args:
+        path (Path): File that `save_amplifier` wrote.
+
+    Returns:
+        state (dict[str, Tensor]): Weights of the head.
+        card (AmplifierCard): What it was trained from.
+
+    Raises:
+        BadUseError: If the file is missing, unreadable or of another kind.
+    """
+    if not path.is_file():
+        raise BadUseError(f"amplifier={path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  a safe_open handle is no mapping
+        if metadata.get("format") != FORMAT:
+            raise BadUseError(f"amplifier={path} is no amplifier of this version (wanted format '{FORMAT}')")
+        values = json.loads(metadata["card"])
+        values["classes"] = tuple(values["classes"])
+        card = AmplifierCard(**{f.name: values[f.name] for f in fields(AmplifierCard)})
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as e:
+        if isinstance(e, BadUseError):
+            raise
+        raise BadUseError(f"amplifier={path} cannot be read: {str(e).splitlines()[0]}") from e
+    return state, card
+
+
+def check_amplifier(card: AmplifierCard, teacher: Teacher, wavelet: str, path: Path) -> None:
+    """Refuse an amplifier that belongs to another teacher, wavelet or set of classes.
+
+    Args:
+        card (AmplifierCard): Its card.
+        teacher (Teacher): The teacher of this run.
+        wavelet (str): The wavelet of this run.
+        path (Path): Its file, for the message.
+
+    Raises:
+        BadUseError: With the reason.
+    """
+    wrong = []
+    if card.teacher != teacher.sha256:
+        wrong.append(f"it was trained from another teacher ({card.teacher[:12]}, this one is {teacher.sha256[:12]})")
+    if card.wavelet != wavelet:
+        wrong.append(f"its wavelet is {card.wavelet}, this run's is {wavelet}")
+    if card.classes != teacher.names:
+        wrong.append(f"its classes are {list(card.classes)}, the teacher's are {list(teacher.names)}")
+    if wrong:
+        raise BadUseError(f"amplifier={path} does not fit: {'; '.join(wrong)}; leave amplifier= out to train one")

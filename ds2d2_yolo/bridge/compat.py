@@ -1,0 +1,77 @@
+"""A start-up check of the Ultralytics internals that the bridge builds on, so that none fails inside a run."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from importlib.metadata import version as installed_version
+
+from ds2d2_yolo.errors import DS2D2Error
+
+MINIMUM = (8, 4, 190)
+
+# module, dotted name in it, parameters that the bridge passes by name or position
+INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("ultralytics.engine.trainer", "BaseTrainer.check_resume", ("overrides",)),
+    ("ultralytics.engine.trainer", "BaseTrainer.setup_model", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer._setup_train", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer.optimizer_step", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer.build_optimizer", ("model",)),
+    ("ultralytics.engine.trainer", "BaseTrainer.final_eval", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer.get_dataset", ()),
+    ("ultralytics.models.yolo.detect", "DetectionTrainer.set_model_attributes", ()),
+    ("ultralytics.models.yolo.detect", "DetectionTrainer.get_validator", ()),
+    ("ultralytics.models.yolo.detect", "DetectionTrainer.get_model", ("cfg", "weights", "verbose")),
+    ("ultralytics.models.yolo.obb", "OBBTrainer.get_model", ("cfg", "weights", "verbose")),
+    ("ultralytics.nn.tasks", "load_checkpoint", ("weight",)),
+    ("ultralytics.nn.tasks", "DetectionModel.init_criterion", ()),
+    ("ultralytics.nn.tasks", "BaseModel.fuse", ("verbose",)),
+    ("ultralytics.nn.modules.head", "Detect.forward_head", ("x", "box_head", "cls_head")),
+    ("ultralytics.nn.modules.head", "Detect.one2many", ()),
+    ("ultralytics.nn.modules.head", "Detect.decode_bboxes", ("bboxes", "anchors", "angle")),
+    ("ultralytics.nn.modules.head", "Detect.fuse", ()),
+    ("ultralytics.nn.modules.head", "OBB.forward_head", ("x", "angle_head")),
+    ("ultralytics.utils.loss", "v8DetectionLoss.parse_output", ("preds",)),
+    ("ultralytics.utils.loss", "v8OBBLoss.loss", ("preds", "batch")),
+    ("ultralytics.utils.loss", "E2ELoss.update", ()),
+    ("ultralytics.utils.tal", "TaskAlignedAssigner.forward", ("gt_bboxes", "mask_gt")),
+    ("ultralytics.utils.tal", "make_anchors", ("feats", "strides", "grid_cell_offset")),
+    ("ultralytics.utils.torch_utils", "strip_optimizer", ("f",)),
+    ("ultralytics.utils.torch_utils", "unwrap_model", ()),
+    ("ultralytics.utils.checks", "check_model_file_from_stem", ("model",)),
+    ("ultralytics.data.utils", "img2label_paths", ("img_paths",)),
+)
+
+
+def _moved(module: str, dotted: str, parameters: tuple[str, ...]) -> str | None:
+    """Return the name of an internal, or of its parameter, that is not where the bridge expects it."""
+    try:
+        found = import_module(module)
+        for part in dotted.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return f"{module}.{dotted}"
+    if not parameters:
+        return None
+    known = inspect.signature(found).parameters  # type: ignore[arg-type]
+    lacking = [p for p in parameters if p not in known]
+    return f"{module}.{dotted}({', '.join(lacking)})" if lacking else None
+
+
+def check_ultralytics() -> None:
+    """Make sure that the installed Ultralytics has what the bridge builds on.
+
+    Raises:
+        DS2D2Error: If it is too old, or a newer release has moved an internal; each one is named.
+    """
+    found = installed_version("ultralytics")
+    release = tuple(int(x) for x in found.split(".")[:3] if x.isdigit())
+    if release < MINIMUM:
+        wanted = ".".join(map(str, MINIMUM))
+        raise DS2D2Error(f"ultralytics {found} is too old: pip install 'ultralytics>={wanted}'")
+    moved = [name for entry in INTERNALS if (name := _moved(*entry))]
+    if moved:
+        raise DS2D2Error(
+            f"ultralytics {found} has moved what ds2d2-yolo builds on: {', '.join(moved)}; install the versions of "
+            "constraints.txt, or a newer ds2d2-yolo"
+        )

@@ -1,0 +1,87 @@
+"""What the bridge asks of a data set before anything is trained on it: labels of the right kind, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.utils import IMG_FORMATS, img2label_paths
+
+from ds2d2_yolo.errors import BadUseError
+
+COLUMNS = {"detect": "5 (class x y w h)", "obb": "9 (class and four corners)"}
+
+
+def images_of(split: str | list[str]) -> list[Path]:
+    """List the images of a split as Ultralytics finds them: folders, text files of paths, or both.
+
+    Args:
+        split (str | list[str]): Resolved entry of a data YAML, such as data['train'].
+
+    Returns:
+        (list[Path]): Sorted paths.
+    """
+    found: list[Path] = []
+    for place in map(Path, [split] if isinstance(split, str) else split):
+        if place.is_dir():
+            found += [p for p in place.rglob("*") if p.suffix[1:].lower() in IMG_FORMATS]
+        elif place.is_file():
+            lines = place.read_text(encoding="utf-8").split()
+            found += [place.parent / x[2:] if x.startswith("./") else Path(x) for x in lines]
+    return sorted(found)
+
+
+def labels_of(images: Iterable[Path]) -> list[Path]:
+    """Return the label file that belongs to each image, existing or not."""
+    return [Path(p) for p in img2label_paths([str(i) for i in images])]
+
+
+def check_labels(data: Mapping[str, Any], task: str) -> None:
+    """Refuse a training split without images or labels, or with labels of another task.
+
+    Args:
+        data (Mapping[str, Any]): Data set as `check_det_dataset` returns it.
+        task (str): 'detect' or 'obb'.
+
+    Raises:
+        BadUseError: Naming the folder and what is missing.
+    """
+    images = images_of(data["train"])
+    if not images:
+        raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
+    line = _first_label(labels_of(images))
+    if line is None:
+        folder = labels_of(images[:1])[0].parent
+        raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
+    columns = len(line.split())
+    if task == "obb" and columns < 9:  # a detect student takes the hull of longer labels
+        raise BadUseError(f"labels have {columns} columns and an obb student needs {COLUMNS['obb']}: use obb labels")
+
+
+def _first_label(files: Iterable[Path]) -> str | None:
+    """Return the first line of the first label file that has one."""
+    for file in files:
+        if file.is_file() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
+            return text.splitlines()[0]
+    return None
+
+
+def data_hash(data: Mapping[str, Any]) -> str:
+    """Return a hash of what a training split holds: class names, image names and sizes, label contents.
+
+    Pixels are not read: an image that changes and keeps its name and its number of bytes goes unnoticed.
+
+    Args:
+        data (Mapping[str, Any]): Data set as `check_det_dataset` returns it.
+
+    Returns:
+        (str): SHA-256, the same wherever the data set lies.
+    """
+    digest = hashlib.sha256(repr(sorted(data["names"].items())).encode())
+    images = images_of(data["train"])
+    for image, label in zip(images, labels_of(images), strict=True):
+        digest.update(f"{image.name} {image.stat().st_size if image.exists() else -1}".encode())
+        digest.update(label.read_bytes() if label.is_file() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""Dense Ultralytics heads as the method needs them: raw predictions from features, decoded boxes, chosen levels."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules.head import OBB, Detect
+from ultralytics.utils.tal import make_anchors
+
+from ds2d2_yolo.errors import BadUseError
+
+DENSE = "YOLOv5u, v8, v9, v10, 11, 12 and 26, detect and OBB"
+
+
+def dense_head(model: nn.Module, role: str) -> Detect:
+    """Return the detection head of a model, one that predicts at every cell of its levels.
+
+    Args:
+        model (nn.Module): Ultralytics detection model.
+        role (str): 'teacher' or 'student', for the message.
+
+    Returns:
+        (Detect): Its last layer.
+
+    Raises:
+        BadUseError: If the last layer is of another kind, such as RT-DETR's.
+    """
+    head = model.model[-1]  # type: ignore[index,union-attr]
+    if type(head).__name__ in {"Detect", "v10Detect", "OBB", "OBB26"}:
+        return head
+    raise BadUseError(f"the {role} ends in {type(head).__name__}, which has no dense outputs to distil: use {DENSE}")
+
+
+def is_rotated(head: Detect) -> bool:
+    """Return whether a head predicts oriented boxes."""
+    return isinstance(head, OBB)
+
+
+def strides_of(head: Detect) -> tuple[float, ...]:
+    """Return the strides of a head's levels in pixels, as floats: reading tensors later would wait for the GPU."""
+    return tuple(float(s) for s in head.stride)
+
+
+def level_channels(head: Detect) -> tuple[int, ...]:
+    """Return the number of channels of each neck output that a head takes."""
+    return tuple(next(m for m in box.modules() if isinstance(m, nn.Conv2d)).in_channels for box in head.cv2)
+
+
+def pair_levels(student: tuple[float, ...], teacher: tuple[float, ...]) -> list[tuple[int, int]]:
+    """Match the levels of two heads by stride.
+
+    Args:
+        student (tuple[float, ...]): Strides of the student's levels.
+        teacher (tuple[float, ...]): Strides of the teacher's levels.
+
+    Returns:
+        (list[tuple[int, int]]): Student index and teacher index of each stride that both have, finest first.
+
+    Raises:
+        BadUseError: If no stride is in both.
+    """
+    pairs = [(student.index(s), teacher.index(s)) for s in sorted(set(student) & set(teacher))]
+    if not pairs:
+        raise BadUseError(f"student strides {student} and teacher strides {teacher} share no level to distil")
+    return pairs
+
+
+def take_levels(head: Detect, levels: list[int]) -> Detect:
+    """Return a one-to-many view of a head on some of its levels; modules are shared, not copied.
+
+    The view answers with raw predictions (its own `training` flag is set, that of its BatchNorm layers is not), so no
+    time goes into decoding or into a one-to-one branch that nobody reads.
+
+    Args:
+        head (Detect): Head to view.
+        levels (list[int]): Levels to keep.
+
+    Returns:
+        (Detect): Head whose inputs, strides and branches are those of `levels`.
+    """
+    view = copy.copy(head)
+    # copy.copy of a module shares the dictionary of its children: give the view one of its own
+    view._modules = {
+        name: nn.ModuleList(module[i] for i in levels) if isinstance(module, nn.ModuleList) else module
+        for name, module in head._modules.items()
+        if not name.startswith("one2one_")
+    }
+    view._buffers = dict(head._buffers)
+    view.one2one_cv2 = None
+    view.nl = len(levels)
+    view.stride = head.stride[levels]
+    view.f = [head.f[i] for i in levels]
+    view.xyxy = True
+    view.end2end = False
+    view.training = True
+    return view
+
+
+def raw_predictions(head: Detect, features: list[Tensor]) -> dict[str, Any]:
+    """Return a head's one-to-many outputs on given features.
+
+    Args:
+        head (Detect): Head from `take_levels`.
+        features (list[Tensor]): Feature of each level, B x C x H x W.
+
+    Returns:
+        (dict[str, Any]): 'scores' (B x classes x anchors), 'boxes' (B x 4 reg_max x anchors), 'feats' and, for
+            oriented heads, 'angle' (B x 1 x anchors, radians).
+    """
+    predictions: dict[str, Any] = head.forward_head(features, **head.one2many)
+    return predictions
+
+
+def logits_and_boxes(head: Detect, predictions: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Decode a head's raw predictions, each head in its own way (distribution or distance, angle mapping).
+
+    The anchors are made here: a head caches its own, and one call under inference mode would leave tensors in that
+    cache that autograd cannot use.
+
+    Args:
+        head (Detect): Head that made the predictions.
+        predictions (dict[str, Any]): Its raw outputs.
+
+    Returns:
+        logits (Tensor): B x anchors x classes, float32.
+        boxes (Tensor): B x anchors x 4 (xyxy), or x 5 (xywhr, radians) for oriented heads, in pixels, float32.
+    """
+    with torch.autocast(predictions["scores"].device.type, enabled=False):
+        grids = [f.new_empty((1, 1, *f.shape[2:]), dtype=torch.float32) for f in predictions["feats"]]
+        anchors, strides = make_anchors(grids, strides_of(head), 0.5)
+        angle = predictions["angle"].float() if is_rotated(head) else None
+        distances = head.dfl(predictions["boxes"].float())
+        boxes = head.decode_bboxes(distances, anchors.T.unsqueeze(0), angle) * strides.T
+        if angle is not None:
+            boxes = torch.cat((boxes, angle), 1)
+        return predictions["scores"].float().transpose(1, 2), boxes.transpose(1, 2)

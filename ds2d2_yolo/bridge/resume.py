@@ -1,0 +1,98 @@
+"""Finding the unfinished run that `resume` means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultralytics.cfg import get_cfg, get_save_dir
+from ultralytics.utils.patches import torch_load
+
+from ds2d2_yolo.bridge.adapters import ARGS_KEY
+from ds2d2_yolo.bridge.trainer import finish_files
+from ds2d2_yolo.errors import BadUseError
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that can go on.
+
+    Attributes:
+        last (Path): Its last.pt.
+        task (str): Its task.
+    """
+
+    last: Path
+    task: str
+
+
+def find_unfinished(resume: Any, overrides: Mapping[str, Any], task: str) -> Unfinished:
+    """Return the unfinished run that a command means.
+
+    Args:
+        resume (Any): Path of a last.pt or of a run's folder, or True: the newest unfinished run under the command's
+            own `project` and `name`.
+        overrides (Mapping[str, Any]): Ultralytics settings of the command.
+        task (str): The student's task.
+
+    Returns:
+        (Unfinished): The run.
+
+    Raises:
+        BadUseError: If there is none, if it is finished, or if it never saved a checkpoint; says what to do.
+    """
+    named = resume is not True
+    files = [_last_of(Path(str(resume)))] if named else _candidates(overrides, task)
+    finished: Path | None = None
+    for file in files:
+        checkpoint = _read(file, named)
+        if checkpoint is None:
+            continue
+        args = checkpoint.get("train_args") or {}
+        if checkpoint.get("epoch", -1) + 1 >= args.get("epochs", 1) and ARGS_KEY in args:
+            finish_files(file.parent)  # cut off between the last epoch and the clean-up
+            finished = finished or file
+        elif checkpoint.get("epoch", -1) < 0:
+            finished = finished or file
+        elif ARGS_KEY in args:
+            return Unfinished(file, str(args.get("task", task)))
+        elif named:
+            raise BadUseError(f"{file} is a run of Ultralytics alone: resume it with 'yolo train resume model={file}'")
+    if finished is not None:
+        raise BadUseError(f"{finished} is finished, nothing to resume: train on with student={finished}")
+    where = resume if named else _project(overrides, task)
+    raise BadUseError(f"no saved epoch to resume in {where}: start the same command again without 'resume'")
+
+
+def _last_of(path: Path) -> Path:
+    """Return the last.pt that a path means: the file itself, or the one in a run's folder."""
+    return path / "weights" / "last.pt" if path.is_dir() else path
+
+
+def _project(overrides: Mapping[str, Any], task: str) -> Path:
+    """Return the run's folder as Ultralytics would name the first one."""
+    plain = {k: overrides[k] for k in ("project", "name", "save_dir") if overrides.get(k)}
+    return Path(get_save_dir(get_cfg(overrides={**plain, "task": task, "mode": "train", "exist_ok": True})))
+
+
+def _candidates(overrides: Mapping[str, Any], task: str) -> list[Path]:
+    """List the last.pt of every run of the command's name, numbered ones included, newest first."""
+    first = _project(overrides, task)
+    folders = [p for p in first.parent.glob(f"{first.name}*") if p.name[len(first.name) :].lstrip("-").isdigit()]
+    files = [f / "weights" / "last.pt" for f in (first, *folders)]
+    return sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime, reverse=True)
+
+
+def _read(file: Path, named: bool) -> dict[str, Any] | None:
+    """Return a checkpoint, None if there is none; a named one that cannot be read is an error."""
+    if not file.is_file():
+        return None
+    try:
+        checkpoint: dict[str, Any] = torch_load(file, map_location="cpu")
+        return checkpoint
+    except Exception as e:  # unpickling an arbitrary file can raise anything
+        if named:
+            raise BadUseError(f"{file} cannot be read as a checkpoint: {str(e).splitlines()[0]}") from e
+        return None

@@ -1,0 +1,141 @@
+"""The teacher: loaded, checked against what it is to teach, folded and frozen for good."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils.checks import check_model_file_from_stem
+
+from ds2d2_yolo.bridge.adapters import drop_adapters
+from ds2d2_yolo.bridge.heads import dense_head, is_rotated, pair_levels, strides_of, take_levels
+from ds2d2_yolo.errors import BadUseError
+
+TASKS = ("detect", "obb")
+
+
+def state_hash(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(array.shape)}{array.dtype}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded teacher, not yet bound to a student.
+
+    Attributes:
+        path (str): File it came from.
+        model (nn.Module): Ultralytics model in eval mode, unfused, without gradients.
+        sha256 (str): Hash of its weights.
+        names (tuple[str, ...]): Its classes, in order.
+        rotated (bool): Whether it predicts oriented boxes.
+        strides (tuple[float, ...]): Strides of its levels in pixels.
+    """
+
+    path: str
+    model: nn.Module
+    sha256: str
+    names: tuple[str, ...]
+    rotated: bool
+    strides: tuple[float, ...]
+
+
+def load_teacher(name: str | None, task: str) -> Teacher:
+    """Load a teacher as Ultralytics resolves its name, and refuse one that cannot teach a student of `task`.
+
+    Args:
+        name (str | None): Path of a checkpoint, or the name of a release such as 'yolov8x-obb', which Ultralytics
+            downloads.
+        task (str): The student's task, 'detect' or 'obb'.
+
+    Returns:
+        (Teacher): In eval mode, without gradients.
+
+    Raises:
+        BadUseError: If it is missing, unreadable, untrained (.yaml), of another task or of a kind without dense head.
+    """
+    if task not in TASKS:
+        raise BadUseError(f"the student's task is '{task}': DS2D2 distils detect and obb models")
+    if not name:
+        raise BadUseError("teacher= is missing: name a trained checkpoint, such as teacher=yolov8x-obb.pt")
+    path = str(check_model_file_from_stem(name))
+    if path.endswith((".yaml", ".yml")):
+        raise BadUseError(f"teacher={name} is untrained: name a trained checkpoint (.pt)")
+    model, checkpoint = _load(path)
+    if checkpoint.get("modelopt"):
+        raise BadUseError(f"teacher={name} was trained with quantisation: use the float checkpoint it came from")
+    found = str(getattr(model, "task", "unknown"))
+    if found != task:
+        raise BadUseError(f"teacher={name} is a {found} model and the student a {task} one: use a {task} teacher")
+    head = dense_head(model, "teacher")
+    if head.cv2 is None:
+        raise BadUseError(f"teacher={name} was fused for inference: use the checkpoint that training left")
+    drop_adapters(model)
+    model.eval().requires_grad_(False)
+    names = tuple(str(model.names[i]) for i in sorted(model.names))
+    return Teacher(path, model, state_hash(model), names, is_rotated(head), strides_of(head))
+
+
+def _load(path: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a checkpoint; whatever is wrong with the file becomes one line."""
+    try:
+        model, checkpoint = load_checkpoint(path)
+    except FileNotFoundError as e:
+        raise BadUseError(f"teacher={path} does not exist, and Ultralytics has no release of that name") from e
+    except Exception as e:  # unpickling an arbitrary file can raise anything
+        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise BadUseError(f"teacher={path} cannot be read as an Ultralytics checkpoint: {first}") from e
+    return model, checkpoint
+
+
+class FrozenTeacher:
+    """A teacher bound to the levels that it shares with a student: Conv and BatchNorm folded, frozen in eval mode.
+
+    Not a module, so that nothing that walks a model (optimizer, EMA, `train()`, checkpoint) can find it.
+
+    Args:
+        teacher (Teacher): Loaded teacher; its model is taken over and changed.
+        student_strides (tuple[float, ...]): Strides of the student's levels.
+
+    Attributes:
+        pairs (list[tuple[int, int]]): Student index and teacher index of each shared level.
+        head (Detect): View of the head on the shared levels, the full-frequency amplifier.
+    """
+
+    def __init__(self, teacher: Teacher, student_strides: tuple[float, ...]) -> None:
+        self.pairs = pair_levels(student_strides, teacher.strides)
+        self.model = teacher.model
+        levels = [t for _, t in self.pairs]
+        self.model.model[-1] = take_levels(dense_head(self.model, "teacher"), levels)  # type: ignore[index,operator]
+        self.model.fuse(verbose=False)  # type: ignore[operator]
+        self.model.requires_grad_(False)
+        self.head = self.model.model[-1]  # type: ignore[index,union-attr]
+
+    def to(self, device: torch.device) -> FrozenTeacher:
+        """Move the teacher to a device and return it."""
+        self.model.to(device)
+        self.head.stride = self.head.stride.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Any]:
+        """Return the raw predictions on the shared levels; their 'feats' are the neck outputs.
+
+        Args:
+            images (Tensor): B x C x H x W in [0, 1], as the student gets them.
+
+        Returns:
+            (dict[str, Any]): See `heads.raw_predictions`.
+        """
+        predictions: dict[str, Any] = self.model(images)
+        return predictions

@@ -1,0 +1,155 @@
+"""The command line, in Ultralytics' habits: `ds2d2-yolo MODE key=value ...`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from ds2d2_yolo import __version__
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.resources import resource_dir
+
+USAGE = """ds2d2-yolo MODE key=value ...
+
+  train    distil a student:  ds2d2-yolo train teacher=yolov8x-obb.pt student=yolov8n-obb.yaml data=dota.yaml
+           go on with a run:  the same command with 'resume'
+  demo     the whole story on the built-in scenes, without network:  ds2d2-yolo demo [size=small|full]
+  cfg      print the DS2D2 settings with their defaults
+  help     this text; 'help train' for the settings
+  version  print the version
+"""
+
+
+def parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """Turn `key=value` arguments into settings, typed as Ultralytics types them.
+
+    Args:
+        arguments (Sequence[str]): Arguments after the mode; 'resume' alone means resume=True.
+
+    Returns:
+        (dict[str, Any]): Settings.
+
+    Raises:
+        BadUseError: If an argument is no key=value, or a key comes twice.
+    """
+    from ultralytics.cfg import merge_equals_args, smart_value
+
+    settings: dict[str, Any] = {}
+    wrong: list[str] = []
+    try:
+        merged = merge_equals_args(list(arguments))
+    except SyntaxError as e:
+        raise BadUseError(str(e).splitlines()[0]) from e
+    for argument in merged:
+        key, equals, text = argument.lstrip("-").partition("=")
+        if key in settings:
+            wrong.append(f"'{key}' is given twice")
+        elif equals and key and text:
+            settings[key] = text if key in {"teacher", "student", "data", "name", "project"} else smart_value(text)
+        elif argument == "resume":
+            settings["resume"] = True
+        else:
+            wrong.append(f"'{argument}' is no key=value")
+    if wrong:
+        raise BadUseError("; ".join(wrong))
+    return settings
+
+
+def train(settings: dict[str, Any]) -> None:
+    """Distil a student."""
+    from ds2d2_yolo.bridge.api import distill
+
+    distill(**settings)
+
+
+def demo(settings: dict[str, Any]) -> None:
+    """Run the demonstration on the built-in scenes."""
+    from ds2d2_yolo.demo import run_demo
+
+    run_demo(**settings)
+
+
+def show_cfg(settings: dict[str, Any]) -> None:
+    """Print the commented settings."""
+    print((resource_dir("cfg") / "default.yaml").read_text(encoding="utf-8"), end="")
+
+
+def show_help(settings: dict[str, Any]) -> None:
+    """Print the usage, or the settings of a training."""
+    print(USAGE, end="")
+    if "train" in settings:
+        from dataclasses import fields
+
+        from ds2d2_yolo.settings import Settings
+
+        print("\nDS2D2 settings of 'train':")
+        for f in fields(Settings):
+            print(f"  {f.name:17}{f.default!s:10}{f.metadata['help']}")
+        print("\nAll Ultralytics training settings pass through: https://docs.ultralytics.com/modes/train/#train-settings")
+
+
+def show_version(settings: dict[str, Any]) -> None:
+    """Print the version."""
+    print(__version__)
+
+
+MODES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "train": train,
+    "demo": demo,
+    "cfg": show_cfg,
+    "help": show_help,
+    "version": show_version,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments (Sequence[str]): What was typed after the program's name.
+
+    Returns:
+        (int): Exit status: 0, 1 (failed) or 2 (bad use).
+    """
+    mode, rest = (arguments[0].lstrip("-"), list(arguments[1:])) if arguments else ("help", [])
+    verbose = "verbose=True" in rest
+    try:
+        if mode not in MODES:
+            near = get_close_matches(mode, MODES, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the modes are {', '.join(MODES)}"
+            raise BadUseError(f"unknown mode '{mode}': {hint}")
+        # 'help' takes the name of a mode, and help of a mode may be asked for behind it
+        if mode == "help" or {"--help", "-h"} & set(rest):
+            show_help(dict.fromkeys([mode, *rest]))
+        else:
+            MODES[mode](parse(rest))
+    except KeyboardInterrupt:
+        print("ds2d2-yolo: interrupted; the same command with 'resume' goes on", file=sys.stderr)
+        return 130
+    except Exception as e:
+        if verbose:
+            traceback.print_exc()
+        print(f"ds2d2-yolo: {_one_line(e)}", file=sys.stderr)
+        return e.status if isinstance(e, DS2D2Error) else _status(e)
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error as one line; one that is not ours is named by its type."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, DS2D2Error) else f"{type(error).__name__}: {first} (verbose=True shows more)"
+
+
+def _status(error: Exception) -> int:
+    """Return 2 for what Ultralytics raises on bad settings, otherwise 1."""
+    return 2 if isinstance(error, SyntaxError) else 1
+
+
+def entrypoint() -> None:
+    """Run the command line and leave with its status."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install behind the user's back
+    sys.exit(main(sys.argv[1:]))

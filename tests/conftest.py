@@ -1,0 +1,107 @@
+"""Fixtures: a throw-away Ultralytics configuration, small data sets and untrained checkpoints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Ultralytics reads its folders when it is first imported, so this stands before any import of it
+os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ds2d2-config-")
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ["YOLO_OFFLINE"] = "true"
+os.environ["WANDB_MODE"] = "disabled"
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and golden vectors, which is no part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the shared folder {SHARED}, which is no part of the project")
+    return SHARED
+
+
+def write_tiny_data(root: Path, task: str, images: int = 8, size: int = 96) -> Path:
+    """Write a data set of bright rectangles on noise and return its YAML."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i in range(images):
+            image = rng.integers(0, 60, (size, size, 3), dtype=np.uint8)
+            rows = []
+            for _ in range(4):
+                kind = int(rng.integers(0, 2))
+                centre, side = rng.uniform(20, size - 20, 2), rng.uniform(10, 24, 2)
+                angle = float(rng.uniform(0, 90)) if task == "obb" else 0.0
+                corners = cv2.boxPoints((tuple(map(float, centre)), tuple(map(float, side)), angle))
+                cv2.fillPoly(image, [corners.astype(np.int32)], (80, 240, 80) if kind else (80, 80, 240))
+                corners = corners.clip(0, size) / size
+                if task == "obb":
+                    rows.append(f"{kind} " + " ".join(f"{v:.6f}" for v in corners.ravel()))
+                else:
+                    low, high = corners.min(0), corners.max(0)
+                    rows.append(f"{kind} " + " ".join(f"{v:.6f}" for v in (*(low + high) / 2, *(high - low))))
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
+            (root / "labels" / split / f"{i}.txt").write_text("\n".join(rows), encoding="utf-8")
+    yaml = root / "data.yaml"
+    yaml.write_text(
+        f"path: {root.as_posix()}\ntrain: images/train\nval: images/val\nnames: {{0: red, 1: green}}\n", encoding="utf-8"
+    )
+    return yaml
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The YAML of a tiny data set of a task, written once."""
+    made: dict[str, Path] = {}
+
+    def get(task: str) -> Path:
+        if task not in made:
+            made[task] = write_tiny_data(tmp_path_factory.mktemp(f"data-{task}"), task)
+        return made[task]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """An untrained checkpoint of a model YAML, written once for each name."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def get(yaml: str, seed: int = 0, names: tuple[str, ...] = ("red", "green")) -> Path:
+        import torch
+        from ultralytics.nn.tasks import DetectionModel, OBBModel
+
+        file = folder / f"{Path(yaml).stem}-{seed}-{'-'.join(names)}.pt"
+        if not file.exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                kind = OBBModel if "obb" in yaml else DetectionModel
+                model = kind(yaml, nc=len(names), verbose=False)
+            model.names = dict(enumerate(names))
+            model.task = "obb" if "obb" in yaml else "detect"
+            torch.save({"model": model, "train_args": {"task": model.task, "imgsz": 96}}, file)
+        return file
+
+    return get
+
+
+TINY = {
+    "imgsz": 96, "epochs": 1, "batch": 4, "nbs": 4, "device": "cpu", "workers": 0, "optimizer": "AdamW", "lr0": 0.001,
+    "warmup_epochs": 0, "plots": False, "val": False, "seed": 3, "mosaic": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_settings(tmp_path: Path) -> dict[str, object]:
+    """Ultralytics settings of a run that takes seconds, its project in the test's own folder."""
+    return {**TINY, "project": str(tmp_path / "runs"), "name": "run", "exist_ok": True}
