@@ -1,0 +1,152 @@
+"""The criterion: plain where nothing is distilled, gradients into every level of the neck where something is."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import DetectionModel, OBBModel
+
+from ds2d2_yolo.bridge.adapters import make_adapters
+from ds2d2_yolo.bridge.amplifier import Amplifier, one_to_many
+from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, tapped
+from ds2d2_yolo.bridge.distiller import Distiller
+from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
+from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
+from ds2d2_yolo.settings import TERMS, Settings
+
+PAIRS = [
+    ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
+    ("yolov8n.yaml", "yolov8s.yaml"),
+    ("yolo26n-obb.yaml", "yolo11s-obb.yaml"),
+    ("yolov8n-obb.yaml", "yolo26s-obb.yaml"),
+    ("yolov8n.yaml", "yolov10s.yaml"),
+    ("yolov8n-p2.yaml", "yolov8s.yaml"),
+]
+
+
+def build(student: str, teacher: Path, **gains: float) -> tuple[nn.Module, DistillationCriterion]:
+    """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned."""
+    rotated = "obb" in student
+    torch.manual_seed(0)
+    model = (OBBModel if rotated else DetectionModel)(student, nc=2, verbose=False).train()
+    model.args = get_cfg()
+    settings = Settings(**gains)
+    loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
+    theirs, head = dense_head(loaded.model, "teacher"), dense_head(model, "student")
+    channels = level_channels(theirs)
+    levels = [loaded.strides.index(s) for s in sorted(set(loaded.strides) & set(strides_of(head)))]
+    amplifier = Amplifier(loaded, one_to_many(copy.deepcopy(theirs)).state_dict(), levels, "haar")
+    frozen = FrozenTeacher(loaded, strides_of(head))
+    mine = level_channels(head)
+    adapters = make_adapters([mine[s] for s, _ in frozen.pairs], [channels[t] for _, t in frozen.pairs], 0)
+    model.ds2d2_adapters = adapters
+    return model, DistillationCriterion(model.init_criterion(), Distiller(settings, frozen, adapters, amplifier))
+
+
+def batch_of(rotated: bool, boxes: int = 6, size: int = 128) -> dict[str, Tensor]:
+    """Two images with boxes in both."""
+    rng = torch.Generator().manual_seed(1)
+    bboxes = torch.rand(boxes, 4, generator=rng) * 0.3 + 0.25
+    if rotated:
+        bboxes = torch.cat((bboxes, torch.rand(boxes, 1, generator=rng)), 1)
+    return {
+        "img": torch.rand(2, 3, size, size, generator=rng),
+        "batch_idx": torch.arange(boxes) // max(boxes // 2, 1),  # sorted, as Ultralytics collates them
+        "cls": torch.zeros(boxes, 1),
+        "bboxes": bboxes,
+    }
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRS)
+def test_each_term_reaches_adapters_and_neck(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build(student, checkpoint(teacher))
+    batch = batch_of("obb" in student)
+    preds = model(batch["img"])
+    features = preds.get("one2many", preds)["feats"]
+    plain, _ = criterion.base(preds, batch)
+    loss, items = criterion(preds, batch)
+    assert torch.equal(loss[: plain.numel()], plain)
+    assert list(items)[-4:] == list(LOSS_NAMES.values())
+    assert criterion.distiller is not None
+    shared = [features[s] for s, _ in criterion.distiller.teacher.pairs]
+    for i, term in enumerate(TERMS):
+        value = loss[plain.numel() + i]
+        assert torch.isfinite(value)
+        assert value > 0
+        assert torch.allclose(value.detach() / 2, items[f"{term}_loss"])  # times the batch size, as Ultralytics does
+        wanted = [*shared, *criterion.distiller.adapters.parameters()]
+        gradients = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+        for gradient in gradients:
+            assert gradient is not None, f"{term} does not reach a level"
+            assert torch.isfinite(gradient).all()
+            assert gradient.abs().sum() > 0
+
+
+def test_unpaired_levels_are_left_out(checkpoint: Callable[..., Path]) -> None:
+    _, criterion = build("yolov8n-p2.yaml", checkpoint("yolov8s.yaml"))
+    assert criterion.distiller is not None
+    assert criterion.distiller.teacher.pairs == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_zero_on_identity(checkpoint: Callable[..., Path]) -> None:
+    """A student that is its teacher, with adapters that change nothing, has nothing to learn."""
+    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8n-obb.yaml"))
+    model.load_state_dict(load_teacher(str(checkpoint("yolov8n-obb.yaml")), "obb").model.state_dict(), strict=False)
+    model.eval()  # the teacher's BatchNorm statistics, not the batch's
+    for adapter in criterion.distiller.adapters:  # type: ignore[union-attr]
+        nn.init.dirac_(adapter.weight)
+    batch = batch_of(rotated=True)
+    _, items = criterion(model(batch["img"]), batch)
+    for term in TERMS:
+        assert float(items[f"{term}_loss"].detach()) < 1e-6, term
+
+
+def test_batch_without_objects_does_not_spike(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"))
+    full, empty = batch_of(rotated=True), batch_of(rotated=True, boxes=0)
+    empty["img"] = full["img"]
+    preds = model(full["img"])
+    with_objects, without = criterion(preds, full)[1], criterion(preds, empty)[1]
+    for term in TERMS:
+        assert torch.isfinite(without[f"{term}_loss"])
+    # a box adds weight: the explicit terms of the same features are smaller without
+    assert without["exlo_loss"] < with_objects["exlo_loss"]
+
+
+def test_plain_where_gradients_are_off(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"))
+    batch = batch_of(rotated=True)
+    with torch.no_grad():
+        preds = model(batch["img"])
+        loss, items = criterion(preds, batch)
+        assert torch.equal(loss, criterion.base(preds, batch)[0])
+    assert [float(items[name]) for name in LOSS_NAMES.values()] == [0, 0, 0, 0]
+
+
+def test_copies_and_pickles_are_none(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"))
+    model.criterion = criterion
+    assert copy.deepcopy(model).criterion is None
+    assert pickle.loads(pickle.dumps(criterion)) is None
+
+
+def test_tap_records_and_leaves_nothing_behind() -> None:
+    class Assigner(nn.Module):
+        def forward(self, scores: Any, boxes: Any, points: Any, labels: Any, gt: Tensor, mask: Tensor) -> Any:
+            return None, None, None, torch.tensor([[1, 0, 1], [0, 0, 0]]), None
+
+    assigner = Assigner()
+    boxes, mask = torch.rand(2, 4, 5), torch.ones(2, 4, 1)
+    with tapped(assigner) as seen:
+        assigner(None, None, None, None, boxes, mask)
+    assert not assigner._forward_hooks
+    assert seen[0].mask.shape == (2, 4)
+    assert int(seen[0].positives) == 3  # two in the first image, at least one counted in the second
