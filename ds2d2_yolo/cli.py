@@ -89,7 +89,7 @@ def show_help(settings: dict[str, Any]) -> None:
         print("\nDS2D2 settings of 'train':")
         for f in fields(Settings):
             print(f"  {f.name:17}{f.default!s:10}{f.metadata['help']}")
-        print("\nAll Ultralytics training settings pass through: https://docs.ultralytics.com/modes/train/#train-settings")
+        print("\nEvery Ultralytics training setting passes through: https://docs.ultralytics.com/modes/train")
 
 
 def show_version(settings: dict[str, Any]) -> None:

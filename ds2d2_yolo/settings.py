@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pywt
 
 from ds2d2_yolo.errors import BadUseError
 
 TERMS = ("exlo", "exhi", "imfu", "imhi")
-EXTENTS = ("touched", "reference")
+Extent = Literal["touched", "reference"]
+EXTENTS = get_args(Extent)
 
 
 def _gain(value: Any) -> str | None:
@@ -81,7 +82,9 @@ class Settings:
     imfu: float = _setting(1.0, _gain, "gain of the full-frequency amplifier's term, 0 or more, 0 is off")
     imhi: float = _setting(1.0, _gain, "gain of the high-frequency amplifier's term, 0 or more, 0 is off")
     wavelet: str = _setting("haar", _wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
-    extent: str = _setting("touched", _extent, "cells of a box in the DISW map: touched or reference (upright boxes)")
+    extent: Literal["touched", "reference"] = _setting(
+        "touched", _extent, "cells of a box in the DISW map: touched or reference (upright boxes)"
+    )
     amplifier: str | None = _setting(None, _path, "high-frequency amplifier (.safetensors), None finds or trains one")
     amplifier_epochs: int | None = _setting(None, _epochs, "epochs of its training, None is a quarter of epochs")
 

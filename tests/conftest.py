@@ -53,9 +53,8 @@ def write_tiny_data(root: Path, task: str, images: int = 8, size: int = 96) -> P
             cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
             (root / "labels" / split / f"{i}.txt").write_text("\n".join(rows), encoding="utf-8")
     yaml = root / "data.yaml"
-    yaml.write_text(
-        f"path: {root.as_posix()}\ntrain: images/train\nval: images/val\nnames: {{0: red, 1: green}}\n", encoding="utf-8"
-    )
+    text = f"path: {root.as_posix()}\ntrain: images/train\nval: images/val\nnames: {{0: red, 1: green}}\n"
+    yaml.write_text(text, encoding="utf-8")
     return yaml
 
 

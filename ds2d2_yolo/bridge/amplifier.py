@@ -98,13 +98,13 @@ class Amplifier:
     """
 
     def __init__(self, teacher: Teacher, state: dict[str, Tensor], levels: list[int], wavelet: str) -> None:
-        model = copy.copy(teacher.model)
+        model: Any = copy.copy(teacher.model)
         head = one_to_many(copy.deepcopy(dense_head(teacher.model, "teacher")))
         head.load_state_dict(state)
-        # fuse() is the model's: lend it a body that holds this head alone
+        # fuse() is a method of models: lend it a model whose body is this head alone
         model._modules = {"model": nn.ModuleList([take_levels(head, levels).eval()])}
-        model.fuse(verbose=False)  # type: ignore[operator]
-        self.head = model.model[-1]  # type: ignore[index,union-attr]
+        model.fuse(verbose=False)
+        self.head = model.model[-1]
         self.head.requires_grad_(False)
         self.wavelet = wavelet
 

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from ultralytics.utils import DEFAULT_CFG_KEYS
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint
-from ultralytics.utils import LOGGER, __version__
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, __version__
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo.bridge.amplifier import (
@@ -26,6 +23,7 @@ from ds2d2_yolo.bridge.amplifier import (
     one_to_many,
     save_amplifier,
 )
+from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
 from ds2d2_yolo.bridge.data import data_hash
 from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.teacher import Teacher
@@ -45,7 +43,7 @@ class _NoFreezingLines(logging.Filter):
         return not record.getMessage().startswith("Freezing layer")
 
 
-class AmplifierTrainer(DetectionTrainer):
+class AmplifierTrainer(WholeCheckpoints):
     """Fine-tunes a copy of a teacher's one-to-many head on the high-frequency part of the teacher's neck features.
 
     The trunk is frozen, the statistics of its BatchNorm layers included; those of the head adapt to the new inputs.
@@ -132,7 +130,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
     run = kept_amplifiers() / card.key
     weights = run / "weights"
     if not _finished(weights / "last.pt", card.epochs):
-        LOGGER.info(f"DS2D2: training the high-frequency amplifier, {card.epochs} epochs, once for this teacher and data")
+        LOGGER.info(f"DS2D2: training the high-frequency amplifier, {card.epochs} epochs, kept for later runs")
         _train(card, teacher, args, run)
     best = weights / "best.pt" if (weights / "best.pt").is_file() else weights / "last.pt"
     model, checkpoint = load_checkpoint(best)
@@ -164,7 +162,7 @@ def _finished(last: Path, epochs: int) -> bool:
 def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) -> None:
     """Run or resume the amplifier's training in its own folder."""
     shared = {k: v for k, v in vars(args).items() if k in DEFAULT_CFG_KEYS and k not in NOT_PASSED}
-    head = len(teacher.model.model) - 1  # type: ignore[arg-type]
+    head = len(teacher.model.model) - 1
     overrides = {
         **shared,
         "model": teacher.path,
@@ -179,5 +177,5 @@ def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) ->
     last = run / "weights" / "last.pt"
     if last.is_file():
         overrides["resume"] = str(last)
-    kind: type[nn.Module] = AmplifierOBBTrainer if teacher.rotated else AmplifierTrainer
-    kind(teacher, card.wavelet, overrides).train()  # type: ignore[call-arg]
+    kind = AmplifierOBBTrainer if teacher.rotated else AmplifierTrainer
+    kind(teacher, card.wavelet, overrides).train()

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_KEYS
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.compat import check_ultralytics
+from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError
@@ -47,6 +49,7 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         raise BadUseError("; ".join(wrong))
     ours, rest = Settings.split({**keys, "teacher": None if teacher is None else str(teacher)})
     Settings(**ours)  # every wrong value is named before anything is loaded
+    _check_theirs(rest)
     resume = rest.pop("resume", None)
     if resume:
         return _resume(resume, {k: v for k, v in ours.items() if v is not None}, student, rest)
@@ -55,6 +58,17 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo train teacher=T.pt student=S.yaml data=D.yaml")
     model = load_student(str(student))
     return _train(model, TRAINERS[model.task], {**rest, **ours, "data": resolve_data(str(data))})
+
+
+def _check_theirs(keys: dict[str, Any]) -> None:
+    """Let Ultralytics check its own settings now; what it says becomes one line."""
+    try:
+        get_cfg(overrides=keys)
+    except (TypeError, ValueError, SyntaxError) as e:
+        raise BadUseError(str(e).strip().splitlines()[0]) from e
+    size = keys.get("imgsz", 640)
+    if not all(isinstance(n, int) and n > 0 for n in (size if isinstance(size, (list, tuple)) else [size])):
+        raise BadUseError(f"imgsz={size} must be a whole number of pixels, such as imgsz=640")
 
 
 def load_student(name: str) -> YOLO:
@@ -78,6 +92,7 @@ def load_student(name: str) -> YOLO:
         raise BadUseError(f"student={name} cannot be read as an Ultralytics model: {first}") from e
     if model.task not in TRAINERS:
         raise BadUseError(f"student={name} is a {model.task} model: DS2D2 distils detect and obb models")
+    dense_head(model.model, "student")
     return model
 
 

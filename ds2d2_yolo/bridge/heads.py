@@ -15,11 +15,11 @@ from ds2d2_yolo.errors import BadUseError
 DENSE = "YOLOv5u, v8, v9, v10, 11, 12 and 26, detect and OBB"
 
 
-def dense_head(model: nn.Module, role: str) -> Detect:
+def dense_head(model: Any, role: str) -> Detect:
     """Return the detection head of a model, one that predicts at every cell of its levels.
 
     Args:
-        model (nn.Module): Ultralytics detection model.
+        model (Any): Ultralytics detection model.
         role (str): 'teacher' or 'student', for the message.
 
     Returns:
@@ -28,7 +28,7 @@ def dense_head(model: nn.Module, role: str) -> Detect:
     Raises:
         BadUseError: If the last layer is of another kind, such as RT-DETR's.
     """
-    head = model.model[-1]  # type: ignore[index,union-attr]
+    head = model.model[-1]
     if type(head).__name__ in {"Detect", "v10Detect", "OBB", "OBB26"}:
         return head
     raise BadUseError(f"the {role} ends in {type(head).__name__}, which has no dense outputs to distil: use {DENSE}")

@@ -11,7 +11,7 @@ from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
-from ds2d2_yolo.bridge.trainer import finish_files
+from ds2d2_yolo.bridge.checkpoints import finish_files
 from ds2d2_yolo.errors import BadUseError
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ class Teacher:
 
     Attributes:
         path (str): File it came from.
-        model (nn.Module): Ultralytics model in eval mode, unfused, without gradients.
+        model (Any): Ultralytics model in eval mode, unfused, without gradients.
         sha256 (str): Hash of its weights.
         names (tuple[str, ...]): Its classes, in order.
         rotated (bool): Whether it predicts oriented boxes.
@@ -43,7 +42,7 @@ class Teacher:
     """
 
     path: str
-    model: nn.Module
+    model: Any
     sha256: str
     names: tuple[str, ...]
     rotated: bool
@@ -76,7 +75,8 @@ def load_teacher(name: str | None, task: str) -> Teacher:
         raise BadUseError(f"teacher={name} was trained with quantisation: use the float checkpoint it came from")
     found = str(getattr(model, "task", "unknown"))
     if found != task:
-        raise BadUseError(f"teacher={name} is a {found} model and the student a {task} one: use a {task} teacher")
+        said = f"teacher={name} is a model for {found}, the student one for {task}"
+        raise BadUseError(f"{said}: use a teacher for {task}")
     head = dense_head(model, "teacher")
     if head.cv2 is None:
         raise BadUseError(f"teacher={name} was fused for inference: use the checkpoint that training left")
@@ -86,7 +86,7 @@ def load_teacher(name: str | None, task: str) -> Teacher:
     return Teacher(path, model, state_hash(model), names, is_rotated(head), strides_of(head))
 
 
-def _load(path: str) -> tuple[nn.Module, dict[str, Any]]:
+def _load(path: str) -> tuple[Any, dict[str, Any]]:
     """Load a checkpoint; whatever is wrong with the file becomes one line."""
     try:
         model, checkpoint = load_checkpoint(path)
@@ -116,10 +116,10 @@ class FrozenTeacher:
         self.pairs = pair_levels(student_strides, teacher.strides)
         self.model = teacher.model
         levels = [t for _, t in self.pairs]
-        self.model.model[-1] = take_levels(dense_head(self.model, "teacher"), levels)  # type: ignore[index,operator]
-        self.model.fuse(verbose=False)  # type: ignore[operator]
+        self.model.model[-1] = take_levels(dense_head(self.model, "teacher"), levels)
+        self.model.fuse(verbose=False)
         self.model.requires_grad_(False)
-        self.head = self.model.model[-1]  # type: ignore[index,union-attr]
+        self.head = self.model.model[-1]
 
     def to(self, device: torch.device) -> FrozenTeacher:
         """Move the teacher to a device and return it."""

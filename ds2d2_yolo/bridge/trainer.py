@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
+from torch import Tensor, nn
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
-from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
+from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.adapters import ARGS_KEY, adapters_of, attach_adapters, clean_checkpoint, drop_adapters, make_adapters
+from ds2d2_yolo.bridge.adapters import ARGS_KEY, adapters_of, attach_adapters, drop_adapters, make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.amplifier_training import card_for, obtain_amplifier
+from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints, finish_files
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.criterion import DistillationCriterion
 from ds2d2_yolo.bridge.data import check_labels
@@ -31,7 +31,7 @@ AMPLIFIER_FILE = "amplifier.safetensors"
 CLIP_NORM = 10.0  # Ultralytics' own
 
 
-class DS2D2Trainer(DetectionTrainer):
+class DS2D2Trainer(WholeCheckpoints):
     """Trains a horizontal-box student with DS2D2; the DS2D2 settings come among the Ultralytics ones.
 
     The model stays the plain student throughout, so EMA, validation, checkpoints, `compile`, `freeze` and export see
@@ -86,6 +86,9 @@ class DS2D2Trainer(DetectionTrainer):
         trained_with = self._carried.get("teacher", self.teacher.sha256)
         if self.teacher.sha256 != trained_with:
             raise BadUseError(f"teacher={wanted} is not the one that this run began with: name that one to resume")
+        self._check_imgsz(max(self.teacher.strides))
+        if self.settings.amplifier and self.settings.imhi > 0:
+            self._checked_amplifier(Path(self.settings.amplifier))
         self._carried = {**self._carried, "settings": self.settings.as_dict(), "teacher": self.teacher.sha256}
         setattr(self.args, ARGS_KEY, self._carried)
 
@@ -109,9 +112,18 @@ class DS2D2Trainer(DetectionTrainer):
         """Return the data set, its training labels and classes checked."""
         try:
             data: dict[str, Any] = super().get_dataset()
+            self._check_data(data)
         except RuntimeError as e:
+            self._drop_empty_folder()
             said = str(e.__cause__ or e).strip().splitlines()
             raise BadUseError(f"data={self.args.data}: {said[0] if said else type(e).__name__}") from e
+        except BadUseError:
+            self._drop_empty_folder()
+            raise
+        return data
+
+    def _check_data(self, data: dict[str, Any]) -> None:
+        """Refuse data without fitting labels, and classes that the amplifier cannot be trained on."""
         check_labels(data, self.args.task)
         classes = tuple(str(data["names"][i]) for i in sorted(data["names"]))
         if classes != self.teacher.names and self.settings.imhi > 0 and not self.settings.amplifier:
@@ -119,7 +131,11 @@ class DS2D2Trainer(DetectionTrainer):
                 f"the teacher's classes {list(self.teacher.names)} are not the data's {list(classes)}, so its "
                 "amplifier cannot be trained on them: train the teacher on these classes, or set imhi=0"
             )
-        return data
+
+    def _drop_empty_folder(self) -> None:
+        """Remove the run's folder, which Ultralytics makes before it looks at the data, if nothing was computed yet."""
+        if {p.name for p in self.save_dir.rglob("*")} <= {"args.yaml", "weights"}:
+            shutil.rmtree(self.save_dir, ignore_errors=True)
 
     def train(self) -> None:
         """Train, after the amplifier where one is needed and none is kept: once, in the launching process."""
@@ -131,20 +147,18 @@ class DS2D2Trainer(DetectionTrainer):
     def _obtain_amplifier(self) -> Path:
         """Return the file of this run's amplifier: the one named, the run's own, or a kept or newly trained one."""
         if self.settings.amplifier:
-            return self._checked_amplifier(Path(self.settings.amplifier))
-        own = self.save_dir / AMPLIFIER_FILE
+            return Path(self.settings.amplifier)
+        own: Path = self.save_dir / AMPLIFIER_FILE
         if self.resume and own.is_file():
             return own
-        card = card_for(
-            self.teacher, self.data, self.args, self.settings.wavelet, self.settings.amplifier_epochs
-        )
+        card = card_for(self.teacher, self.data, self.args, self.settings.wavelet, self.settings.amplifier_epochs)
         return obtain_amplifier(card, self.teacher, self.args)
 
-    def _checked_amplifier(self, path: Path) -> Path:
-        """Return `path` if the amplifier there fits this run."""
-        _, card = load_amplifier(path)
+    def _checked_amplifier(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights of an amplifier that fits this run."""
+        state, card = load_amplifier(path)
         check_amplifier(card, self.teacher, self.settings.wavelet, path)
-        return path
+        return state
 
     # Setting up --------------------------------------------------------------------------------------------------
 
@@ -164,7 +178,6 @@ class DS2D2Trainer(DetectionTrainer):
         amplifier = self._load_amplifier(strides_of(head))
         channels = level_channels(dense_head(self.teacher.model, "teacher"))
         teacher = FrozenTeacher(self.teacher, strides_of(head)).to(self.device)
-        self._check_imgsz(max(self.teacher.strides))
         if self._restored is not None:
             adapters = self._restored.float().requires_grad_(True)
         else:
@@ -179,9 +192,8 @@ class DS2D2Trainer(DetectionTrainer):
             return None
         path = self._carried.get("amplifier") or self.settings.amplifier
         if path is None:
-            raise BadUseError("under torchrun the amplifier has to exist: run once with one process, or name amplifier=")
-        state, card = load_amplifier(Path(path))
-        check_amplifier(card, self.teacher, self.settings.wavelet, Path(path))
+            raise BadUseError("under torchrun the amplifier has to exist already: name it with amplifier=")
+        state = self._checked_amplifier(Path(path))
         if RANK in {-1, 0} and Path(path) != self.save_dir / AMPLIFIER_FILE:
             shutil.copyfile(path, self.save_dir / AMPLIFIER_FILE)
         levels = [t for _, t in pair_levels(student_strides, self.teacher.strides)]
@@ -271,14 +283,3 @@ class DS2D2OBBTrainer(DS2D2Trainer, OBBTrainer):
         >>> model = YOLO("yolov8n-obb.yaml")
         >>> model.train(trainer=DS2D2OBBTrainer, teacher="yolov8x-obb.pt", data="dota.yaml")  # doctest: +SKIP
     """
-
-
-def finish_files(weights: Path) -> None:
-    """Take all that is ours out of the checkpoints of a run, and the optimizer state out of those of single epochs.
-
-    Args:
-        weights (Path): The run's `weights` folder.
-    """
-    for file in sorted(weights.glob("*.pt")):
-        if clean_checkpoint(file) and file.stem.startswith("epoch"):
-            strip_optimizer(file)  # its optimizer state counts the adapters; Ultralytics strips best and last alone

@@ -166,9 +166,7 @@ def test_python_entrances_agree(
     assert same(weights_of(project / "a"), weights_of(project / "b"))
 
 
-def test_end_to_end_student_and_teacher(
-    tiny_trainer: Trainer, checkpoint: Callable[..., Path]
-) -> None:
+def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
     trainer = tiny_trainer("detect", model="yolo26n.yaml", teacher=str(checkpoint("yolo26s.yaml")), epochs=2)
     trainer.train()
     losses = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
@@ -194,7 +192,7 @@ def test_refuses_before_a_run_folder_is_made(
 
 
 def test_refuses_a_detect_teacher_for_an_obb_student(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
-    with pytest.raises(BadUseError, match="detect model and the student a obb one: use a obb teacher"):
+    with pytest.raises(BadUseError, match="a model for detect, the student one for obb: use a teacher for obb"):
         tiny_trainer("obb", teacher=str(checkpoint("yolov8s.yaml")))
 
 

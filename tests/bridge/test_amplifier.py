@@ -1,0 +1,108 @@
+"""The high-frequency amplifier: what is trained, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics.nn.tasks import load_checkpoint
+
+from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.amplifier import (
+    Amplifier,
+    AmplifierCard,
+    check_amplifier,
+    kept_amplifiers,
+    load_amplifier,
+    one_to_many,
+    save_amplifier,
+)
+from ds2d2_yolo.bridge.amplifier_training import AmplifierOBBTrainer, card_for
+from ds2d2_yolo.bridge.heads import dense_head, raw_predictions, take_levels
+from ds2d2_yolo.bridge.teacher import load_teacher
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.wavelet import high_frequency
+
+CARD = AmplifierCard("t" * 64, "d" * 64, "haar", ("red", "green"), 2, 96, 1.0)
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    state = {"a": torch.rand(3, 2), "b": torch.arange(4)}
+    save_amplifier(tmp_path / "folder" / "a.safetensors", state, CARD)
+    got, card = load_amplifier(tmp_path / "folder" / "a.safetensors")
+    assert card == CARD
+    assert all(torch.equal(got[k], state[k]) for k in state)
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["a.safetensors"]
+
+
+def test_key_follows_the_origin_and_nothing_else() -> None:
+    assert replace(CARD, map50=0.5, ultralytics="9").key == CARD.key
+    for change in ({"teacher": "x"}, {"data": "x"}, {"wavelet": "db2"}, {"classes": ("red",)}, {"epochs": 3}):
+        assert replace(CARD, **change).key != CARD.key
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", b"x" * 100])
+def test_unreadable_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "bad.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(BadUseError, match=r"bad\.safetensors"):
+        load_amplifier(file)
+
+
+def test_a_wrong_amplifier_is_refused_with_every_reason(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    teacher = load_teacher(str(checkpoint("yolov8s-obb.yaml")), "obb")
+    fitting = replace(CARD, teacher=teacher.sha256)
+    check_amplifier(fitting, teacher, "haar", tmp_path)
+    with pytest.raises(BadUseError, match=r"another teacher .* wavelet is haar, this run's is db2; its classes are"):
+        check_amplifier(replace(CARD, classes=("a",)), teacher, "db2", tmp_path)
+
+
+@pytest.mark.parametrize("yaml", ["yolov8s-obb.yaml", "yolo26s.yaml"])
+def test_answers_to_the_high_frequency_part(yaml: str, checkpoint: Callable[..., Path]) -> None:
+    teacher = load_teacher(str(checkpoint(yaml)), "obb" if "obb" in yaml else "detect")
+    head = one_to_many(dense_head(teacher.model, "teacher"))
+    amplifier = Amplifier(teacher, head.state_dict(), [0, 1, 2], "db2")
+    features = [torch.rand(1, c, n, n) for c, n in zip((128, 256, 512), (12, 6, 3), strict=True)]
+    with torch.no_grad():
+        ours = amplifier(features)
+        wanted = raw_predictions(take_levels(head, [0, 1, 2]), [high_frequency(x, "db2") for x in features])
+    torch.testing.assert_close(ours["scores"], wanted["scores"], rtol=1e-4, atol=1e-4)
+    assert not any(p.requires_grad for p in amplifier.head.parameters())
+
+
+def test_training_changes_the_head_alone(tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:
+    """Trunk and its BatchNorm statistics stay to the bit; the head and its statistics move."""
+    student = tiny_trainer("obb")
+    teacher = student.teacher
+    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    shared = {k: getattr(student.args, k) for k in ("data", "imgsz", "batch", "device", "optimizer", "lr0", "nbs")}
+    layers = len(teacher.model.model) - 1
+    settings = {**shared, "model": teacher.path, "epochs": 1, "freeze": layers, "plots": False}
+    trainer = AmplifierOBBTrainer(teacher, "haar", {**settings, "save_dir": str(tmp_path / "run")})
+    trainer.train()
+    assert all(torch.equal(v, before[k]) for k, v in teacher.model.state_dict().items()), "the teacher itself is copied"
+    after = load_checkpoint(trainer.last)[0].state_dict()
+    moved = {k for k, v in after.items() if not torch.equal(v.half(), before[k].half())}
+    head = f"model.{layers}."
+    assert moved
+    assert all(k.startswith(head) for k in moved)
+    assert any("running_mean" in k for k in moved)
+    assert any(".cv3." in k and "weight" in k for k in moved)
+
+
+def test_is_trained_once_and_found_again(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_trainer("obb", amplifier_epochs=1, seed=11)
+    card = card_for(first.teacher, first.data, first.args, "haar", 1)
+    kept = kept_amplifiers() / f"{card.key}.safetensors"
+    kept.unlink(missing_ok=True)
+    first.train()
+    assert kept.is_file()
+    assert not (kept_amplifiers() / card.key).exists()
+    assert (first.save_dir / "amplifier.safetensors").read_bytes() == kept.read_bytes()
+    monkeypatch.setattr(AmplifierOBBTrainer, "train", lambda self: pytest.fail("trained again"))
+    tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()

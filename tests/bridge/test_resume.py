@@ -1,0 +1,190 @@
+"""A run that is cut off goes on, adapters included; its files are plain Ultralytics checkpoints at every moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics.utils.patches import torch_load
+
+from ds2d2_yolo import DS2D2Trainer, distill
+from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of
+from ds2d2_yolo.bridge.resume import find_unfinished
+from ds2d2_yolo.errors import BadUseError
+
+from .conftest import PAIRS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Cut(Exception):
+    """Stands for a kill right after an epoch was saved."""
+
+
+def cut_after(trainer: DS2D2Trainer, epoch: int) -> None:
+    def stop(t: Any) -> None:
+        if t.epoch == epoch:
+            raise Cut
+
+    trainer.add_callback("on_model_save", stop)
+
+
+@pytest.fixture
+def unfinished(tiny_trainer: Callable[..., DS2D2Trainer]) -> DS2D2Trainer:
+    """A run of 4 epochs, cut off after its second."""
+    trainer = tiny_trainer("obb", epochs=4, val=True)
+    cut_after(trainer, 1)
+    with pytest.raises(Cut):
+        trainer.train()
+    return trainer
+
+
+def command(trainer: DS2D2Trainer, **more: Any) -> dict[str, Any]:
+    """The settings of the command that began a run, as `distill` takes them."""
+    a = trainer.args
+    return {
+        "teacher": trainer.settings.teacher, "student": PAIRS["obb"][1], "data": a.data, "imgsz": 96, "epochs": 4,
+        "batch": 4, "device": "cpu", "project": str(trainer.save_dir.parent), "name": trainer.save_dir.name,
+        "exist_ok": True, **more,
+    }  # fmt: skip
+
+
+def test_goes_on_with_its_adapters(unfinished: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = torch_load(unfinished.last, map_location="cpu")
+    wanted = adapters_of(saved["ema"])
+    assert wanted is not None
+    found: dict[str, Any] = {}
+    original = DS2D2Trainer.set_model_attributes
+
+    def look(self: DS2D2Trainer) -> None:
+        original(self)
+        adapters = adapters_of(self.model)
+        assert adapters is not None
+        found["adapters"] = [a.weight.detach().clone() for a in adapters]
+        found["trainer"] = self
+
+    monkeypatch.setattr(DS2D2Trainer, "set_model_attributes", look)
+    distill(**command(unfinished, resume=True))
+    trainer = found["trainer"]
+    for now, then in zip(found["adapters"], wanted, strict=True):
+        assert torch.equal(now, then.weight.float())
+    assert trainer.start_epoch == 2
+    assert trainer.optimizer.param_groups[-1]["param_group"] == "adapter"
+    rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
+    assert adapters_of(torch_load(unfinished.last, map_location="cpu")["model"]) is None
+
+
+def test_unfinished_file_is_a_plain_model_with_one_extra_attribute(unfinished: DS2D2Trainer) -> None:
+    found = torch_load(unfinished.last, map_location="cpu")
+    modules = {type(m).__module__.partition(".")[0] for m in found["ema"].modules()}
+    assert modules == {"torch", "ultralytics"}
+    extra = {k for k in found["ema"].state_dict() if not k.startswith("model.")}
+    assert extra == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
+    assert set(found["train_args"][ARGS_KEY]) == {"settings", "teacher", "amplifier"}
+
+
+PLAIN = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ds2d2_yolo":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from ultralytics import YOLO
+import numpy as np
+model = YOLO(sys.argv[1])
+model.predict(np.zeros((96, 96, 3), np.uint8), imgsz=96, verbose=False)
+print("mAP50", model.val(data=sys.argv[2], imgsz=96, plots=False, verbose=False, device="cpu").box.map50)
+print("export", model.export(format="torchscript", imgsz=96))
+"""
+
+
+@pytest.mark.parametrize("safe", ["0", "1"])
+def test_unfinished_file_needs_ultralytics_alone(unfinished: DS2D2Trainer, safe: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(unfinished.last), str(unfinished.args.data)],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "ULTRALYTICS_SAFE_LOAD": safe}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "mAP50" in done.stdout
+    assert unfinished.last.with_suffix(".torchscript").is_file()
+
+
+def test_another_teacher_is_refused(unfinished: DS2D2Trainer, checkpoint: Callable[..., Path]) -> None:
+    other = checkpoint(PAIRS["obb"][0], seed=7)
+    with pytest.raises(BadUseError, match="not the one that this run began with"):
+        distill(**command(unfinished, resume=True, teacher=other))
+
+
+def test_before_the_first_save(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb")  # its folder exists, nothing is saved yet
+    with pytest.raises(BadUseError, match="start the same command again without 'resume'"):
+        distill(**command(trainer, resume=True))
+    with pytest.raises(BadUseError, match="start the same command again without 'resume'"):
+        distill(**command(trainer, resume=str(trainer.last)))
+
+
+def test_after_the_last_epoch(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    trainer.train()
+    with pytest.raises(BadUseError, match="finished, nothing to resume"):
+        distill(**command(trainer, resume=True))
+
+
+def test_cut_between_last_epoch_and_clean_up(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb", epochs=2, imhi=0)
+    cut_after(trainer, 1)
+    with pytest.raises(Cut):
+        trainer.train()
+    assert adapters_of(torch_load(trainer.last, map_location="cpu")["ema"]) is not None
+    with pytest.raises(BadUseError, match="finished, nothing to resume"):
+        distill(**command(trainer, resume=str(trainer.save_dir)))
+    found = torch_load(trainer.last, map_location="cpu")
+    assert adapters_of(found["ema"]) is None
+    assert ARGS_KEY not in found["train_args"]
+
+
+def test_a_run_of_ultralytics_alone_is_refused(tmp_path: Path, unfinished: DS2D2Trainer) -> None:
+    found = torch_load(unfinished.last, map_location="cpu")
+    found["train_args"].pop(ARGS_KEY)
+    torch.save(found, tmp_path / "last.pt")
+    with pytest.raises(BadUseError, match="run of Ultralytics alone"):
+        find_unfinished(str(tmp_path / "last.pt"), {}, "obb")
+
+
+def test_killed_process_resumes(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The command itself, SIGKILLed once an epoch is saved, and again with 'resume'."""
+    line = [
+        sys.executable, "-m", "ds2d2_yolo", "train", f"teacher={checkpoint(PAIRS['obb'][0])}",
+        f"student={PAIRS['obb'][1]}", f"data={tiny_data('obb')}", "imgsz=96", "epochs=12", "batch=4", "device=cpu",
+        "plots=False", f"project={tmp_path}", "name=killed", "amplifier_epochs=1",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    rows = tmp_path / "killed" / "results.csv"
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(line, stdout=log, stderr=log, env=env)
+        deadline = time.time() + 120
+        last = tmp_path / "killed" / "weights" / "last.pt"
+        while not (last.is_file() and len(rows.read_text().splitlines()) >= 3):
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()[-2000:]
+            assert time.time() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        process.wait()
+    done = subprocess.run([*line, "resume"], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert [r.split(",")[0] for r in rows.read_text().splitlines()[-2:]] == ["11", "12"]
+    assert not list((tmp_path / "killed").glob("weights/.*"))
