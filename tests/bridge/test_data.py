@@ -1,0 +1,58 @@
+"""What is read of a data set before training: its images, its labels, its identity."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics.data.utils import check_det_dataset
+
+from ds2d2_yolo.bridge.data import check_labels, data_hash, images_of
+from ds2d2_yolo.errors import BadUseError
+
+
+@pytest.fixture
+def data(tiny_data: Callable[[str], Path], tmp_path: Path) -> dict[str, Any]:
+    """A copy of the tiny data set that a test may change."""
+    shutil.copytree(tiny_data("obb").parent, tmp_path / "copy")
+    yaml = tmp_path / "copy" / "data.yaml"
+    yaml.write_text(yaml.read_text().replace(tiny_data("obb").parent.as_posix(), (tmp_path / "copy").as_posix()))
+    return dict(check_det_dataset(yaml))
+
+
+def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> None:
+    found = images_of(data["train"])
+    assert len(found) == 8
+    listed = tmp_path / "copy" / "train.txt"
+    listed.write_text("\n".join([str(found[0]), "./images/train/" + found[1].name]))
+    assert [p.name for p in images_of(str(listed))] == [found[0].name, found[1].name]
+    assert len(images_of([data["train"], data["val"]])) == 16
+
+
+def test_labels_are_checked(data: dict[str, Any]) -> None:
+    check_labels(data, "obb")
+    check_labels(data, "detect")  # Ultralytics takes the hull of oriented boxes
+    with pytest.raises(BadUseError, match="no training images"):
+        check_labels({**data, "train": str(Path(data["train"]).parent / "nothing")}, "obb")
+
+
+def test_hash_follows_labels_names_and_images(data: dict[str, Any]) -> None:
+    first = data_hash(data)
+    assert data_hash(data) == first
+    assert data_hash({**data, "names": {0: "green", 1: "red"}}) != first
+    image = images_of(data["train"])[0]
+    label = Path(str(image).replace("images", "labels")).with_suffix(".txt")
+    text = label.read_text()
+    label.write_text(text + "\n0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2")
+    assert data_hash(data) != first
+    label.write_text(text)
+    assert data_hash(data) == first
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert data_hash(data) != first
+
+
+def test_hash_does_not_depend_on_the_place(data: dict[str, Any], tiny_data: Callable[[str], Path]) -> None:
+    assert data_hash(data) == data_hash(check_det_dataset(tiny_data("obb")))
