@@ -111,7 +111,6 @@ class Amplifier:
     def to(self, device: torch.device) -> Amplifier:
         """Move the amplifier to a device and return it."""
         self.head.to(device)
-        self.head.stride = self.head.stride.to(device)
         return self
 
     def inputs(self, features: list[Tensor]) -> list[Tensor]:

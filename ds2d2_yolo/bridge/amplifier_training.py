@@ -30,7 +30,7 @@ from ds2d2_yolo.bridge.teacher import Teacher
 
 # What belongs to the student's run and not to its amplifier's.
 NOT_PASSED = {
-    "amp", "compile", "epochs", "exist_ok", "freeze", "mode", "model", "name", "patience", "plots", "pretrained",
+    "compile", "epochs", "exist_ok", "freeze", "mode", "model", "name", "patience", "plots", "pretrained",
     "project", "resume", "save", "save_dir", "save_period", "task", "time", "val",
 }  # fmt: skip
 
@@ -169,7 +169,6 @@ def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) ->
         "epochs": card.epochs,
         "patience": max(2, card.epochs // 2),
         "freeze": head,
-        "amp": args.amp,
         "plots": False,
         "save_dir": str(run),
         "exist_ok": True,

@@ -15,7 +15,6 @@ from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.resources import resolve_data
 from ds2d2_yolo.settings import Settings, check_keys
 
 TRAINERS = {"detect": DS2D2Trainer, "obb": DS2D2OBBTrainer}
@@ -57,7 +56,7 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
     if missing:
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo train teacher=T.pt student=S.yaml data=D.yaml")
     model = load_student(str(student))
-    return _train(model, TRAINERS[model.task], {**rest, **ours, "data": resolve_data(str(data))})
+    return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)})
 
 
 def _check_theirs(keys: dict[str, Any]) -> None:

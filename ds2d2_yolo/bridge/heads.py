@@ -40,7 +40,7 @@ def is_rotated(head: Detect) -> bool:
 
 
 def strides_of(head: Detect) -> tuple[float, ...]:
-    """Return the strides of a head's levels in pixels, as floats: reading tensors later would wait for the GPU."""
+    """Return the strides of a head's levels in pixels, as floats."""
     return tuple(float(s) for s in head.stride)
 
 

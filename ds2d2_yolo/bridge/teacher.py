@@ -122,9 +122,9 @@ class FrozenTeacher:
         self.head = self.model.model[-1]
 
     def to(self, device: torch.device) -> FrozenTeacher:
-        """Move the teacher to a device and return it."""
+        """Move the teacher to a device and return it; the strides stay, reading them must not wait for a GPU."""
         self.model.to(device)
-        self.head.stride = self.head.stride.to(device)
+        self.head.stride = self.head.stride.cpu()
         return self
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, str
 from ds2d2_yolo.bridge.randomness import preserved_random_state
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, Teacher, load_teacher
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.resources import resolve_data
 from ds2d2_yolo.settings import Settings
 
 AMPLIFIER_FILE = "amplifier.safetensors"
@@ -57,6 +58,8 @@ class DS2D2Trainer(WholeCheckpoints):
     ) -> None:
         check_ultralytics()
         given, rest = Settings.split(overrides or {})
+        if isinstance(rest.get("data"), (str, Path)):
+            rest["data"] = resolve_data(str(rest["data"]))
         # a process that DDP spawned gets the settings in one piece, as they stand in the arguments
         self._carried: dict[str, Any] = dict(rest.pop(ARGS_KEY, None) or {})
         self.settings = Settings(**self._carried.get("settings", given))
