@@ -1,0 +1,304 @@
+"""The loss terms: values, gradients, exact zeros, half precision and compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ds2d2_yolo import losses
+from ds2d2_yolo.wavelet import band_shape, dwt2
+
+SHAPES = [(2, 3, 8, 10), (1, 4, 7, 9), (2, 2, 1, 6), (1, 1, 5, 1)]
+
+
+def features(shape: tuple[int, ...], dtype=torch.float64, wavelet="haar", seed=0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, *shape, generator=generator, dtype=dtype)
+    grid = band_shape(*shape[2:], wavelet)
+    return student, teacher, 1 + torch.rand(shape[0], 1, *grid, generator=generator, dtype=dtype)
+
+
+def by_definition(student: Tensor, teacher: Tensor, weight: Tensor, wavelet="haar") -> tuple[Tensor, Tensor]:
+    """Two transforms and the formulae as they are written."""
+    (low_s, high_s), (low_t, high_t) = dwt2(student, wavelet), dwt2(teacher, wavelet)
+    return (weight * (low_s - low_t) ** 2).mean(), (weight.unsqueeze(2) * (high_s - high_t) ** 2).mean()
+
+
+def dense(dtype=torch.float64, boxes=4, seed=0) -> tuple[Tensor, ...]:
+    """Student logits and boxes, teacher logits and boxes of a dense head: (B, N, nc), (B, N, boxes)."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 2, 6, 3, generator=generator, dtype=dtype) * 2
+    low = torch.rand(2, 2, 6, 2, generator=generator, dtype=dtype) * 4
+    side = torch.rand(2, 2, 6, 2, generator=generator, dtype=dtype) * 20 + 10
+    box = torch.cat((low, low + side), -1)
+    if boxes == 5:
+        box = torch.cat((low, side, torch.rand(2, 2, 6, 1, generator=generator, dtype=dtype)), -1)
+    return logits[0], box[0], logits[1], box[1]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 300, 40, 36)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_explicit_equals_its_definition(shape, memory_format, dtype, tolerance) -> None:
+    student, teacher, weight = features(shape, dtype)
+    student = student.contiguous(memory_format=memory_format).requires_grad_()
+    expected = by_definition(student.double(), teacher.double(), weight.double())
+    actual = losses.explicit_loss(student, teacher, weight)
+    for value, reference in zip(actual, expected, strict=True):
+        assert value.dtype == dtype
+        assert value.item() == pytest.approx(reference.item(), rel=tolerance)
+    mixed = [0.7 * low + 0.3 * high for low, high in (actual, expected)]
+    gradient, reference = (torch.autograd.grad(loss, student)[0].double() for loss in mixed)
+    assert (gradient - reference).abs().max() <= max(tolerance, 1e-7) * reference.abs().max()
+
+
+@pytest.mark.parametrize("wavelet", ["db2", "bior2.2"])
+def test_explicit_takes_any_wavelet(wavelet: str) -> None:
+    student, teacher, weight = features((2, 3, 9, 12), wavelet=wavelet)
+    actual = losses.explicit_loss(student, teacher, weight, wavelet)
+    torch.testing.assert_close(actual, by_definition(student, teacher, weight, wavelet), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("shape", "wavelet"), [*((s, "haar") for s in SHAPES), ((1, 2, 5, 4), "db2")])
+def test_explicit_gradcheck(shape: tuple[int, ...], wavelet: str) -> None:
+    student, teacher, weight = features(shape, wavelet=wavelet)
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: losses.explicit_loss(s, teacher, weight, wavelet), student)
+
+
+def test_explicit_gradient_can_be_taken_twice_and_one_sided() -> None:
+    student, teacher, weight = features((2, 3, 8, 10))
+    student.requires_grad_()
+    low, high = losses.explicit_loss(student, teacher, weight)
+    (first,) = torch.autograd.grad(low, student, retain_graph=True)
+    (second,) = torch.autograd.grad(low, student, retain_graph=True)
+    (other,) = torch.autograd.grad(high, student)
+    assert torch.equal(first, second)
+    # Opposite bands: what moves the one energy leaves the other.
+    assert dwt2(first)[1].abs().max() <= 1e-15
+    assert dwt2(other)[0].abs().max() <= 1e-15
+
+
+@pytest.mark.parametrize("boxes", [4, 5])
+def test_implicit_gradcheck(boxes: int) -> None:
+    logits, box, teacher_logits, teacher_box = dense(boxes=boxes)
+    logits.requires_grad_()
+    box.requires_grad_()
+    check, weight = torch.autograd.gradcheck, torch.rand(2, 6)
+    assert check(lambda p: losses.quality_focal_kd(p, teacher_logits), logits)
+    assert check(lambda p: losses.quality_focal_kd(p, teacher_logits, beta=2.0), logits)
+    assert check(lambda p: losses.implicit_class_loss(p, teacher_logits, 3.0, weight=weight), logits)
+    assert check(lambda b: losses.implicit_box_loss(b, teacher_box, teacher_logits, 3.0), box)
+    assert check(lambda p: losses.softmax_kd(p, teacher_logits), logits)
+    deltas = torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True)
+    other, scores = torch.randn(6, 3, 4, dtype=torch.float64), torch.rand(6, 3, dtype=torch.float64)
+    assert check(lambda d: losses.region_box_loss(d, other, scores), deltas)
+    assert check(lambda p: losses.region_class_loss(p, teacher_logits[0], 6), logits[0].detach().requires_grad_())
+
+
+def every_term(boxes: int = 4, dtype=torch.float32) -> dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]]:
+    """Each term as a scalar function of a student's and a teacher's tensor, with an input of both."""
+    _, _, logits, box = dense(dtype, boxes)
+    feature, _, weight = features((2, 3, 7, 10), dtype)
+    scores = logits[0].sigmoid()
+    return {
+        "low": (lambda s, t: losses.explicit_loss(s, t, weight)[0], feature),
+        "high": (lambda s, t: losses.explicit_loss(s, t, weight)[1], feature),
+        "low db2": (
+            lambda s, t: losses.explicit_loss(s, t, torch.ones(2, 1, 5, 6, dtype=dtype), "db2")[0],
+            feature,
+        ),
+        "class": (lambda s, t: losses.implicit_class_loss(s, t, 3), logits),
+        "box": (lambda s, t: losses.implicit_box_loss(s, t, logits, 3), box),
+        "region class": (lambda s, t: losses.region_class_loss(s, t, 6), logits),
+        "region box": (lambda s, t: losses.region_box_loss(s, t, scores), torch.randn(6, 3, 4, dtype=dtype)),
+    }
+
+
+TERMS = [(name, boxes) for name in every_term() for boxes in ((4, 5) if name == "box" else (4,))]
+
+
+@pytest.mark.parametrize(("name", "boxes"), TERMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_identical_inputs_give_exactly_zero(name: str, boxes: int, dtype: torch.dtype) -> None:
+    term, x = every_term(boxes)[name]
+    x = x.to(dtype).requires_grad_()
+    loss = term(x, x.detach().clone())
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert gradient.dtype == dtype
+    # The gradient of an overlap sums terms that cancel: rounding leaves what no training can see.
+    assert gradient.abs().max().item() <= (1e-8 if name == "box" else 0)
+
+
+@pytest.mark.parametrize(("name", "boxes"), TERMS)
+def test_gradients_reach_the_student_and_stop_at_the_teacher(name: str, boxes: int) -> None:
+    term, x = every_term(boxes)[name]
+    student, teacher = (x * 1.1 + 0.1).requires_grad_(), x.clone().requires_grad_()
+    loss = term(student, teacher)
+    gradient, none = torch.autograd.grad(loss, (student, teacher), allow_unused=True)
+    assert loss > 0
+    assert gradient.abs().max() > 0
+    assert none is None
+
+
+@pytest.mark.parametrize(("name", "boxes"), TERMS)
+def test_autocast_changes_nothing(name: str, boxes: int) -> None:
+    term, x = every_term(boxes)[name]
+    plain = term(x + 0.1, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(term(x + 0.1, x), plain)
+
+
+def wide(shape: tuple[int, ...], offset: float, dtype: torch.dtype, seed: int) -> Tensor:
+    """Values around an offset with outliers of 10^4, representable in a half-precision dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator) + offset
+    outlier = torch.rand(*shape, generator=generator) < 0.01
+    return torch.where(outlier, x.sign() * 1e4, x).to(dtype)
+
+
+def assert_half_is_exact(term: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> None:
+    """Value within 1e-3 of float64 on the same inputs; gradient too, before it is rounded to its own dtype."""
+    exact_input = student.double().requires_grad_()
+    exact = term(exact_input, teacher.double())
+    (exact_gradient,) = torch.autograd.grad(exact, exact_input)
+    half_input = student.clone().requires_grad_()
+    value = term(half_input, teacher)
+    (gradient,) = torch.autograd.grad(value, half_input)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == student.dtype
+    assert value.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert torch.isfinite(gradient).all()
+    rounding = torch.finfo(student.dtype).eps / 2 * exact_gradient.abs()
+    error = (gradient.double() - exact_gradient).abs() - rounding
+    assert error.max() <= 1e-3 * exact_gradient.abs().max()
+    # In single precision, where nothing is rounded away, the bound holds as it stands.
+    single_input = student.float().requires_grad_()
+    (gradient,) = torch.autograd.grad(term(single_input, teacher), single_input)
+    assert (gradient.double() - exact_gradient).abs().max() <= 1e-3 * exact_gradient.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_explicit_in_half_precision(dtype: torch.dtype, offset: float, wavelet: str) -> None:
+    shape = (2, 16, 20, 24)
+    student, teacher = wide(shape, offset, dtype, 0), wide(shape, -offset, dtype, 1)
+    weight = 1 + torch.rand(2, 1, *band_shape(20, 24, wavelet))
+    for band in (0, 1):
+        # Times a loss scale, as mixed precision has it: a mean over many elements has gradients below float16's range.
+        term = lambda s, t, band=band: losses.explicit_loss(s, t, weight, wavelet)[band] * 64  # noqa: E731
+        assert_half_is_exact(term, student, teacher)
+        # An offset that both share drowns the differences of half-precision values, not those of their differences.
+        assert_half_is_exact(term, wide(shape, 100, dtype, 2), wide(shape, 100, dtype, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+def test_implicit_in_half_precision(dtype: torch.dtype, scale: float) -> None:
+    logits, box, teacher_logits, teacher_box = (x.to(dtype) for x in dense(torch.float32))
+    rotated, teacher_rotated = (dense(torch.float32, 5)[i].to(dtype) for i in (1, 3))
+    spread = min(scale, 100.0)
+    assert_half_is_exact(
+        lambda s, t: losses.implicit_class_loss(s, t, 3), logits * spread + 0 * scale, teacher_logits * spread
+    )
+    outlier = logits.clone()
+    outlier[0, 0, 0], outlier[0, 1, 1] = scale, -scale
+    assert_half_is_exact(lambda s, t: losses.implicit_class_loss(s, t, 3), outlier, teacher_logits)
+    assert_half_is_exact(lambda s, t: losses.region_class_loss(s, t, 3), outlier, teacher_logits)
+    assert_half_is_exact(lambda s, t: losses.implicit_box_loss(s, t, teacher_logits, 3), box, teacher_box)
+    assert_half_is_exact(lambda s, t: losses.implicit_box_loss(s, t, teacher_logits, 3), rotated, teacher_rotated)
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_explicit_compiles_to_one_graph(wavelet: str) -> None:
+    student, teacher, weight = features((2, 3, 7, 10), torch.float32, wavelet)
+    student.requires_grad_()
+    compiled = torch.compile(losses.explicit_loss, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (losses.explicit_loss, compiled):
+        low, high = function(student, teacher, weight, wavelet)
+        results.append((low, high, torch.autograd.grad(low + 2 * high, student)[0]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("boxes", [4, 5])
+def test_implicit_compiles_to_one_graph(boxes: int) -> None:
+    def total(logits: Tensor, box: Tensor, teacher_logits: Tensor, teacher_box: Tensor) -> Tensor:
+        loss = losses.implicit_class_loss(logits, teacher_logits, 3.0)
+        loss = loss + losses.implicit_box_loss(box, teacher_box, teacher_logits, 3.0)
+        regions = losses.region_class_loss(logits, teacher_logits, 6)
+        return loss + regions + losses.region_box_loss(box[..., None, :4], teacher_box[..., None, :4], logits[..., :1])
+
+    def flat(x: Tensor) -> Tensor:
+        return x.flatten(0, 1)
+
+    arguments = [flat(x) for x in dense(torch.float32, boxes)]
+    for x in arguments[:2]:
+        x.requires_grad_()
+    results = []
+    for function in (total, torch.compile(total, fullgraph=True, backend="aot_eager")):
+        loss = function(*arguments)
+        results.append((loss, *torch.autograd.grad(loss, arguments[:2])))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_explicit_compiles_to_native_code() -> None:
+    student, teacher, weight = features((2, 8, 16, 20), torch.float32)
+    student.requires_grad_()
+    low, high = torch.compile(losses.explicit_loss, fullgraph=True)(student, teacher, weight)
+    (gradient,) = torch.autograd.grad(low + high, student)
+    expected = losses.explicit_loss(student, teacher, weight)
+    torch.testing.assert_close((low, high), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, torch.autograd.grad(sum(expected), student)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_explicit_on_cuda_equals_cpu(wavelet: str) -> None:
+    inputs = features((2, 8, 15, 20), torch.float32, wavelet)
+    results = []
+    for device in ("cpu", "cuda"):
+        student, teacher, weight = (x.to(device) for x in inputs)
+        student.requires_grad_()
+        low, high = losses.explicit_loss(student, teacher, weight, wavelet)
+        results.append((low, high, torch.autograd.grad(low + 2 * high, student)[0]))
+    torch.testing.assert_close(results[0], tuple(x.cpu() for x in results[1]), rtol=1e-4, atol=1e-6)
+
+
+def test_no_regions_give_zero() -> None:
+    empty = torch.zeros(0, 3, 4, requires_grad=True)
+    assert losses.region_box_loss(empty, empty.detach(), torch.zeros(0, 3)).item() == 0
+
+
+FEATURE = torch.zeros(2, 3, 8, 10)
+LOGITS, BOXES = torch.zeros(2, 6, 3), torch.zeros(2, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.explicit_loss(FEATURE, FEATURE[:, :2], torch.ones(2, 1, 4, 5)), "features must have one shape"),
+        (lambda: losses.explicit_loss(FEATURE, FEATURE, torch.ones(2, 4, 5)), "weight must be \\(2, 1, 4, 5\\)"),
+        (lambda: losses.explicit_loss(FEATURE, FEATURE, torch.ones(2, 1, 4, 5), "db2"), "weight must be .* db2"),
+        (lambda: losses.explicit_loss(FEATURE[0], FEATURE[0], torch.ones(2, 1, 4, 5)), "shape \\(B, C, H, W\\)"),
+        (lambda: losses.quality_focal_kd(LOGITS, LOGITS[:1]), "logits must have one shape"),
+        (lambda: losses.quality_focal_kd(LOGITS, LOGITS, beta=0.5), "beta must be at least 1"),
+        (lambda: losses.softmax_kd(LOGITS, LOGITS, temperature=0), "temperature must be positive"),
+        (lambda: losses.softmax_kd(LOGITS, LOGITS[:1]), "logits must have one shape"),
+        (lambda: losses.implicit_box_loss(BOXES, BOXES[:1], LOGITS, 1), "boxes must have one shape"),
+        (lambda: losses.implicit_box_loss(LOGITS, LOGITS, LOGITS, 1), "boxes must be \\(B, N, 4\\)"),
+        (lambda: losses.implicit_box_loss(BOXES, BOXES, LOGITS[:, :2], 1), "one row of logits per box"),
+        (lambda: losses.region_box_loss(BOXES, BOXES[:1], BOXES[..., 0]), "deltas must have one shape"),
+        (lambda: losses.region_box_loss(BOXES, BOXES, BOXES[:, :2, 0]), "deltas must be \\(R, K, 4\\)"),
+    ],
+)
+def test_errors(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
