@@ -18,22 +18,15 @@ LOSS_NAMES = {term: f"{term}_loss" for term in TERMS}  # 'loss' in the name: res
 
 @dataclass(frozen=True)
 class Targets:
-    """What the student's task-aligned assigner received and decided for one batch.
+    """What the student's task-aligned assigner received for one batch.
 
     Attributes:
         boxes (Tensor): B x M x 4 (xyxy) or x 5 (xywhr, radians) in pixels of the network's input, padded.
         mask (Tensor): B x M bool, which of them are boxes and not padding.
-        foreground (Tensor): B x anchors bool, the anchors that got a box.
     """
 
     boxes: Tensor
     mask: Tensor
-    foreground: Tensor
-
-    @property
-    def positives(self) -> Tensor:
-        """(Tensor): Scalar, sum over the images of max(positive anchors, 1), on the device."""
-        return self.foreground.sum(1).clamp(min=1).sum()
 
 
 @contextmanager
@@ -50,9 +43,9 @@ def tapped(assigner: nn.Module) -> Iterator[list[Targets]]:
     """
     seen: list[Targets] = []
 
-    def record(_: nn.Module, args: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+    def record(_: nn.Module, args: tuple[Tensor, ...], __: tuple[Tensor, ...]) -> None:
         boxes, mask = args[4], args[5]
-        seen.append(Targets(boxes.detach(), mask.detach().bool().squeeze(-1), outputs[3].detach().bool()))
+        seen.append(Targets(boxes.detach(), mask.detach().bool().squeeze(-1)))
 
     handle = assigner.register_forward_hook(record)
     try:
