@@ -31,6 +31,8 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     """Load a public name from the module that defines it (PEP 562)."""
     if name in _LAZY:
+        # before the import that would fail on an internal which has moved
+        import_module("ds2d2_yolo.bridge.compat").check_ultralytics()
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ds2d2_yolo import __version__
+from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.resources import resource_dir
 
@@ -61,6 +62,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 def train(settings: dict[str, Any]) -> None:
     """Distil a student."""
+    check_ultralytics()
     from ds2d2_yolo.bridge.api import distill
 
     distill(**settings)
@@ -68,6 +70,7 @@ def train(settings: dict[str, Any]) -> None:
 
 def demo(settings: dict[str, Any]) -> None:
     """Run the demonstration on the built-in scenes."""
+    check_ultralytics()
     from ds2d2_yolo.demo import run_demo
 
     run_demo(**settings)

@@ -81,7 +81,12 @@ class HighFrequencyInput:
 
 def high_features(features: list[Tensor], wavelet: str) -> list[Tensor]:
     """Return hf(x) of each level: the high bands' sum, upsampled; computed in float32, in the dtype it came in."""
-    return [high_frequency(x.float(), wavelet).to(x.dtype) for x in features]
+    with torch.autocast(features[0].device.type, enabled=False):
+        return [high_frequency(x.float(), wavelet).to(x.dtype) for x in features]
+
+
+# its checkpoints pickle the hook, and must load where only named types may (ULTRALYTICS_SAFE_LOAD)
+torch.serialization.add_safe_globals([HighFrequencyInput])
 
 
 class Amplifier:

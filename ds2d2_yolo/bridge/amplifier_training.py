@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from ultralytics.models.yolo.obb import OBBTrainer
-from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, __version__
-from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo.bridge.amplifier import (
     AmplifierCard,
@@ -57,14 +57,15 @@ class AmplifierTrainer(WholeCheckpoints):
 
     def __init__(self, teacher: Teacher, wavelet: str, overrides: dict[str, Any]) -> None:
         super().__init__(overrides=overrides)
-        self.start = copy.deepcopy(teacher.model)
+        self.start = copy.deepcopy(teacher.model).requires_grad_(True)  # Ultralytics freezes what `freeze` names
         head = one_to_many(dense_head(self.start, "teacher"))
         head.register_forward_pre_hook(HighFrequencyInput(wavelet))
 
     def setup_model(self) -> dict[str, Any] | None:
         """Take the prepared teacher, or on resume the model of the checkpoint (its hook travels with it)."""
         if self.resume:
-            self.model, checkpoint = load_checkpoint(self.args.resume)
+            model, checkpoint = load_checkpoint(self.args.resume)
+            self.model = model.requires_grad_(True)
             return dict(checkpoint)
         self.model = self.start
         return None
@@ -124,9 +125,25 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
         (Path): The kept file.
     """
     file = kept_amplifiers() / f"{card.key}.safetensors"
-    if file.is_file():
-        LOGGER.info(f"DS2D2: high-frequency amplifier found: {file}")
-        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file.with_suffix(".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        LOGGER.info("DS2D2: another process trains this amplifier, waiting for it")
+        lock.acquire()
+    try:
+        if file.is_file():
+            LOGGER.info(f"DS2D2: high-frequency amplifier found: {file}")
+        else:
+            _obtain(card, teacher, args, file)
+    finally:
+        lock.release()
+    return file
+
+
+def _obtain(card: AmplifierCard, teacher: Teacher, args: Namespace, file: Path) -> None:
+    """Train the amplifier in a folder of its own, or go on with that, and keep the result as `file`."""
     run = kept_amplifiers() / card.key
     weights = run / "weights"
     if not _finished(weights / "last.pt", card.epochs):
@@ -144,24 +161,20 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
         os.replace(run / "results.csv", file.with_suffix(".csv"))
     shutil.rmtree(run, ignore_errors=True)
     LOGGER.info(f"DS2D2: high-frequency amplifier kept: {file} (its mAP50 {measured['map50']:.3f})")
-    return file
 
 
 def _finished(last: Path, epochs: int) -> bool:
     """Return whether a training has run its last epoch; its file may still await the final clean-up."""
     if not last.is_file():
         return False
-    try:
-        epoch = torch_load(last, map_location="cpu").get("epoch", -2)
-    except Exception:  # a kill in the middle of a write leaves a file that cannot be unpickled
-        last.unlink()
-        return False
+    epoch = torch_safe_load(last)[0].get("epoch", -2)
     return bool(epoch == -1 or epoch + 1 >= epochs)
 
 
 def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) -> None:
     """Run or resume the amplifier's training in its own folder."""
     shared = {k: v for k, v in vars(args).items() if k in DEFAULT_CFG_KEYS and k not in NOT_PASSED}
+    shared["device"] = str(args.device or "").split(",")[0]  # the processes of DDP cannot be handed the teacher
     head = len(teacher.model.model) - 1
     overrides = {
         **shared,

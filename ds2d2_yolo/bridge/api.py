@@ -10,7 +10,6 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_KEYS
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
@@ -41,7 +40,6 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         >>> from ds2d2_yolo import distill
         >>> distill("teacher.pt", "yolov8n-obb.yaml", "hit-uav.yaml", epochs=100, imgsz=640)  # doctest: +SKIP
     """
-    check_ultralytics()
     check_keys([k for k in keys if k not in NOT_OURS], {*Settings.keys(), *DEFAULT_CFG_KEYS, "student"})
     wrong = [f"{k}= is {said} here" for k, said in NOT_OURS.items() if k in keys]
     if wrong:
@@ -97,8 +95,8 @@ def load_student(name: str) -> YOLO:
 
 def _resume(resume: Any, ours: dict[str, Any], student: str | Path | None, rest: dict[str, Any]) -> Any:
     """Continue an unfinished run; its own settings stand, and the teacher is checked against the one it began with."""
-    task = load_student(str(student)).task if student is not None and resume is True else "obb"
-    run = find_unfinished(resume, rest, task)
+    named = student is not None and resume is True
+    run = find_unfinished(resume, rest, (load_student(str(student)).task,) if named else tuple(TRAINERS))
     allowed = {k: v for k, v in rest.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
     return _train(YOLO(str(run.last)), TRAINERS[run.task], {**allowed, **ours, "resume": str(run.last)})
 

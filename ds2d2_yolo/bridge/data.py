@@ -28,8 +28,9 @@ def images_of(split: str | list[str]) -> list[Path]:
         if place.is_dir():
             found += [p for p in place.rglob("*") if p.suffix[1:].lower() in IMG_FORMATS]
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8").split()
-            found += [place.parent / x[2:] if x.startswith("./") else Path(x) for x in lines]
+            lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
+            listed = [place.parent / x[2:] if x.startswith("./") else Path(x) for x in lines]
+            found += [p for p in listed if p.suffix[1:].lower() in IMG_FORMATS]
     return sorted(found)
 
 

@@ -71,29 +71,32 @@ class Distiller:
 
     def _explicit(self, adapted: list[Tensor], wanted: list[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""
+        batch, count = targets.mask.shape
+        index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
+        flat = (targets.boxes.flatten(0, 1).float(), index, batch, targets.mask.flatten())
         low, high = zip(
             *(
-                explicit_loss(mine, theirs, self._weight(mine, stride, targets), self.settings.wavelet)
+                explicit_loss(mine, theirs, self._weight(mine, stride, *flat), self.settings.wavelet)
                 for mine, theirs, stride in zip(adapted, wanted, self.strides, strict=True)
             ),
             strict=True,
         )
         return torch.stack(low).sum(), torch.stack(high).sum()
 
-    def _weight(self, feature: Tensor, stride: float, targets: Targets) -> Tensor:
+    def _weight(
+        self, feature: Tensor, stride: float, boxes: Tensor, index: Tensor, batch: int, valid: Tensor
+    ) -> Tensor:
         """Return the DISW map of one level, B x 1 x h x w."""
-        batch, count = targets.mask.shape
-        index = torch.arange(batch, device=feature.device).repeat_interleave(count, output_size=batch * count)
         height, width = feature.shape[2:]
         return disw_map(
-            targets.boxes.flatten(0, 1).float(),
+            boxes,
             index,
             batch,
             band_shape(height, width, self.settings.wavelet),
             (2 * stride, 2 * stride),
             band_origin(self.settings.wavelet, stride),
             self.settings.extent,
-            targets.mask.flatten(),
+            valid,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.utils.patches import torch_load
+from ultralytics.nn.tasks import torch_safe_load
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
 from ds2d2_yolo.bridge.checkpoints import finish_files
@@ -28,14 +28,14 @@ class Unfinished:
     task: str
 
 
-def find_unfinished(resume: Any, overrides: Mapping[str, Any], task: str) -> Unfinished:
+def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str, ...]) -> Unfinished:
     """Return the unfinished run that a command means.
 
     Args:
         resume (Any): Path of a last.pt or of a run's folder, or True: the newest unfinished run under the command's
             own `project` and `name`.
         overrides (Mapping[str, Any]): Ultralytics settings of the command.
-        task (str): The student's task.
+        tasks (tuple[str, ...]): The tasks whose runs are meant: the student's, or all if no student is named.
 
     Returns:
         (Unfinished): The run.
@@ -44,7 +44,7 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], task: str) -> Unf
         BadUseError: If there is none, if it is finished, or if it never saved a checkpoint; says what to do.
     """
     named = resume is not True
-    files = [_last_of(Path(str(resume)))] if named else _candidates(overrides, task)
+    files = [_last_of(Path(str(resume)))] if named else _candidates(overrides, tasks)
     finished: Path | None = None
     for file in files:
         checkpoint = _read(file, named)
@@ -57,12 +57,12 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], task: str) -> Unf
         elif checkpoint.get("epoch", -1) < 0:
             finished = finished or file
         elif ARGS_KEY in args:
-            return Unfinished(file, str(args.get("task", task)))
+            return Unfinished(file, str(args["task"]))
         elif named:
             raise BadUseError(f"{file} is a run of Ultralytics alone: resume it with 'yolo train resume model={file}'")
     if finished is not None:
         raise BadUseError(f"{finished} is finished, nothing to resume: train on with student={finished}")
-    where = resume if named else _project(overrides, task)
+    where = resume if named else " or ".join(str(_project(overrides, task)) for task in tasks)
     raise BadUseError(f"no saved epoch to resume in {where}: start the same command again without 'resume'")
 
 
@@ -77,11 +77,12 @@ def _project(overrides: Mapping[str, Any], task: str) -> Path:
     return Path(get_save_dir(get_cfg(overrides={**plain, "task": task, "mode": "train", "exist_ok": True})))
 
 
-def _candidates(overrides: Mapping[str, Any], task: str) -> list[Path]:
+def _candidates(overrides: Mapping[str, Any], tasks: tuple[str, ...]) -> list[Path]:
     """List the last.pt of every run of the command's name, numbered ones included, newest first."""
-    first = _project(overrides, task)
-    folders = [p for p in first.parent.glob(f"{first.name}*") if p.name[len(first.name) :].lstrip("-").isdigit()]
-    files = [f / "weights" / "last.pt" for f in (first, *folders)]
+    files: set[Path] = set()
+    for first in {_project(overrides, task) for task in tasks}:
+        folders = [p for p in first.parent.glob(f"{first.name}*") if p.name[len(first.name) :].lstrip("-").isdigit()]
+        files |= {f / "weights" / "last.pt" for f in (first, *folders)}
     return sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime, reverse=True)
 
 
@@ -90,8 +91,8 @@ def _read(file: Path, named: bool) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        checkpoint: dict[str, Any] = torch_load(file, map_location="cpu")
-        return checkpoint
+        checkpoint, _ = torch_safe_load(file)  # heeds ULTRALYTICS_SAFE_LOAD
+        return dict(checkpoint)
     except Exception as e:  # unpickling an arbitrary file can raise anything
         if named:
             raise BadUseError(f"{file} cannot be read as a checkpoint: {str(e).splitlines()[0]}") from e

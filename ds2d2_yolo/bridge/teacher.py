@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ def load_teacher(name: str | None, task: str) -> Teacher:
     drop_adapters(model)
     model.eval().requires_grad_(False)
     names = tuple(str(model.names[i]) for i in sorted(model.names))
-    return Teacher(path, model, state_hash(model), names, is_rotated(head), strides_of(head))
+    found_at = Path(str(getattr(model, "pt_path", path)))  # a release's name becomes the file that was downloaded
+    return Teacher(str(found_at.absolute()), model, state_hash(model), names, is_rotated(head), strides_of(head))
 
 
 def _load(path: str) -> tuple[Any, dict[str, Any]]:

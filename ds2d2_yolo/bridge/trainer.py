@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ds2d2_yolo.bridge.adapters import ARGS_KEY, adapters_of, attach_adapters, d
 from ds2d2_yolo.bridge.amplifier import Amplifier, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.amplifier_training import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints, finish_files
+from ds2d2_yolo.bridge.checks import check_sizes, refuse_unsupported
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.criterion import DistillationCriterion
 from ds2d2_yolo.bridge.data import check_labels
@@ -78,20 +80,23 @@ class DS2D2Trainer(WholeCheckpoints):
         """
         super().check_resume(overrides)
         if self.resume:
-            self._carried = dict(getattr(self.args, ARGS_KEY, None) or {})
+            # what the launching process handed to this one is newer than what stands in the checkpoint
+            self._carried = self._carried or dict(getattr(self.args, ARGS_KEY, None) or {})
             if not self._carried:
                 raise BadUseError(f"{self.args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
             self.settings = Settings(**self._carried["settings"])
             self._warn_ignored()
-        self._refuse_unsupported()
+        refuse_unsupported(self.args, self.settings, isinstance(self, OBBTrainer))
         wanted = self._given.get("teacher") or self.settings.teacher
         self.teacher: Teacher = load_teacher(wanted, self.args.task)
         trained_with = self._carried.get("teacher", self.teacher.sha256)
         if self.teacher.sha256 != trained_with:
             raise BadUseError(f"teacher={wanted} is not the one that this run began with: name that one to resume")
-        self._check_imgsz(max(self.teacher.strides))
-        if self.settings.amplifier and self.settings.imhi > 0:
-            self._checked_amplifier(Path(self.settings.amplifier))
+        check_sizes(self.args, max(self.teacher.strides))
+        if self.settings.imhi > 0 and (named := self._own_amplifier() or self.settings.amplifier):
+            self._checked_amplifier(Path(named))
+        # absolute, so that a resume from another folder and the processes of DDP find it
+        self.settings = replace(self.settings, teacher=self.teacher.path)
         self._carried = {**self._carried, "settings": self.settings.as_dict(), "teacher": self.teacher.sha256}
         setattr(self.args, ARGS_KEY, self._carried)
 
@@ -101,15 +106,6 @@ class DS2D2Trainer(WholeCheckpoints):
         ignored = [k for k, v in self._given.items() if k != "teacher" and v != kept[k]]
         if ignored:
             LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
-
-    def _refuse_unsupported(self) -> None:
-        """Refuse Ultralytics settings that do not go with a distillation."""
-        if self.args.distill_model:
-            raise BadUseError("distill_model= is Ultralytics' own distillation: use either it or teacher=")
-        if getattr(self.args, "quantize", None) == 8:
-            raise BadUseError("quantize=8 (quantisation-aware training) cannot be distilled: train first, then export")
-        if self.settings.extent == "reference" and self.args.task == "obb":
-            raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the data set, its training labels and classes checked."""
@@ -129,11 +125,12 @@ class DS2D2Trainer(WholeCheckpoints):
         """Refuse data without fitting labels, and classes that the amplifier cannot be trained on."""
         check_labels(data, self.args.task)
         classes = tuple(str(data["names"][i]) for i in sorted(data["names"]))
-        if classes != self.teacher.names and self.settings.imhi > 0 and not self.settings.amplifier:
-            raise BadUseError(
-                f"the teacher's classes {list(self.teacher.names)} are not the data's {list(classes)}, so its "
-                "amplifier cannot be trained on them: train the teacher on these classes, or set imhi=0"
-            )
+        if classes == self.teacher.names:
+            return
+        said = f"the teacher's classes {list(self.teacher.names)} are not the data's {list(classes)}"
+        if self.settings.imhi > 0 and not self.settings.amplifier:
+            raise BadUseError(f"{said}, so no amplifier can be trained: set imhi=0, or take a teacher of these classes")
+        LOGGER.warning(f"DS2D2: {said}; features and the teacher's own predictions are distilled all the same")
 
     def _drop_empty_folder(self) -> None:
         """Remove the run's folder, which Ultralytics makes before it looks at the data, if nothing was computed yet."""
@@ -149,13 +146,16 @@ class DS2D2Trainer(WholeCheckpoints):
 
     def _obtain_amplifier(self) -> Path:
         """Return the file of this run's amplifier: the one named, the run's own, or a kept or newly trained one."""
-        if self.settings.amplifier:
-            return Path(self.settings.amplifier)
-        own: Path = self.save_dir / AMPLIFIER_FILE
-        if self.resume and own.is_file():
-            return own
+        named = self._own_amplifier() or self.settings.amplifier
+        if named:
+            return Path(named)
         card = card_for(self.teacher, self.data, self.args, self.settings.wavelet, self.settings.amplifier_epochs)
         return obtain_amplifier(card, self.teacher, self.args)
+
+    def _own_amplifier(self) -> Path | None:
+        """Return the copy in the folder of a resumed run: it is there even where the kept or named file has gone."""
+        own = Path(str(self.args.save_dir)) / AMPLIFIER_FILE if self.resume else None
+        return own if own is not None and own.is_file() else None
 
     def _checked_amplifier(self, path: Path) -> dict[str, Tensor]:
         """Return the weights of an amplifier that fits this run."""
@@ -201,12 +201,6 @@ class DS2D2Trainer(WholeCheckpoints):
             shutil.copyfile(path, self.save_dir / AMPLIFIER_FILE)
         levels = [t for _, t in pair_levels(student_strides, self.teacher.strides)]
         return Amplifier(self.teacher, state, levels, self.settings.wavelet)
-
-    def _check_imgsz(self, stride: float) -> None:
-        """Refuse an image size that the teacher's coarsest level cannot take."""
-        size = self.args.imgsz if isinstance(self.args.imgsz, int) else max(self.args.imgsz)
-        if size % stride:
-            raise BadUseError(f"imgsz={size} is no multiple of the teacher's stride {stride:g}: change imgsz")
 
     def _setup_train(self) -> None:
         """Set up as usual, then put the distillation around the criterion that the student would have had."""

@@ -15,6 +15,7 @@ from ds2d2_yolo.bridge.amplifier import (
     Amplifier,
     AmplifierCard,
     check_amplifier,
+    high_features,
     kept_amplifiers,
     load_amplifier,
     one_to_many,
@@ -71,6 +72,13 @@ def test_answers_to_the_high_frequency_part(yaml: str, checkpoint: Callable[...,
         wanted = raw_predictions(take_levels(head, [0, 1, 2]), [high_frequency(x, "db2") for x in features])
     torch.testing.assert_close(ours["scores"], wanted["scores"], rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in amplifier.head.parameters())
+
+
+def test_high_features_are_exact_under_autocast() -> None:
+    features = [torch.randn(1, 4, 8, 8) * 100]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = high_features(features, "db2")
+    assert torch.equal(got[0], high_frequency(features[0], "db2"))
 
 
 def test_training_changes_the_head_alone(tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:

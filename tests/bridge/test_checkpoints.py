@@ -11,7 +11,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.checkpoints import clean_checkpoint, save_whole
+from ds2d2_yolo.bridge.checkpoints import STAGING, finish_files
 
 
 def test_a_failed_write_leaves_the_checkpoint_before(
@@ -34,9 +34,30 @@ def test_a_failed_write_leaves_the_checkpoint_before(
     assert torch_load(trainer.last, map_location="cpu")["epoch"] == 0
 
 
-def test_a_clean_checkpoint_is_left_alone(tmp_path: Any) -> None:
-    file = tmp_path / "plain.pt"
-    save_whole({"model": torch.nn.Linear(1, 1), "train_args": {"epochs": 1}}, file)
-    before = file.read_bytes()
-    assert not clean_checkpoint(file)
-    assert file.read_bytes() == before
+def test_what_a_kill_left_half_written_is_not_taken_over(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb", imhi=0, save_period=1)
+
+    def plant(t: Any) -> None:
+        (t.wdir / STAGING).mkdir()
+        (t.wdir / STAGING / "best.pt").write_bytes(b"half a file")
+        (t.wdir / STAGING / "epoch7.pt").write_bytes(b"half a file")
+
+    trainer.add_callback("on_train_start", plant)
+    trainer.train()
+    assert {p.name for p in trainer.wdir.iterdir()} == {"best.pt", "last.pt", "epoch0.pt"}
+    assert torch_load(trainer.best, map_location="cpu")["model"] is not None
+
+
+def test_finishing_twice_changes_nothing(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    trainer.train()
+
+    def weights() -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = torch_load(trainer.last, map_location="cpu")["model"].state_dict()
+        return state
+
+    before = weights()
+    finish_files(trainer.wdir)
+    after = weights()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)

@@ -30,6 +30,9 @@ def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> No
     listed.write_text("\n".join([str(found[0]), "./images/train/" + found[1].name]))
     assert [p.name for p in images_of(str(listed))] == [found[0].name, found[1].name]
     assert len(images_of([data["train"], data["val"]])) == 16
+    spaced = tmp_path / "my data" / "a b.png"
+    listed.write_text(f"{spaced}\n{tmp_path / 'notes.md'}\n", encoding="utf-8-sig")
+    assert images_of(str(listed)) == [spaced]
 
 
 def test_labels_are_checked(data: dict[str, Any]) -> None:

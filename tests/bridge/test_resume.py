@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,11 +149,14 @@ def test_cut_between_last_epoch_and_clean_up(tiny_trainer: Callable[..., DS2D2Tr
     with pytest.raises(Cut):
         trainer.train()
     assert adapters_of(torch_load(trainer.last, map_location="cpu")["ema"]) is not None
-    with pytest.raises(BadUseError, match="finished, nothing to resume"):
-        distill(**command(trainer, resume=str(trainer.save_dir)))
-    found = torch_load(trainer.last, map_location="cpu")
-    assert adapters_of(found["ema"]) is None
-    assert ARGS_KEY not in found["train_args"]
+    for resume in (str(trainer.save_dir), True, str(trainer.last)):  # the first one finishes the files
+        with pytest.raises(BadUseError, match="finished, nothing to resume"):
+            distill(**command(trainer, resume=resume))
+    for file in (trainer.last, trainer.best):
+        found = torch_load(file, map_location="cpu")
+        assert adapters_of(found["model"]) is None
+        assert ARGS_KEY not in found["train_args"]
+        assert (found["epoch"], found["optimizer"], found["ema"]) == (-1, None, None)
 
 
 def test_a_run_of_ultralytics_alone_is_refused(tmp_path: Path, unfinished: DS2D2Trainer) -> None:
@@ -160,7 +164,52 @@ def test_a_run_of_ultralytics_alone_is_refused(tmp_path: Path, unfinished: DS2D2
     found["train_args"].pop(ARGS_KEY)
     torch.save(found, tmp_path / "last.pt")
     with pytest.raises(BadUseError, match="run of Ultralytics alone"):
-        find_unfinished(str(tmp_path / "last.pt"), {}, "obb")
+        find_unfinished(str(tmp_path / "last.pt"), {}, ("obb",))
+
+
+def test_a_run_is_found_without_naming_the_student(unfinished: DS2D2Trainer) -> None:
+    keys = {"project": str(unfinished.save_dir.parent), "name": unfinished.save_dir.name}
+    assert find_unfinished(True, keys, ("detect", "obb")).task == "obb"
+
+
+def test_a_moved_amplifier_is_not_missed(
+    tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has a copy of its own, and a teacher in another place is remembered."""
+    first = tiny_trainer("obb", name="first")
+    first.train()
+    named = tmp_path / "named.safetensors"
+    shutil.copyfile(first.save_dir / "amplifier.safetensors", named)
+    trainer = tiny_trainer("obb", epochs=4, amplifier=str(named))
+    cut_after(trainer, 1)
+    with pytest.raises(Cut):
+        trainer.train()
+    named.unlink()
+    moved = tmp_path / "moved.pt"
+    shutil.copyfile(str(trainer.settings.teacher), moved)
+    seen: list[DS2D2Trainer] = []
+    original = DS2D2Trainer.set_model_attributes
+    monkeypatch.setattr(DS2D2Trainer, "set_model_attributes", lambda self: (seen.append(self), original(self))[1])
+    distill(**command(trainer, resume=True, teacher=moved, amplifier=str(named)))
+    assert seen[0].settings.teacher == str(moved)
+    # a process of DDP is handed what the launching one knows
+    handed = {**vars(seen[0].args), "resume": str(trainer.last)}
+    assert handed[ARGS_KEY]["settings"]["teacher"] == str(moved)
+
+
+def test_resumes_an_end_to_end_student(
+    tiny_trainer: Callable[..., DS2D2Trainer], checkpoint: Callable[..., Path]
+) -> None:
+    trainer = tiny_trainer("detect", model="yolo26n.yaml", teacher=str(checkpoint("yolo26s.yaml")), epochs=4, imhi=0)
+    cut_after(trainer, 1)
+    with pytest.raises(Cut):
+        trainer.train()
+    resumed = DS2D2Trainer(overrides={"model": str(trainer.last), "resume": str(trainer.last), "task": "detect"})
+    fading: list[float] = []
+    resumed.add_callback("on_train_epoch_start", lambda t: fading.append(t.model.criterion.base.o2m))
+    resumed.train()
+    # one2many fades from 0.8 to 0.1 over the epochs, resumed or not
+    assert fading == pytest.approx([0.8 - 0.7 * e / 3 for e in (2, 3)])
 
 
 def test_killed_process_resumes(

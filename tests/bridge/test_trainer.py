@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ds2d2_yolo.bridge.teacher import load_teacher, state_hash
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import TERMS
 
+from ..conftest import TINY, write_tiny_data
 from .conftest import OFF, PAIRS
 
 Trainer = Callable[..., DS2D2Trainer]
@@ -32,41 +34,60 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@dataclass
+class Trace:
+    """What a run did: the loss of every step, and its weights in float32 when it ended."""
+
+    losses: list[float] = field(default_factory=list)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def follow(self, run: Any) -> None:
+        run.add_callback("on_train_batch_end", lambda t: self.losses.append(float(t.loss.detach())))
+        run.add_callback("on_train_end", lambda t: self.weights.update(unwrap_model(t.model).state_dict()))
+
+
+STUDENTS = {"obb": PAIRS["obb"][1], "detect": PAIRS["detect"][1], "end-to-end": "yolo26n.yaml"}
+
+
 @pytest.fixture(scope="module")
-def plain(
-    tmp_path_factory: pytest.TempPathFactory, tiny_data: Callable[[str], Path]
-) -> Callable[[str], dict[str, torch.Tensor]]:
-    """Weights of the plain Ultralytics run of a task, trained once, and its logged losses."""
-    from tests.conftest import TINY
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_data: Callable[[str], Path]) -> Callable[[str], Trace]:
+    """What the plain Ultralytics run of a student does, trained once."""
+    done: dict[str, Trace] = {}
 
-    done: dict[str, dict[str, torch.Tensor]] = {}
-
-    def get(task: str) -> dict[str, torch.Tensor]:
-        if task not in done:
-            project = tmp_path_factory.mktemp(f"plain-{task}")
-            YOLO(PAIRS[task][1]).train(data=str(tiny_data(task)), **TINY, project=str(project), name="run")
-            done[task] = weights_of(project / "run")
-        return done[task]
+    def get(kind: str) -> Trace:
+        if kind not in done:
+            model, done[kind] = YOLO(STUDENTS[kind]), Trace()
+            done[kind].follow(model)
+            project = tmp_path_factory.mktemp(f"plain-{kind}")
+            data = tiny_data("obb" if kind == "obb" else "detect")
+            model.train(data=str(data), **{**TINY, "epochs": 2}, project=str(project), name="run")
+        return done[kind]
 
     return get
 
 
-@pytest.mark.parametrize("task", ["obb", "detect"])
-def test_all_gains_zero_is_the_plain_run(task: str, plain: Any, tiny_trainer: Trainer) -> None:
-    trainer = tiny_trainer(task, **OFF)
+@pytest.mark.parametrize("kind", list(STUDENTS))
+def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tiny_trainer: Trainer) -> None:
+    task = "obb" if kind == "obb" else "detect"
+    trainer, trace = tiny_trainer(task, model=STUDENTS[kind], epochs=2, **OFF), Trace()
+    trace.follow(trainer)
     trainer.train()
-    assert same(weights_of(trainer.save_dir), plain(task))
+    assert len(trace.losses) == 4
+    assert trace.losses == plain(kind).losses
+    assert same(trace.weights, plain(kind).weights)
     assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("task", ["obb", "detect"])
 def test_each_term_alone_changes_the_student(task: str, term: str, plain: Any, tiny_trainer: Trainer) -> None:
-    trainer = tiny_trainer(task, **{**OFF, term: 1.0})
+    trainer, trace = tiny_trainer(task, epochs=2, **{**OFF, term: 1.0}), Trace()
+    trace.follow(trainer)
     trainer.train()
-    ours, reference = weights_of(trainer.save_dir), plain(task)
-    assert ours.keys() == reference.keys()
-    assert not same(ours, reference)
+    reference = plain(task).weights
+    changed = {k for k, v in reference.items() if not torch.equal(trace.weights[k], v)}
+    assert {"model.0.conv.weight", "model.15.cv2.conv.weight"} <= changed, "backbone and neck learn from it"
+    assert set(trace.weights) - set(reference) == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
     logged = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
     assert logged.pop(term) > 0
     assert set(logged.values()) == {0.0}
@@ -105,12 +126,32 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
     ids = {id(p) for m in modules().values() for p in m.parameters()}
     assert not ids & {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert not ids & {id(p) for p in trainer.model.parameters()}
-    shapes = {k for m in modules().values() for k in m.state_dict()}
     extra = set(trainer.ema.ema.state_dict()) - set(YOLO(PAIRS["obb"][1]).model.state_dict())
     assert extra == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
-    assert shapes  # the teacher has tensors, or the lines above compare nothing
-    file_hash = load_teacher(trainer.settings.teacher, "obb").sha256
-    assert file_hash == trainer.teacher.sha256
+    biggest = max((p for m in modules().values() for p in m.parameters()), key=torch.numel)
+    for file in trainer.wdir.glob("*.pt"):
+        assert file.stat().st_size < 4 * sum(p.numel() for p in trainer.ema.ema.parameters())
+        tensors = torch_load(file, map_location="cpu")["model"].state_dict().values()
+        assert not any(t.shape == biggest.shape for t in tensors)
+    # the file itself, and what was loaded from it before folding
+    assert load_teacher(trainer.settings.teacher, "obb").sha256 == trainer.teacher.sha256
+
+
+@pytest.mark.parametrize("keys", [{"compile": "aot_eager"}, {"batch": 2, "nbs": 8}, {"freeze": 10}, {"rect": True}])
+def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer("obb", **keys)
+    trainer.train()
+    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in TERMS)
+
+
+def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None:
+    """Ultralytics rebuilds the trainer in each process from the arguments alone."""
+    launcher = tiny_trainer("obb", exlo=0.25, wavelet="db2")
+    launcher._carried["amplifier"] = "kept.safetensors"
+    child = type(launcher)(overrides=vars(launcher.args))
+    assert child.settings == launcher.settings
+    assert child._carried == launcher._carried
+    assert Path(str(child.settings.teacher)).is_absolute()
 
 
 def test_adapters_have_a_parameter_group_of_their_own(tiny_trainer: Trainer) -> None:
@@ -181,6 +222,8 @@ def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Calla
         ({"teacher": None}, "teacher= is missing"),
         ({"distill_model": "yolo26s.pt"}, "distill_model="),
         ({"extent": "reference"}, "extent=touched"),
+        ({"time": 0.1}, "add amplifier_epochs="),
+        ({"quantize": 8}, "quantize=8"),
     ],
 )
 def test_refuses_before_a_run_folder_is_made(
@@ -196,9 +239,21 @@ def test_refuses_a_detect_teacher_for_an_obb_student(tiny_trainer: Trainer, chec
         tiny_trainer("obb", teacher=str(checkpoint("yolov8s.yaml")))
 
 
-def test_refuses_data_without_labels(tiny_trainer: Trainer, tmp_path: Path) -> None:
-    from tests.conftest import write_tiny_data
+def test_refuses_the_trainer_of_the_other_task(checkpoint: Callable[..., Path], tiny_data: Any) -> None:
+    keys = {"model": "yolov8n-obb.yaml", "task": "obb", "teacher": str(checkpoint("yolov8s-obb.yaml"))}
+    with pytest.raises(BadUseError, match="use DS2D2OBBTrainer"):
+        DS2D2Trainer(overrides={**keys, "data": str(tiny_data("obb"))})
 
+
+@pytest.mark.parametrize(("keys", "said"), [({"imgsz": 96}, "no multiple"), ({"imgsz": 128, "rect": True}, "rect=")])
+def test_refuses_sizes_that_a_p6_teacher_cannot_take(
+    keys: dict[str, Any], said: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(BadUseError, match=said):
+        tiny_trainer("detect", teacher=str(checkpoint("yolov8s-p6.yaml")), **keys)
+
+
+def test_refuses_data_without_labels(tiny_trainer: Trainer, tmp_path: Path) -> None:
     data = write_tiny_data(tmp_path / "bare", "obb")
     for file in (tmp_path / "bare" / "labels").rglob("*.txt"):
         file.unlink()
@@ -211,8 +266,12 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
         tiny_trainer("obb", data=str(tiny_data("detect")))
 
 
-def test_refuses_other_classes_for_the_amplifier(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
+def test_refuses_other_classes_for_the_amplifier(
+    tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     teacher = str(checkpoint("yolov8s-obb.yaml", names=("green", "red")))
     with pytest.raises(BadUseError, match="set imhi=0"):
         tiny_trainer("obb", teacher=teacher)
-    tiny_trainer("obb", teacher=teacher, imhi=0)
+    with caplog.at_level("WARNING"):
+        tiny_trainer("obb", teacher=teacher, imhi=0)
+    assert "['green', 'red'] are not the data's ['red', 'green']" in caplog.text
