@@ -18,10 +18,23 @@ USAGE = """ds2d2-yolo MODE key=value ...
 
   train    distil a student:  ds2d2-yolo train teacher=yolov8x-obb.pt student=yolov8n-obb.yaml data=dota.yaml
            go on with a run:  the same command with 'resume'
-  demo     the whole story on the built-in scenes, without network:  ds2d2-yolo demo [size=small|full]
+  demo     the whole story on the built-in scenes, without network:  ds2d2-yolo demo
   cfg      print the DS2D2 settings with their defaults
-  help     this text; 'help train' for the settings
+  help     this text; 'help train' and 'help demo' for the settings
   version  print the version
+"""
+
+
+DEMO = """
+Settings of 'demo':
+  size     small     small: minutes on a CPU; full: hours on a GPU
+  data               a data YAML with oriented boxes instead of the built-in scenes
+  project  runs/demo folder of the run's folder
+  name               name of the run's folder, by default the size
+  device             one device: cpu, mps or the number of a GPU; by default what Ultralytics chooses
+  seed     0         seed of all trainings
+  batch              images per batch, by default the size's own
+The same command goes on with a demo that was cut off.
 """
 
 
@@ -84,6 +97,8 @@ def show_cfg(settings: dict[str, Any]) -> None:
 def show_help(settings: dict[str, Any]) -> None:
     """Print the usage, or the settings of a training."""
     print(USAGE, end="")
+    if "demo" in settings:
+        print(DEMO, end="")
     if "train" in settings:
         from dataclasses import fields
 

@@ -133,13 +133,13 @@ class Settings:
         return asdict(self)
 
 
-def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], where: str = "") -> None:
+def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], mode: str = "train") -> None:
     """Refuse keys that nobody knows, all in one line, each with the nearest name.
 
     Args:
         keys (Mapping[str, Any] | list[str]): Keys to check.
         known (set[str]): Every valid key.
-        where (str): What to say of the place they stand in, such as ' in recipe.yaml'.
+        mode (str): The mode whose help lists them.
 
     Raises:
         BadUseError: If a key is unknown.
@@ -151,4 +151,4 @@ def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], where: str 
             near = get_close_matches(key, sorted(known), n=1)
             said.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
         kind = "key" if len(unknown) == 1 else "keys"
-        raise BadUseError(f"unknown {kind}{where}: {', '.join(said)}; 'ds2d2-yolo help train' lists the valid ones")
+        raise BadUseError(f"unknown {kind}: {', '.join(said)}; 'ds2d2-yolo help {mode}' lists the valid ones")

@@ -13,6 +13,7 @@ import pytest
 from ds2d2_yolo import __version__
 from ds2d2_yolo.cli import main, parse
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.settings import Settings
 
 
 def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -39,11 +40,15 @@ def test_modes_that_print(mode: str, capsys: pytest.CaptureFixture[str]) -> None
     assert {"cfg": "exlo: 1.0", "help": "ds2d2-yolo train", "version": __version__}[mode] in out
 
 
-@pytest.mark.parametrize("arguments", [("help", "train"), ("train", "--help")])
-def test_help_of_train_lists_the_settings(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(*arguments, capsys=capsys)
-    assert status == 0
-    assert "amplifier_epochs" in out
+@pytest.mark.parametrize("mode", ["train", "demo"])
+def test_help_of_a_mode_lists_its_settings(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from ds2d2_yolo.demo.plan import DemoSettings
+
+    keys = Settings.keys() if mode == "train" else set(DemoSettings.__dataclass_fields__) - {"verbose", "resume"}
+    for arguments in (("help", mode), (mode, "--help")):
+        status, out, _ = run(*arguments, capsys=capsys)
+        assert status == 0
+        assert set(keys) <= {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
 
 
 def test_mistakes_are_one_line_with_status_2(
