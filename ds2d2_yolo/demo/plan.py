@@ -61,7 +61,7 @@ SMALL = DemoPlan(
     imgsz=320,
     batch=4,
     images=256,
-    duration="about 10 minutes on 2 CPU cores that have nothing else to do",
+    duration="about 10 minutes on 2 CPU cores",
     verdict=(
         "So short a run shows the mechanics, not the gain: both students have only begun to learn, and their "
         "difference says nothing about the method."
