@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from ds2d2_yolo.bridge.teacher import load_teacher
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.wavelet import high_frequency
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CARD = AmplifierCard("t" * 64, "d" * 64, "haar", ("red", "green"), 2, 96, 1.0)
 
 
@@ -114,3 +118,19 @@ def test_is_trained_once_and_found_again(
     assert (first.save_dir / "amplifier.safetensors").read_bytes() == kept.read_bytes()
     monkeypatch.setattr(AmplifierOBBTrainer, "train", lambda self: pytest.fail("trained again"))
     tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()
+
+
+def test_whole_run_where_only_named_types_may_be_loaded(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The command under restricted loading: teacher, the amplifier's own checkpoints, the student's."""
+    line = [
+        sys.executable, "-m", "ds2d2_yolo", "train", f"teacher={checkpoint('yolov8s-obb.yaml', seed=5)}",
+        "student=yolov8n-obb.yaml", f"data={tiny_data('obb')}", "imgsz=96", "epochs=1", "batch=4", "device=cpu",
+        "plots=False", f"project={tmp_path}", "name=safe",
+    ]  # fmt: skip
+    env = {**os.environ, "ULTRALYTICS_SAFE_LOAD": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(line, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert (tmp_path / "safe" / "amplifier.safetensors").is_file()
+    assert (tmp_path / "safe" / "weights" / "best.pt").is_file()
