@@ -120,6 +120,30 @@ def test_is_trained_once_and_found_again(
     tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()
 
 
+def test_a_training_that_was_cut_off_goes_on(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    starts: list[int] = []
+    original = AmplifierOBBTrainer.save_model
+
+    def cut(self: AmplifierOBBTrainer) -> bool:
+        starts.append(self.start_epoch)
+        saved = original(self)
+        if self.epoch == 0:
+            raise Cut
+        return saved
+
+    monkeypatch.setattr(AmplifierOBBTrainer, "save_model", cut)
+    student = tiny_trainer("obb", wavelet="db2", amplifier_epochs=3)  # a wavelet of its own: no other test keeps it
+    with pytest.raises(Cut):
+        student.train()
+    tiny_trainer("obb", wavelet="db2", amplifier_epochs=3, name="again").train()
+    assert starts == [0, 1, 1]
+
+
 def test_whole_run_where_only_named_types_may_be_loaded(
     tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
