@@ -77,8 +77,8 @@ class Settings:
     """
 
     teacher: str | None = _setting(None, _path, "trained checkpoint (.pt) of the big model, needed")
-    exlo: float = _setting(1.0, _gain, "gain of the explicit low-frequency term, 0 or more, 0 is off")
-    exhi: float = _setting(1.0, _gain, "gain of the explicit high-frequency term, 0 or more, 0 is off")
+    exlo: float = _setting(0.1, _gain, "gain of the explicit low-frequency term, 0 or more, 0 is off")
+    exhi: float = _setting(0.1, _gain, "gain of the explicit high-frequency term, 0 or more, 0 is off")
     imfu: float = _setting(1.0, _gain, "gain of the full-frequency amplifier's term, 0 or more, 0 is off")
     imhi: float = _setting(1.0, _gain, "gain of the high-frequency amplifier's term, 0 or more, 0 is off")
     wavelet: str = _setting("haar", _wavelet, "discrete wavelet of PyWavelets, haar is the fast path")

@@ -37,7 +37,7 @@ def test_arguments_that_are_no_settings(argument: str) -> None:
 def test_modes_that_print(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(mode, capsys=capsys)
     assert (status, err) == (0, "")
-    assert {"cfg": "exlo: 1.0", "help": "ds2d2-yolo train", "version": __version__}[mode] in out
+    assert {"cfg": "exlo: 0.1", "help": "ds2d2-yolo train", "version": __version__}[mode] in out
 
 
 @pytest.mark.parametrize("mode", ["train", "demo"])

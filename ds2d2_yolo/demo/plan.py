@@ -28,7 +28,6 @@ class DemoPlan:
         duration (str): How long it takes, in words.
         verdict (str): What the table may be read as.
         common (Mapping[str, Any]): Further Ultralytics settings of all trainings.
-        gains (Mapping[str, float]): Gains of the terms that are not at their default.
         confidence (float): Smallest confidence of the boxes in the picture.
         workers (int): Processes that load images.
     """
@@ -45,8 +44,6 @@ class DemoPlan:
     duration: str
     verdict: str
     common: Mapping[str, Any] = field(default_factory=dict)
-    # at 1 the explicit terms of these scenes are several times the YOLO loss, and the student learns little else
-    gains: Mapping[str, float] = field(default_factory=lambda: {"exlo": 0.1, "exhi": 0.1})
     confidence: float = 0.25
     workers: int = 8
 

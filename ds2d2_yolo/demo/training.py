@@ -60,7 +60,7 @@ class Trainings:
 
     def distilled(self) -> None:
         """Distil the teacher into the student; this trains the amplifier first."""
-        keys = {**self._shared, **self.plan.gains, "name": "distilled", "epochs": self.plan.student_epochs}
+        keys = {**self._shared, "name": "distilled", "epochs": self.plan.student_epochs}
         self._train(
             "distilled",
             self.plan.student_epochs,
