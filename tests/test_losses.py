@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
-from ds2d2_yolo import losses
+from ds2d2_yolo import explicit, losses
 from ds2d2_yolo.wavelet import band_shape, dwt2
 
 SHAPES = [(2, 3, 8, 10), (1, 4, 7, 9), (2, 2, 1, 6), (1, 1, 5, 1)]
@@ -25,6 +26,27 @@ def by_definition(student: Tensor, teacher: Tensor, weight: Tensor, wavelet="haa
     """Two transforms and the formulae as they are written."""
     (low_s, high_s), (low_t, high_t) = dwt2(student, wavelet), dwt2(teacher, wavelet)
     return (weight * (low_s - low_t) ** 2).mean(), (weight.unsqueeze(2) * (high_s - high_t) ** 2).mean()
+
+
+# The options of the explicit terms, norm and robust.
+OPTIONS = [("none", False), ("channel", False), ("none", True), ("channel", True)]
+NEW_OPTIONS = OPTIONS[1:]
+
+
+def by_definition_with_options(
+    student: Tensor, teacher: Tensor, weight: Tensor, wavelet: str, norm: str, robust: bool
+) -> tuple[Tensor, Tensor]:
+    """The formulae as they are written."""
+    if norm == "channel":
+        deviation = torch.stack([channel.std(correction=0) for channel in teacher.unbind(1)])
+        deviation = deviation.clamp(min=0.01 * deviation.max().item()).view(-1, 1, 1)
+        student, teacher = student / deviation, teacher / deviation
+    terms = []
+    for s, t in zip(dwt2(student, wavelet), dwt2(teacher, wavelet), strict=True):
+        x, d = s - t, t.pow(2).mean().sqrt()
+        value = 2 * d**2 * ((1 + (x / d) ** 2).sqrt() - 1) if robust else x**2
+        terms.append((value * weight.view(weight.shape[0], 1, *[1] * (value.ndim - 4), *weight.shape[2:])).mean())
+    return terms[0], terms[1]
 
 
 def dense(dtype=torch.float64, boxes=4, seed=0) -> tuple[Tensor, ...]:
@@ -62,11 +84,69 @@ def test_explicit_takes_any_wavelet(wavelet: str) -> None:
     torch.testing.assert_close(actual, by_definition(student, teacher, weight, wavelet), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
 @pytest.mark.parametrize(("shape", "wavelet"), [*((s, "haar") for s in SHAPES), ((1, 2, 5, 4), "db2")])
-def test_explicit_gradcheck(shape: tuple[int, ...], wavelet: str) -> None:
+def test_explicit_gradcheck(shape: tuple[int, ...], wavelet: str, norm: str, robust: bool) -> None:
     student, teacher, weight = features(shape, wavelet=wavelet)
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: losses.explicit_loss(s, teacher, weight, wavelet), student)
+    assert torch.autograd.gradcheck(lambda s: losses.explicit_loss(s, teacher, weight, wavelet, norm, robust), student)
+
+
+@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
+@pytest.mark.parametrize("wavelet", ["haar", "db4", "sym5", "coif1", "bior2.2", "rbio1.3", "dmey"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_explicit_options_equal_their_definition(norm, robust, wavelet, dtype, tolerance) -> None:
+    student, teacher, weight = features((3, 4, 9, 12), dtype, wavelet)
+    # Channels of unlike size, a nearly dead one among them.
+    teacher = teacher * torch.tensor([0.1, 1.0, 30.0, 1e-4]).view(-1, 1, 1) + 2
+    student = (teacher + 0.5 * student).requires_grad_()
+    expected = by_definition_with_options(student.double(), teacher.double(), weight.double(), wavelet, norm, robust)
+    actual = losses.explicit_loss(student, teacher, weight, wavelet, norm=norm, robust=robust)
+    for value, reference in zip(actual, expected, strict=True):
+        assert value.dtype == dtype
+        assert value.item() == pytest.approx(reference.item(), rel=tolerance)
+        gradient, wanted = (torch.autograd.grad(x, student, retain_graph=True)[0].double() for x in (value, reference))
+        assert (gradient - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_teacher_without_variation_divides_nothing_by_zero(norm: str, robust: bool, value: float) -> None:
+    student, _, weight = features((2, 3, 8, 10), torch.float32)
+    student.requires_grad_()
+    terms = losses.explicit_loss(student, torch.full_like(student, value), weight, norm=norm, robust=robust)
+    assert all(torch.isfinite(term) for term in terms)
+    assert torch.isfinite(torch.autograd.grad(sum(terms), student)[0]).all()
+    if not robust:  # a constant teacher has no scale: the features stay as they are
+        torch.testing.assert_close(terms, losses.explicit_loss(student, torch.full_like(student, value), weight))
+
+
+def test_normalised_terms_do_not_depend_on_the_scale_of_a_channel() -> None:
+    student, teacher, weight = features((2, 3, 8, 10))
+    factor = torch.tensor([1.0, 7.0, 0.2]).double().view(-1, 1, 1)
+    for robust in (False, True):
+        plain, scaled = (
+            losses.explicit_loss(student * k, teacher * k, weight, norm="channel", robust=robust) for k in (1, factor)
+        )
+        torch.testing.assert_close(plain, scaled, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["none", "channel"])
+@pytest.mark.parametrize(("both", "fold"), [(False, 15), (True, 1.9)])
+def test_an_outlying_image_swings_the_robust_form_less(norm: str, both: bool, fold: float) -> None:
+    """One image of eight times 50: the student's alone, or the teacher's too, from which d is measured."""
+    student, teacher, weight = features((8, 16, 20, 20))
+    factor = torch.ones(8, 1, 1, 1, dtype=torch.float64)
+    factor[3] = 50
+    swings = {}
+    for robust in (False, True):
+        usual = losses.explicit_loss(student, teacher, weight, norm=norm, robust=robust)
+        outlying = losses.explicit_loss(
+            student * factor, teacher * factor if both else teacher, weight, norm=norm, robust=robust
+        )
+        swings[robust] = [b.item() / a.item() for a, b in zip(usual, outlying, strict=True)]
+    for squares, huber in zip(swings[False], swings[True], strict=True):
+        assert squares > fold * huber
 
 
 def test_explicit_gradient_can_be_taken_twice_and_one_sided() -> None:
@@ -111,6 +191,9 @@ def every_term(boxes: int = 4, dtype=torch.float32) -> dict[str, tuple[Callable[
             lambda s, t: losses.explicit_loss(s, t, torch.ones(2, 1, 5, 6, dtype=dtype), "db2")[0],
             feature,
         ),
+        "channel": (lambda s, t: sum(losses.explicit_loss(s, t, weight, norm="channel")), feature),
+        "robust": (lambda s, t: sum(losses.explicit_loss(s, t, weight, robust=True)), feature),
+        "both": (lambda s, t: sum(losses.explicit_loss(s, t, weight, norm="channel", robust=True)), feature),
         "class": (lambda s, t: losses.implicit_class_loss(s, t, 3), logits),
         "box": (lambda s, t: losses.implicit_box_loss(s, t, logits, 3), box),
         "region class": (lambda s, t: losses.region_class_loss(s, t, 6), logits),
@@ -153,6 +236,31 @@ def test_autocast_changes_nothing(name: str, boxes: int) -> None:
         assert torch.equal(term(x + 0.1, x), plain)
 
 
+def test_robust_gradient_ignores_autocast() -> None:
+    student, teacher, weight = features((2, 3, 8, 10), torch.float32, "db2")
+    student.requires_grad_()
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = sum(losses.explicit_loss(student, teacher, weight, "db2", robust=True))
+            gradients.append(torch.autograd.grad(loss, student)[0])
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8, 10), (2, 7, 7, 9)])
+@pytest.mark.parametrize("norm", ["none", "channel"])
+def test_robust_form_in_small_pieces(shape: tuple[int, ...], norm: str) -> None:
+    student, teacher, weight = features(shape)
+    student.requires_grad_()
+    results = []
+    for size in (1, 150, 10**6):
+        with mock.patch.object(explicit, "_CHUNK", size):
+            terms = losses.explicit_loss(student, teacher, weight, norm=norm, robust=True)
+            results.append((*terms, *torch.autograd.grad(terms[0] + 2 * terms[1], student)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(results[0], results[2], rtol=1e-12, atol=1e-15)
+
+
 def wide(shape: tuple[int, ...], offset: float, dtype: torch.dtype, seed: int) -> Tensor:
     """Values around an offset with outliers of 10^4, representable in a half-precision dtype."""
     generator = torch.Generator().manual_seed(seed)
@@ -185,13 +293,14 @@ def assert_half_is_exact(term: Callable[[Tensor, Tensor], Tensor], student: Tens
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
-def test_explicit_in_half_precision(dtype: torch.dtype, offset: float, wavelet: str) -> None:
+@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
+def test_explicit_in_half_precision(dtype: torch.dtype, offset: float, wavelet: str, norm: str, robust: bool) -> None:
     shape = (2, 16, 20, 24)
     student, teacher = wide(shape, offset, dtype, 0), wide(shape, -offset, dtype, 1)
     weight = 1 + torch.rand(2, 1, *band_shape(20, 24, wavelet))
     for band in (0, 1):
         # Times a loss scale, as mixed precision has it: a mean over many elements has gradients below float16's range.
-        term = lambda s, t, band=band: losses.explicit_loss(s, t, weight, wavelet)[band] * 64  # noqa: E731
+        term = lambda s, t, band=band: losses.explicit_loss(s, t, weight, wavelet, norm, robust)[band] * 64  # noqa: E731
         assert_half_is_exact(term, student, teacher)
         # An offset that both share drowns the differences of half-precision values, not those of their differences.
         assert_half_is_exact(term, wide(shape, 100, dtype, 2), wide(shape, 100, dtype, 3))
@@ -215,13 +324,14 @@ def test_implicit_in_half_precision(dtype: torch.dtype, scale: float) -> None:
 
 
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
-def test_explicit_compiles_to_one_graph(wavelet: str) -> None:
+@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
+def test_explicit_compiles_to_one_graph(wavelet: str, norm: str, robust: bool) -> None:
     student, teacher, weight = features((2, 3, 7, 10), torch.float32, wavelet)
     student.requires_grad_()
     compiled = torch.compile(losses.explicit_loss, fullgraph=True, backend="aot_eager")
     results = []
     for function in (losses.explicit_loss, compiled):
-        low, high = function(student, teacher, weight, wavelet)
+        low, high = function(student, teacher, weight, wavelet, norm, robust)
         results.append((low, high, torch.autograd.grad(low + 2 * high, student)[0]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
 
@@ -248,12 +358,14 @@ def test_implicit_compiles_to_one_graph(boxes: int) -> None:
 
 
 @pytest.mark.slow
-def test_explicit_compiles_to_native_code() -> None:
+@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
+def test_explicit_compiles_to_native_code(norm: str, robust: bool) -> None:
     student, teacher, weight = features((2, 8, 16, 20), torch.float32)
     student.requires_grad_()
-    low, high = torch.compile(losses.explicit_loss, fullgraph=True)(student, teacher, weight)
+    compiled = torch.compile(losses.explicit_loss, fullgraph=True)
+    low, high = compiled(student, teacher, weight, norm=norm, robust=robust)
     (gradient,) = torch.autograd.grad(low + high, student)
-    expected = losses.explicit_loss(student, teacher, weight)
+    expected = losses.explicit_loss(student, teacher, weight, norm=norm, robust=robust)
     torch.testing.assert_close((low, high), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, torch.autograd.grad(sum(expected), student)[0], rtol=1e-5, atol=1e-6)
 
@@ -261,13 +373,14 @@ def test_explicit_compiles_to_native_code() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
-def test_explicit_on_cuda_equals_cpu(wavelet: str) -> None:
+@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
+def test_explicit_on_cuda_equals_cpu(wavelet: str, norm: str, robust: bool) -> None:
     inputs = features((2, 8, 15, 20), torch.float32, wavelet)
     results = []
     for device in ("cpu", "cuda"):
         student, teacher, weight = (x.to(device) for x in inputs)
         student.requires_grad_()
-        low, high = losses.explicit_loss(student, teacher, weight, wavelet)
+        low, high = losses.explicit_loss(student, teacher, weight, wavelet, norm, robust)
         results.append((low, high, torch.autograd.grad(low + 2 * high, student)[0]))
     torch.testing.assert_close(results[0], tuple(x.cpu() for x in results[1]), rtol=1e-4, atol=1e-6)
 
@@ -287,6 +400,10 @@ LOGITS, BOXES = torch.zeros(2, 6, 3), torch.zeros(2, 6, 4)
         (lambda: losses.explicit_loss(FEATURE, FEATURE[:, :2], torch.ones(2, 1, 4, 5)), "features must have one shape"),
         (lambda: losses.explicit_loss(FEATURE, FEATURE, torch.ones(2, 4, 5)), "weight must be \\(2, 1, 4, 5\\)"),
         (lambda: losses.explicit_loss(FEATURE, FEATURE, torch.ones(2, 1, 4, 5), "db2"), "weight must be .* db2"),
+        (
+            lambda: losses.explicit_loss(FEATURE, FEATURE, torch.ones(2, 1, 4, 5), norm="batch"),
+            "norm must be 'none' or",
+        ),
         (lambda: losses.explicit_loss(FEATURE[0], FEATURE[0], torch.ones(2, 1, 4, 5)), "shape \\(B, C, H, W\\)"),
         (lambda: losses.quality_focal_kd(LOGITS, LOGITS[:1]), "logits must have one shape"),
         (lambda: losses.quality_focal_kd(LOGITS, LOGITS, beta=0.5), "beta must be at least 1"),
