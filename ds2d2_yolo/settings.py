@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import pywt
-
+from ds2d2_yolo import settings_checks as ok
 from ds2d2_yolo.errors import BadUseError
 
-TERMS = ("exlo", "exhi", "imfu", "imhi")
-Extent = Literal["touched", "reference"]
-EXTENTS = get_args(Extent)
+EXPLICIT = ("exlo", "exhi")
+IMPLICIT = ("imfu", "imhi")
+TERMS = (*EXPLICIT, *IMPLICIT)
+SCHEDULES = ("constant", "linear", "cosine")
 
 
-def _gain(value: Any) -> str | None:
-    """Return what is wrong with a gain, None if nothing is."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return None if number and 0 <= value < float("inf") else "must be a finite number of at least 0"
-
-
-def _wavelet(value: Any) -> str | None:
-    """Return what is wrong with the name of a wavelet, None if nothing is."""
-    names = pywt.wavelist(kind="discrete")
-    if value in names:
-        return None
-    near = get_close_matches(str(value), names, n=1)
-    return "must be a discrete wavelet of PyWavelets" + (f", such as '{near[0]}'" if near else ", such as 'haar'")
-
-
-def _extent(value: Any) -> str | None:
-    """Return what is wrong with a DISW extent, None if nothing is."""
-    return None if value in EXTENTS else f"must be one of {', '.join(EXTENTS)}"
-
-
-def _path(value: Any) -> str | None:
-    """Return what is wrong with an optional path, None if nothing is."""
-    return None if value is None or (isinstance(value, (str, Path)) and str(value)) else "must be a path or None"
-
-
-def _epochs(value: Any) -> str | None:
-    """Return what is wrong with an optional number of epochs, None if nothing is."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    return None if value is None or whole else "must be a whole number of at least 1, or None"
-
-
-def _setting(default: Any, check: Callable[[Any], str | None], about: str) -> Any:
+def _setting(default: Any, check: ok.Check, about: str) -> Any:
     """Declare a setting: its default, its check and its line of help."""
     return field(default=default, metadata={"check": check, "help": about})
+
+
+def _gain(about: str) -> Any:
+    """Declare the gain of a term."""
+    return _setting(None, ok.optional(ok.number(0)), f"{about}: 0 or more, 0 is off, None follows gains")
+
+
+def _share(default: float) -> Any:
+    """Declare the share of a term."""
+    return _setting(default, ok.number(0, above=True), "its gradient over the task loss's where the gain is automatic")
 
 
 @dataclass(frozen=True)
@@ -59,34 +38,85 @@ class Settings:
 
     Attributes:
         teacher (str | None): Trained Ultralytics checkpoint (.pt) of the student's task.
-        exlo (float): Gain of the explicit low-frequency term, 0 switches it off.
-        exhi (float): Gain of the explicit high-frequency term.
-        imfu (float): Gain of the implicit term through the full-frequency amplifier.
-        imhi (float): Gain of the implicit term through the high-frequency amplifier.
+        recipe (str | None): Named settings under the ones given here: a file of `cfg/recipes` or a path of a YAML.
+        gains (str | float): Gain of the terms that have none of their own: 'auto' chooses each so that the term's
+            gradient in the student's neck is `*_share` times that of the task loss; a number holds for all.
+        exlo (float | None): Gain of the explicit low-frequency term, 0 switches it off, None follows `gains`.
+        exhi (float | None): Gain of the explicit high-frequency term.
+        imfu (float | None): Gain of the implicit term through the full-frequency amplifier.
+        imhi (float | None): Gain of the implicit term through the high-frequency amplifier.
+        exlo_share (float): Share of `exlo` where its gain is automatic, above 0.
+        exhi_share (float): Share of `exhi`.
+        imfu_share (float): Share of `imfu`.
+        imhi_share (float): Share of `imhi`.
+        gain_warmup (float): Epochs over which the gains rise from 0, 0 is none.
+        gain_schedule (str): How they go on: 'constant', 'linear' or 'cosine' to `gain_final` at the last epoch.
+        gain_final (float): Fraction of the gains that 'linear' and 'cosine' end at, 0 to 1.
+        gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
+        explicit (bool): Whether the explicit stream is on.
+        implicit (bool): Whether the implicit stream is on.
+        levels (list[int] | None): Strides of the levels to distil, in pixels; None is all that both models have.
+        feature_norm (str): 'none', or 'channel': divide features by the teacher's standard deviation per channel.
+        robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
+        implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
+        teacher_channels (list[int] | None): The data's channels that the teacher takes, in its order; None is all.
         amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
 
     Raises:
-        BadUseError: If any value is out of its range; all of them are named in one line.
+        BadUseError: If any value is out of its range, or two contradict each other; all are named in one line.
 
     Examples:
         >>> Settings(teacher="teacher.pt", imhi=0).active
         ('exlo', 'exhi', 'imfu')
     """
 
-    teacher: str | None = _setting(None, _path, "trained checkpoint (.pt) of the big model, needed")
-    exlo: float = _setting(0.1, _gain, "gain of the explicit low-frequency term, 0 or more, 0 is off")
-    exhi: float = _setting(0.1, _gain, "gain of the explicit high-frequency term, 0 or more, 0 is off")
-    imfu: float = _setting(1.0, _gain, "gain of the full-frequency amplifier's term, 0 or more, 0 is off")
-    imhi: float = _setting(1.0, _gain, "gain of the high-frequency amplifier's term, 0 or more, 0 is off")
-    wavelet: str = _setting("haar", _wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
-    extent: Literal["touched", "reference"] = _setting(
-        "touched", _extent, "cells of a box in the DISW map: touched or reference (upright boxes)"
+    teacher: str | None = _setting(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
+    recipe: str | None = _setting(None, ok.optional(ok.path), "named settings under these: a recipe's name or a YAML")
+    gains: float | Literal["auto"] = _setting(
+        "auto", ok.either(ok.one_of("auto"), ok.number(0)), "auto, or one number for all terms without their own"
     )
-    amplifier: str | None = _setting(None, _path, "high-frequency amplifier (.safetensors), None finds or trains one")
-    amplifier_epochs: int | None = _setting(None, _epochs, "epochs of its training, None is a quarter of epochs")
+    exlo: float | None = _gain("gain of the explicit low-frequency term")
+    exhi: float | None = _gain("gain of the explicit high-frequency term")
+    imfu: float | None = _gain("gain of the full-frequency amplifier's term")
+    imhi: float | None = _gain("gain of the high-frequency amplifier's term")
+    exlo_share: float = _share(0.05)
+    exhi_share: float = _share(0.02)
+    imfu_share: float = _share(0.1)
+    imhi_share: float = _share(0.1)
+    gain_warmup: float = _setting(0.0, ok.number(0), "epochs over which the gains rise from 0")
+    gain_schedule: Literal["constant", "linear", "cosine"] = _setting(
+        "constant", ok.one_of(*SCHEDULES), "constant, or linear or cosine to gain_final at the last epoch"
+    )
+    gain_final: float = _setting(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at, 0 to 1")
+    gain_epochs: int | None = _setting(None, ok.optional(ok.whole(1)), "epochs with distillation, None is all")
+    explicit: bool = _setting(True, ok.flag, "explicit stream on or off")
+    implicit: bool = _setting(True, ok.flag, "implicit stream on or off")
+    levels: list[int] | None = _setting(
+        None, ok.optional(ok.many(ok.whole(1))), "strides of the levels to distil, such as [8,16]; None is all shared"
+    )
+    feature_norm: Literal["none", "channel"] = _setting(
+        "none", ok.one_of("none", "channel"), "none, or channel: over the teacher's standard deviation per channel"
+    )
+    robust: bool = _setting(False, ok.flag, "large coefficients of the explicit terms count linearly")
+    wavelet: str = _setting("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
+    extent: Literal["touched", "reference"] = _setting(
+        "touched", ok.one_of("touched", "reference"), "cells of a box in the DISW map: touched or reference (upright)"
+    )
+    implicit_fraction: float = _setting(
+        1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms, above 0 to 1"
+    )
+    teacher_channels: list[int] | None = _setting(
+        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes, None is all"
+    )
+    amplifier: str | None = _setting(
+        None, ok.optional(ok.path), "high-frequency amplifier (.safetensors), None finds or trains one"
+    )
+    amplifier_epochs: int | None = _setting(
+        None, ok.optional(ok.whole(1)), "epochs of its training, None is a quarter of epochs"
+    )
 
     def __post_init__(self) -> None:
         """Check every value and report all that are wrong together."""
@@ -95,18 +125,44 @@ class Settings:
             for f in fields(self)
             if (said := f.metadata["check"](getattr(self, f.name)))
         ]
+        if not wrong:
+            wrong = self._contradictions()
         if wrong:
             raise BadUseError("; ".join(wrong))
 
+    def _contradictions(self) -> list[str]:
+        """Return what two settings that are fine alone say against each other."""
+        wrong = [
+            f"{term}={getattr(self, term)} contradicts {stream}=False"
+            for stream, terms in (("explicit", EXPLICIT), ("implicit", IMPLICIT))
+            for term in terms
+            if getattr(self, term) and not getattr(self, stream)
+        ]
+        if self.levels is not None and len(set(self.levels)) < len(self.levels):
+            wrong.append(f"levels={self.levels} names a level twice")
+        return wrong
+
     @property
-    def gains(self) -> dict[str, float]:
-        """(dict[str, float]): Gain of each term, in the order of the columns."""
-        return {term: float(getattr(self, term)) for term in TERMS}
+    def fixed(self) -> dict[str, float]:
+        """(dict[str, float]): The gain of each active term that has a number."""
+        numbers = {term: self._gain_of(term) for term in self.active}
+        return {term: float(gain) for term, gain in numbers.items() if gain != "auto"}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """(dict[str, float]): The share of each active term whose gain is automatic."""
+        return {t: float(getattr(self, f"{t}_share")) for t in self.active if t not in self.fixed}
 
     @property
     def active(self) -> tuple[str, ...]:
-        """(tuple[str, ...]): The terms whose gain is not 0."""
-        return tuple(term for term, gain in self.gains.items() if gain > 0)
+        """(tuple[str, ...]): The terms that are on: stream on, gain not 0."""
+        on = (*(EXPLICIT if self.explicit else ()), *(IMPLICIT if self.implicit else ()))
+        return tuple(term for term in on if self._gain_of(term) != 0)
+
+    def _gain_of(self, term: str) -> float | Literal["auto"]:
+        """Return the gain of a term: its own number, or what holds for all."""
+        own: float | None = getattr(self, term)
+        return self.gains if own is None else own
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:

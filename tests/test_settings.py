@@ -41,6 +41,28 @@ def test_every_setting_says_what_it_is() -> None:
         ({"amplifier": 7}, "amplifier=7 must be a path"),
         ({"amplifier_epochs": 0}, "amplifier_epochs=0 must be a whole number"),
         ({"amplifier_epochs": 2.5}, "amplifier_epochs=2.5"),
+        ({"gains": "atuo"}, "gains='atuo' must be one of auto (did you mean 'auto'?), or a finite number"),
+        ({"gains": -1}, "gains=-1"),
+        ({"gains": True}, "gains=True"),
+        ({"exlo_share": 0}, "exlo_share=0 must be a finite number above 0"),
+        ({"gain_warmup": -1}, "gain_warmup=-1"),
+        ({"gain_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"gain_final": 1.5}, "gain_final=1.5 must be a finite number of at least 0 and at most 1"),
+        ({"gain_epochs": 0}, "gain_epochs=0"),
+        ({"explicit": "yes"}, "explicit='yes' must be True or False"),
+        ({"implicit": 1}, "implicit=1 must be True or False"),
+        ({"levels": 8}, "levels=8 must be a list, such as [8,16]"),
+        ({"levels": []}, "levels=[]"),
+        ({"levels": [8, "a"]}, "levels=[8, 'a'] holds 'a', which must be a whole number"),
+        ({"levels": [8, 8]}, "names a level twice"),
+        ({"feature_norm": "batch"}, "none, channel"),
+        ({"robust": None}, "robust=None must be True or False"),
+        ({"implicit_fraction": 0}, "implicit_fraction=0 must be a finite number above 0 and at most 1"),
+        ({"implicit_fraction": 1.01}, "implicit_fraction=1.01"),
+        ({"teacher_channels": [-1]}, "teacher_channels=[-1]"),
+        ({"recipe": 3}, "recipe=3 must be a path"),
+        ({"explicit": False, "exhi": 1}, "exhi=1 contradicts explicit=False"),
+        ({"implicit": False, "imfu": 1}, "imfu=1 contradicts implicit=False"),
     ],
 )
 def test_bad_values(values: dict[str, Any], said: str) -> None:
@@ -61,9 +83,24 @@ def test_unknown_keys_name_the_nearest() -> None:
         check_keys(["wavlet", "zzz", "exlo"], set(Settings.keys()))
 
 
-def test_active_terms_follow_the_gains() -> None:
+def test_active_terms_follow_gains_and_streams() -> None:
     assert Settings().active == TERMS
     assert Settings(exlo=0, imhi=0).active == ("exhi", "imfu")
+    assert Settings(explicit=False).active == ("imfu", "imhi")
+    assert Settings(implicit=False, exlo=0).active == ("exhi",)
+    assert Settings(gains=0, imfu=1).active == ("imfu",)
+    assert Settings(gains=0).active == ()
+
+
+def test_each_term_has_a_number_or_a_share() -> None:
+    assert Settings().fixed == {}
+    assert set(Settings().shares) == set(TERMS)
+    mixed = Settings(exlo=0.5, imhi=0, imfu_share=0.3)
+    assert mixed.fixed == {"exlo": 0.5}
+    assert mixed.shares == {"exhi": Settings().exhi_share, "imfu": 0.3}
+    one = Settings(gains=2, exlo=0.5)
+    assert one.fixed == {"exlo": 0.5, "exhi": 2, "imfu": 2, "imhi": 2}
+    assert one.shares == {}
 
 
 def test_split_parts_ours_from_theirs() -> None:

@@ -1,0 +1,74 @@
+"""Recipes: settings with a name, under those that a command gives itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.resources import resource_dir
+from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that travel with the package."""
+    return sorted(f.stem for f in (resource_dir("cfg") / "recipes").glob("*.yaml"))
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe.
+
+    Args:
+        name (str): Name of a packaged recipe, or path of a YAML of DS2D2 settings.
+
+    Returns:
+        (dict[str, Any]): Its settings.
+
+    Raises:
+        BadUseError: If there is none of that name, or it holds something else than DS2D2 settings.
+    """
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = resource_dir("cfg") / "recipes" / f"{name}.yaml"
+    if not path.is_file():
+        near = get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(recipe_names())}, or name a YAML file"
+        raise BadUseError(f"recipe={name} does not exist: {hint}")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
+        raise BadUseError(f"recipe={name} cannot be read as YAML: {str(e).splitlines()[0]}") from e
+    if not isinstance(found, dict):
+        raise BadUseError(f"recipe={name} holds no settings: one 'key: value' a line is expected")
+    known = set(Settings.keys()) - {"recipe"}
+    unknown = [f"'{k}'" for k in found if k not in known]
+    if unknown:
+        raise BadUseError(
+            f"recipe={name} holds {', '.join(unknown)}, no settings of DS2D2: 'ds2d2-yolo cfg' lists them"
+        )
+    return found
+
+
+def resolve_settings(given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a command: its own over its recipe's over the defaults.
+
+    A recipe's gains of a stream that the command switches off are left out, they would contradict it.
+
+    Args:
+        given (Mapping[str, Any]): Settings of the command.
+
+    Returns:
+        (Settings): Validated.
+
+    Raises:
+        BadUseError: If the recipe or any value is wrong.
+    """
+    if not given.get("recipe"):
+        return Settings(**given)
+    recipe = load_recipe(str(given["recipe"]))
+    off = [t for on, terms in (("explicit", EXPLICIT), ("implicit", IMPLICIT)) if given.get(on) is False for t in terms]
+    return Settings(**{**{k: v for k, v in recipe.items() if k not in off}, **given})

@@ -1,0 +1,100 @@
+"""The checks of single settings: each returns what is wrong with a value, None if nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pywt
+
+Check = Callable[[Any], str | None]
+
+
+def number(low: float, high: float = inf, above: bool = False) -> Check:
+    """Return a check for a finite number from `low` (or above it) to `high`."""
+    said = f"{'above' if above else 'of at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
+
+    def check(value: Any) -> str | None:
+        fits = _is_number(value) and low <= value <= high and value < inf and not (above and value == low)
+        return None if fits else f"must be a finite number {said}"
+
+    return check
+
+
+def whole(low: int) -> Check:
+    """Return a check for a whole number of at least `low`."""
+
+    def check(value: Any) -> str | None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+        return None if fits else f"must be a whole number of at least {low}"
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    """Return a check for one of several words; the nearest one is named."""
+
+    def check(value: Any) -> str | None:
+        if value in names:
+            return None
+        near = get_close_matches(str(value), names, n=1)
+        return f"must be one of {', '.join(names)}" + (f" (did you mean '{near[0]}'?)" if near else "")
+
+    return check
+
+
+def many(check: Check, low: int = 1) -> Check:
+    """Return a check for a list of at least `low` values, each of which passes `check`."""
+
+    def check_all(value: Any) -> str | None:
+        if not isinstance(value, (list, tuple)) or len(value) < low:
+            return "must be a list, such as [8,16]"
+        return next((f"holds {v!r}, which {said}" for v in value if (said := check(v))), None)
+
+    return check_all
+
+
+def either(first: Check, second: Check) -> Check:
+    """Return a check that one of two has to pass."""
+
+    def check(value: Any) -> str | None:
+        wrong = first(value), second(value)
+        return None if None in wrong else f"{wrong[0]}, or {str(wrong[1]).removeprefix('must be ')}"
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """Return a check that lets None pass."""
+
+    def check_given(value: Any) -> str | None:
+        return None if value is None or (said := check(value)) is None else f"{said}, or None"
+
+    return check_given
+
+
+def flag(value: Any) -> str | None:
+    """Check for True or False."""
+    return None if isinstance(value, bool) else "must be True or False"
+
+
+def path(value: Any) -> str | None:
+    """Check for a path."""
+    return None if isinstance(value, (str, Path)) and str(value) else "must be a path"
+
+
+def wavelet(value: Any) -> str | None:
+    """Check for the name of a discrete wavelet of PyWavelets."""
+    names = pywt.wavelist(kind="discrete")
+    if value in names:
+        return None
+    near = get_close_matches(str(value), names, n=1)
+    return "must be a discrete wavelet of PyWavelets" + (f", such as '{near[0]}'" if near else ", such as 'haar'")
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

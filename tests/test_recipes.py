@@ -1,0 +1,54 @@
+"""Recipes: found by name or path, under the command's own settings, wrong ones refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.recipes import load_recipe, recipe_names, resolve_settings
+
+
+def test_every_packaged_recipe_is_valid() -> None:
+    assert {"retinanet-dior", "faster-rcnn-dota"} <= set(recipe_names())
+    for name in recipe_names():
+        resolve_settings({"teacher": "t.pt", "recipe": name})
+
+
+def test_command_over_recipe_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("exlo: 0.5\nwavelet: db2\n")
+    settings = resolve_settings({"teacher": "t.pt", "recipe": str(file), "exlo": 0.25})
+    assert (settings.exlo, settings.wavelet, settings.extent) == (0.25, "db2", "touched")
+    assert settings.recipe == str(file)
+
+
+def test_a_stream_that_is_off_leaves_out_the_recipes_gains() -> None:
+    assert resolve_settings({"recipe": "retinanet-dota", "explicit": False}).active == ("imfu", "imhi")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("exlow: 1", "holds 'exlow', no settings of DS2D2"),
+        ("recipe: other", "holds 'recipe'"),
+        ("- 1", "holds no settings"),
+        ("", "holds no settings"),
+        ("a: [", "cannot be read as YAML"),
+        ("exlo: -1", "exlo=-1 must be"),
+    ],
+)
+def test_wrong_recipes(content: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(BadUseError, match=said) as e:
+        resolve_settings({"recipe": str(file)})
+    assert "\n" not in str(e.value)
+
+
+def test_unknown_names_name_the_nearest() -> None:
+    with pytest.raises(BadUseError, match="did you mean 'retinanet-dota'"):
+        load_recipe("retina-dota")
+    with pytest.raises(BadUseError, match=r"missing\.yaml does not exist"):
+        load_recipe("missing.yaml")
