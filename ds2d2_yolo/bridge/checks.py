@@ -25,26 +25,7 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool) -> No
         raise BadUseError("quantize=8 (quantisation-aware training) cannot be distilled: train first, then export")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
-    if args.time and settings.imhi > 0 and not (settings.amplifier or settings.amplifier_epochs):
+    if args.time and "imhi" in settings.active and not (settings.amplifier or settings.amplifier_epochs):
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
     if settings.extent == "reference" and rotated:
         raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
-
-
-def check_sizes(args: Namespace, stride: float) -> None:
-    """Refuse image sizes that a teacher with a level coarser than 32 px cannot take; Ultralytics rounds to 32.
-
-    Args:
-        args (Namespace): Ultralytics' settings of the run.
-        stride (float): The teacher's coarsest stride in pixels.
-
-    Raises:
-        BadUseError: Naming the setting.
-    """
-    if stride <= 32:
-        return
-    size = args.imgsz if isinstance(args.imgsz, int) else max(args.imgsz)
-    if size % stride:
-        raise BadUseError(f"imgsz={size} is no multiple of the teacher's stride {stride:g}: change imgsz")
-    if args.multi_scale or args.rect:
-        raise BadUseError(f"a teacher of stride {stride:g} does not go with multi_scale= or rect=: leave them out")

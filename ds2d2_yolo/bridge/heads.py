@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.head import OBB, Detect
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils.tal import make_anchors
 
 from ds2d2_yolo.errors import BadUseError
 
-DENSE = "YOLOv5u, v8, v9, v10, 11, 12 and 26, detect and OBB"
+WORKS = "YOLOv3u, v5u, v6, v8, v9, v10, 11, 12 and 26 for detect, YOLOv8, 11, 12 and 26 for obb"
+DENSE = ("Detect", "v10Detect", "OBB", "OBB26")
+OTHERS = {
+    "Classify": "a classification model",
+    "Depth": "a depth model",
+    "Pose": "a pose model",
+    "Pose26": "a pose model",
+    "RTDETRDecoder": "an RT-DETR model",
+    "Segment": "a segmentation model",
+    "Segment26": "a segmentation model",
+    "SemanticSegment": "a semantic segmentation model",
+    "WorldDetect": "a YOLO-World model",
+    "YOLOEDetect": "a YOLOE model",
+    "YOLOESegment": "a YOLOE segmentation model",
+    "YOLOESegment26": "a YOLOE segmentation model",
+}
 
 
-def dense_head(model: Any, role: str) -> Detect:
+def refuse_other_heads(head: str, who: str) -> None:
+    """Refuse a model by the class of its last layer.
+
+    Args:
+        head (str): Name of the class, such as 'RTDETRDecoder'.
+        who (str): The model as the message is to name it, such as 'student=rtdetr-l.yaml'.
+
+    Raises:
+        BadUseError: If it is none of the heads that are distilled; says what the model is and which ones work.
+    """
+    if head not in DENSE:
+        kind = OTHERS.get(head, f"a model that ends in {head}")
+        raise BadUseError(f"{who} is {kind}, which DS2D2 does not distil: use {WORKS}")
+
+
+def refuse_yaml(model: Any, who: str) -> None:
+    """Refuse a model by the last layer that its YAML names, without building it, which may not even be possible.
+
+    Args:
+        model (Any): Path or name of the YAML, as Ultralytics resolves it, or what it holds; anything else passes.
+        who (str): The model as the message is to name it.
+
+    Raises:
+        BadUseError: See `refuse_other_heads`.
+    """
+    try:
+        layers = model if isinstance(model, dict) else yaml_model_load(model)
+        head = str(layers["head"][-1][-2])
+    except Exception:  # whatever it is: building the model says what is wrong with it
+        return
+    refuse_other_heads(head, who)
+
+
+def dense_head(model: Any, who: str) -> Detect:
     """Return the detection head of a model, one that predicts at every cell of its levels.
 
     Args:
         model (Any): Ultralytics detection model.
-        role (str): 'teacher' or 'student', for the message.
+        who (str): The model as the message is to name it, such as 'the student'.
 
     Returns:
         (Detect): Its last layer.
@@ -28,10 +78,10 @@ def dense_head(model: Any, role: str) -> Detect:
     Raises:
         BadUseError: If the last layer is of another kind, such as RT-DETR's.
     """
-    head = model.model[-1]
-    if type(head).__name__ in {"Detect", "v10Detect", "OBB", "OBB26"}:
-        return head
-    raise BadUseError(f"the {role} ends in {type(head).__name__}, which has no dense outputs to distil: use {DENSE}")
+    layers = getattr(model, "model", None)
+    head: Any = layers[-1] if isinstance(layers, (nn.Sequential, nn.ModuleList)) else model
+    refuse_other_heads(type(head).__name__, who)
+    return head
 
 
 def is_rotated(head: Detect) -> bool:
@@ -49,23 +99,52 @@ def level_channels(head: Detect) -> tuple[int, ...]:
     return tuple(next(m for m in box.modules() if isinstance(m, nn.Conv2d)).in_channels for box in head.cv2)
 
 
-def pair_levels(student: tuple[float, ...], teacher: tuple[float, ...]) -> list[tuple[int, int]]:
+def pair_levels(
+    student: tuple[float, ...], teacher: tuple[float, ...], levels: list[int] | None = None
+) -> list[tuple[int, int]]:
     """Match the levels of two heads by stride.
+
+    Args:
+        student (tuple[float, ...]): Strides of the student's levels.
+        teacher (tuple[float, ...]): Strides of the teacher's levels.
+        levels (list[int] | None): Strides to keep; None keeps all that both have.
+
+    Returns:
+        (list[tuple[int, int]]): Student index and teacher index of each stride, finest first.
+
+    Raises:
+        BadUseError: If no stride is in both, or one of `levels` is not.
+    """
+    shared = sorted(set(student) & set(teacher))
+    if not shared:
+        raise BadUseError(f"student strides {_listed(student)} and teacher strides {_listed(teacher)} share no level")
+    lacking = [s for s in levels or () if s not in shared]
+    if lacking:
+        raise BadUseError(
+            f"levels={levels}: student and teacher share the strides {_listed(shared)}, choose among them"
+        )
+    return [(student.index(s), teacher.index(s)) for s in shared if levels is None or s in levels]
+
+
+def unpaired_levels(
+    student: tuple[float, ...], teacher: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the levels that only one of two heads has; they are left out of the distillation.
 
     Args:
         student (tuple[float, ...]): Strides of the student's levels.
         teacher (tuple[float, ...]): Strides of the teacher's levels.
 
     Returns:
-        (list[tuple[int, int]]): Student index and teacher index of each stride that both have, finest first.
-
-    Raises:
-        BadUseError: If no stride is in both.
+        student_only (tuple[float, ...]): Strides that only the student has, finest first.
+        teacher_only (tuple[float, ...]): Strides that only the teacher has, finest first.
     """
-    pairs = [(student.index(s), teacher.index(s)) for s in sorted(set(student) & set(teacher))]
-    if not pairs:
-        raise BadUseError(f"student strides {student} and teacher strides {teacher} share no level to distil")
-    return pairs
+    return tuple(sorted(set(student) - set(teacher))), tuple(sorted(set(teacher) - set(student)))
+
+
+def _listed(strides: Iterable[float]) -> str:
+    """Return strides as a message shows them, such as '8, 16, 32'."""
+    return ", ".join(f"{s:g}" for s in strides)
 
 
 def take_levels(head: Detect, levels: list[int]) -> Detect:

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.adapters import drop_adapters
-from ds2d2_yolo.bridge.heads import dense_head, is_rotated, pair_levels, strides_of, take_levels
+from ds2d2_yolo.bridge.heads import dense_head, is_rotated, pair_levels, refuse_yaml, strides_of, take_levels
 from ds2d2_yolo.errors import BadUseError
 
 TASKS = ("detect", "obb")
@@ -50,13 +50,13 @@ class Teacher:
     strides: tuple[float, ...]
 
 
-def load_teacher(name: str | None, task: str) -> Teacher:
+def load_teacher(name: str | None, task: str | None = None) -> Teacher:
     """Load a teacher as Ultralytics resolves its name, and refuse one that cannot teach a student of `task`.
 
     Args:
         name (str | None): Path of a checkpoint, or the name of a release such as 'yolov8x-obb', which Ultralytics
             downloads.
-        task (str): The student's task, 'detect' or 'obb'.
+        task (str | None): The student's task, 'detect' or 'obb'; None takes either.
 
     Returns:
         (Teacher): In eval mode, without gradients.
@@ -64,21 +64,22 @@ def load_teacher(name: str | None, task: str) -> Teacher:
     Raises:
         BadUseError: If it is missing, unreadable, untrained (.yaml), of another task or of a kind without dense head.
     """
-    if task not in TASKS:
+    if task is not None and task not in TASKS:
         raise BadUseError(f"the student's task is '{task}': DS2D2 distils detect and obb models")
     if not name:
         raise BadUseError("teacher= is missing: name a trained checkpoint, such as teacher=yolov8x-obb.pt")
     path = str(check_model_file_from_stem(name))
     if path.endswith((".yaml", ".yml")):
+        refuse_yaml(path, f"teacher={name}")
         raise BadUseError(f"teacher={name} is untrained: name a trained checkpoint (.pt)")
     model, checkpoint = _load(path)
     if checkpoint.get("modelopt"):
         raise BadUseError(f"teacher={name} was trained with quantisation: use the float checkpoint it came from")
+    head = dense_head(model, f"teacher={name}")
     found = str(getattr(model, "task", "unknown"))
-    if found != task:
+    if task is not None and found != task:
         said = f"teacher={name} is a model for {found}, the student one for {task}"
         raise BadUseError(f"{said}: use a teacher for {task}")
-    head = dense_head(model, "teacher")
     if head.cv2 is None:
         raise BadUseError(f"teacher={name} was fused for inference: use the checkpoint that training left")
     drop_adapters(model)
@@ -108,17 +109,18 @@ class FrozenTeacher:
     Args:
         teacher (Teacher): Loaded teacher; its model is taken over and changed.
         student_strides (tuple[float, ...]): Strides of the student's levels.
+        levels (list[int] | None): Strides to distil, see `heads.pair_levels`.
 
     Attributes:
-        pairs (list[tuple[int, int]]): Student index and teacher index of each shared level.
-        head (Detect): View of the head on the shared levels, the full-frequency amplifier.
+        pairs (list[tuple[int, int]]): Student index and teacher index of each distilled level.
+        head (Detect): View of the head on these levels, the full-frequency amplifier.
     """
 
-    def __init__(self, teacher: Teacher, student_strides: tuple[float, ...]) -> None:
-        self.pairs = pair_levels(student_strides, teacher.strides)
+    def __init__(self, teacher: Teacher, student_strides: tuple[float, ...], levels: list[int] | None = None) -> None:
+        self.pairs = pair_levels(student_strides, teacher.strides, levels)
         self.model = teacher.model
-        levels = [t for _, t in self.pairs]
-        self.model.model[-1] = take_levels(dense_head(self.model, "teacher"), levels)
+        kept = [t for _, t in self.pairs]
+        self.model.model[-1] = take_levels(dense_head(self.model, "the teacher"), kept)
         self.model.fuse(verbose=False)
         self.model.requires_grad_(False)
         self.head = self.model.model[-1]
@@ -131,7 +133,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Any]:
-        """Return the raw predictions on the shared levels; their 'feats' are the neck outputs.
+        """Return the raw predictions on the distilled levels; their 'feats' are the neck outputs.
 
         Args:
             images (Tensor): B x C x H x W in [0, 1], as the student gets them.

@@ -1,21 +1,31 @@
-"""Heads: raw predictions and boxes equal Ultralytics' own, levels pair by stride."""
+"""Heads: raw predictions and boxes equal Ultralytics' own, levels pair by stride, other heads are refused."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, OBBModel
+from ultralytics.utils import ROOT, YAML
 from ultralytics.utils.ops import xywh2xyxy
 
+from ds2d2_yolo.bridge.api import load_student
 from ds2d2_yolo.bridge.heads import (
+    DENSE,
+    OTHERS,
+    WORKS,
     dense_head,
     is_rotated,
     level_channels,
     logits_and_boxes,
     pair_levels,
     raw_predictions,
+    refuse_yaml,
     take_levels,
+    unpaired_levels,
 )
 from ds2d2_yolo.errors import BadUseError
 
@@ -68,12 +78,75 @@ def test_a_view_of_some_levels(yaml: str) -> None:
 def test_levels_pair_by_stride() -> None:
     assert pair_levels((8, 16, 32), (8, 16, 32)) == [(0, 0), (1, 1), (2, 2)]
     assert pair_levels((4, 8, 16, 32), (8, 16, 32, 64)) == [(1, 0), (2, 1), (3, 2)]
-    with pytest.raises(BadUseError, match="share no level"):
+    assert pair_levels((32, 16, 8), (16, 32)) == [(1, 0), (0, 1)], "finest first, whatever the heads' order"
+    with pytest.raises(BadUseError, match="student strides 4 and teacher strides 8, 16 share no level"):
         pair_levels((4,), (8, 16))
 
 
-def test_refuses_a_head_without_dense_outputs() -> None:
+def test_levels_can_be_chosen() -> None:
+    assert pair_levels((4, 8, 16, 32), (8, 16, 32, 64), [32, 8]) == [(1, 0), (3, 2)]
+    for wrong in ([4], [8, 64], [12]):
+        with pytest.raises(BadUseError, match="share the strides 8, 16, 32, choose among them"):
+            pair_levels((4, 8, 16, 32), (8, 16, 32, 64), wrong)
+
+
+def test_unpaired_levels_are_named() -> None:
+    assert unpaired_levels((4, 8, 16, 32), (8, 16, 32, 64, 128)) == ((4,), (64, 128))
+    assert unpaired_levels((8, 16, 32), (8, 16, 32)) == ((), ())
+
+
+def test_every_model_of_ultralytics_is_taken_or_refused_by_name() -> None:
+    """What WORKS promises is what the YAMLs of Ultralytics with a head of ours are."""
+    dense: dict[str, set[str]] = {"detect": set(), "obb": set()}
+    for yaml in sorted((ROOT / "cfg" / "models").rglob("*.yaml")):
+        head = YAML.load(yaml)["head"][-1][-2]
+        if head in DENSE:
+            refuse_yaml(str(yaml), "the student")
+            dense["obb" if "OBB" in head else "detect"].add(yaml.parent.name.removeprefix("v"))
+        else:
+            assert head in OTHERS, yaml.name
+            with pytest.raises(BadUseError, match=f"the student is {OTHERS[head]}.*YOLOv3u, v5u, v6, v8"):
+                refuse_yaml(str(yaml), "the student")
+    said = [re.findall(r"\d+", part) for part in WORKS.split(" for detect")]
+    assert dense == {"detect": set(said[0]), "obb": set(said[1])}
+
+
+def test_a_yaml_that_is_no_model_is_left_to_ultralytics(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [a]")
+    refuse_yaml(str(tmp_path / "data.yaml"), "the student")
+    for other in ("missing.yaml", "missing.pt", None, {}):
+        refuse_yaml(other, "the student")
+
+
+def test_a_model_that_was_built_is_refused_by_what_its_yaml_held() -> None:
+    with pytest.raises(BadUseError, match="the student is an RT-DETR model"):
+        refuse_yaml({"head": [[-1, 1, "RTDETRDecoder", ["nc"]]]}, "the student")
+
+
+def test_refuses_a_model_that_is_none_of_ultralytics() -> None:
     model = nn.Module()
     model.model = nn.ModuleList([nn.Linear(1, 1)])
-    with pytest.raises(BadUseError, match="the teacher ends in Linear"):
+    with pytest.raises(BadUseError, match="teacher is a model that ends in Linear"):
         dense_head(model, "teacher")
+    with pytest.raises(BadUseError, match="teacher is a model that ends in Conv2d"):
+        dense_head(nn.Conv2d(1, 1, 1), "teacher")
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ("rtdetr-l.yaml", "student=rtdetr-l.yaml is an RT-DETR model"),
+        ("yolov8n-world.yaml", "is a YOLO-World model"),
+        ("yoloe-11n.yaml", "is a YOLOE model"),
+        ("yolo26n-sem.yaml", "is a semantic segmentation model"),
+    ],
+)
+def test_a_student_of_another_kind_is_refused(student: str, said: str) -> None:
+    with pytest.raises(BadUseError, match=f"{said}, which DS2D2 does not distil: use YOLOv3u"):
+        load_student(student)
+
+
+def test_a_student_that_was_exported_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "best.onnx").write_bytes(b"")
+    with pytest.raises(BadUseError, match="exported model: name a checkpoint"):
+        load_student(str(tmp_path / "best.onnx"))
