@@ -16,52 +16,92 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from ultralytics.utils import USER_CONFIG_DIR
 
+from ds2d2_yolo.bridge.classes import listed
 from ds2d2_yolo.bridge.heads import dense_head, raw_predictions, take_levels
 from ds2d2_yolo.bridge.teacher import Teacher
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.wavelet import high_frequency
 
-FORMAT = "ds2d2-amplifier-1"
+FORMAT = "ds2d2-amplifier-2"
 
 
 @dataclass(frozen=True)
 class AmplifierCard:
-    """What an amplifier was trained from; it serves for nothing else.
+    """What an amplifier was trained from, and what it reached; it serves for nothing else.
 
     Attributes:
         teacher (str): SHA-256 of the teacher's weights.
         data (str): SHA-256 of the training split, see `data.data_hash`.
         wavelet (str): Wavelet of the high-frequency features.
-        classes (tuple[str, ...]): Classes in order.
-        epochs (int): Epochs of its training.
+        classes (tuple[str, ...]): The teacher's classes in order, those of its outputs.
+        shared (tuple[str, ...]): The classes among them that it was trained on, as the data name them.
+        channels (tuple[int, ...]): The data's channels that the teacher takes, in its order.
         imgsz (int): Image size of its training in pixels.
-        fraction (float): Share of the training split.
+        fraction (float): Share of the training split, or a whole number of images.
+        epochs (int): Epochs that its training was given.
         map50 (float): Its own validation mAP50 on high-frequency features, -1 where it was not measured.
         map50_95 (float): Likewise mAP50-95.
+        teacher_map50 (float): The teacher's mAP50 on the same images and classes, -1 where it was not measured.
+        teacher_map50_95 (float): Likewise mAP50-95.
         ultralytics (str): Version it was trained with.
+        torch (str): Likewise of torch.
+        ds2d2 (str): Likewise of this package.
     """
 
     teacher: str
     data: str
     wavelet: str
     classes: tuple[str, ...]
-    epochs: int
+    shared: tuple[str, ...]
+    channels: tuple[int, ...]
     imgsz: int
     fraction: float
+    epochs: int
     map50: float = -1.0
     map50_95: float = -1.0
+    teacher_map50: float = -1.0
+    teacher_map50_95: float = -1.0
     ultralytics: str = ""
+    torch: str = ""
+    ds2d2: str = ""
 
     @property
     def key(self) -> str:
-        """(str): Name under which an amplifier of this origin is kept, 16 hexadecimal digits."""
-        origin = (self.teacher, self.data, self.wavelet, self.classes, self.epochs, self.imgsz, self.fraction)
-        return hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+        """(str): Name under which an amplifier of this origin is kept, 16 hexadecimal digits; epochs do not count."""
+        origin = [self.teacher, self.data, self.wavelet, self.classes, self.shared, self.channels]
+        return hashlib.sha256(json.dumps([*origin, self.imgsz, self.fraction]).encode()).hexdigest()[:16]
+
+    @property
+    def reached(self) -> str:
+        """(str): Its mAP against the teacher's, such as 'mAP50 0.300, 75 % of the teacher's 0.400; ...'."""
+        return "; ".join(
+            f"{name} {mine:.3f}" + (f", {mine / theirs:.0%} of the teacher's {theirs:.3f}" if theirs > 0 else "")
+            for name, mine, theirs in (
+                ("mAP50", self.map50, self.teacher_map50),
+                ("mAP50-95", self.map50_95, self.teacher_map50_95),
+            )
+        )
 
 
 def kept_amplifiers() -> Path:
     """Return the folder in which amplifiers are kept between runs, under Ultralytics' own configuration folder."""
     return Path(USER_CONFIG_DIR) / "ds2d2" / "amplifiers"
+
+
+def kept_file(card: AmplifierCard) -> Path:
+    """Return the file in which an amplifier of this origin is kept, there or not."""
+    return kept_amplifiers() / f"{card.key}.safetensors"
+
+
+def kept_card(wanted: AmplifierCard) -> AmplifierCard | None:
+    """Return the card of the amplifier that is kept for an origin, None where there is none that can be read.
+
+    It serves where its epochs are as many as the wanted ones or more.
+    """
+    try:
+        return load_amplifier(kept_file(wanted))[1]
+    except BadUseError:
+        return None
 
 
 class HighFrequencyInput:
@@ -104,7 +144,7 @@ class Amplifier:
 
     def __init__(self, teacher: Teacher, state: dict[str, Tensor], levels: list[int], wavelet: str) -> None:
         model: Any = copy.copy(teacher.model)
-        head = one_to_many(copy.deepcopy(dense_head(teacher.model, "teacher")))
+        head = one_to_many(copy.deepcopy(dense_head(teacher.model, "the teacher")))
         head.load_state_dict(state)
         # fuse() is a method of models: lend it a model whose body is this head alone
         model._modules = {"model": nn.ModuleList([take_levels(head, levels).eval()])}
@@ -171,8 +211,8 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
             state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  a safe_open handle is no mapping
         if metadata.get("format") != FORMAT:
             raise BadUseError(f"amplifier={path} is no amplifier of this version (wanted format '{FORMAT}')")
-        values = json.loads(metadata["card"])
-        values["classes"] = tuple(values["classes"])
+        values: dict[str, Any] = json.loads(metadata["card"])
+        values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
         card = AmplifierCard(**{f.name: values[f.name] for f in fields(AmplifierCard)})
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as e:
         if isinstance(e, BadUseError):
@@ -181,17 +221,27 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
     return state, card
 
 
-def check_amplifier(card: AmplifierCard, teacher: Teacher, wavelet: str, path: Path) -> None:
-    """Refuse an amplifier that belongs to another teacher, wavelet or set of classes.
+def check_amplifier(
+    card: AmplifierCard,
+    teacher: Teacher,
+    wavelet: str,
+    path: Path,
+    data: str | None = None,
+    channels: tuple[int, ...] | None = None,
+) -> None:
+    """Refuse an amplifier that belongs to another teacher, wavelet, set of classes or data set.
 
     Args:
         card (AmplifierCard): Its card.
         teacher (Teacher): The teacher of this run.
         wavelet (str): The wavelet of this run.
         path (Path): Its file, for the message.
+        data (str | None): Hash of this run's training split. None leaves the data unchecked: a run that is resumed goes
+            on with the copy that it began with, whatever became of the data since.
+        channels (tuple[int, ...] | None): The data's channels that the teacher takes; None leaves them unchecked.
 
     Raises:
-        BadUseError: With the reason.
+        BadUseError: With every reason.
     """
     wrong = []
     if card.teacher != teacher.sha256:
@@ -199,6 +249,10 @@ def check_amplifier(card: AmplifierCard, teacher: Teacher, wavelet: str, path: P
     if card.wavelet != wavelet:
         wrong.append(f"its wavelet is {card.wavelet}, this run's is {wavelet}")
     if card.classes != teacher.names:
-        wrong.append(f"its classes are {list(card.classes)}, the teacher's are {list(teacher.names)}")
+        wrong.append(f"its classes are {listed(card.classes)}, the teacher's are {listed(teacher.names)}")
+    if channels is not None and card.channels != channels:
+        wrong.append(f"it takes the data's channels {list(card.channels)}, the teacher {list(channels)}")
+    if data is not None and card.data != data:
+        wrong.append("it is stale: its training data were others or have changed since")
     if wrong:
         raise BadUseError(f"amplifier={path} does not fit: {'; '.join(wrong)}; leave amplifier= out to train one")

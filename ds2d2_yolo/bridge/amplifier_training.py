@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, __version__
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
+from ultralytics.utils import __version__ as ultralytics_version
+from ultralytics.utils.torch_utils import strip_optimizer
 
+from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.amplifier import (
     AmplifierCard,
     HighFrequencyInput,
-    kept_amplifiers,
+    kept_card,
+    kept_file,
     one_to_many,
     save_amplifier,
 )
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
-from ds2d2_yolo.bridge.data import data_hash
+from ds2d2_yolo.bridge.classes import class_names, match_classes
+from ds2d2_yolo.bridge.data import data_hash, load_data, take_teacher_classes
 from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.teacher import Teacher
+from ds2d2_yolo.bridge.teacher_check import teacher_map
+from ds2d2_yolo.errors import BadUseError
 
 # What belongs to the student's run and not to its amplifier's.
 NOT_PASSED = {
-    "compile", "epochs", "exist_ok", "freeze", "mode", "model", "name", "patience", "plots", "pretrained",
-    "project", "resume", "save", "save_dir", "save_period", "task", "time", "val",
+    "compile", "distill_model", "epochs", "exist_ok", "freeze", "mode", "model", "name", "nms", "patience", "plots",
+    "pretrained", "project", "quantize", "resume", "save", "save_dir", "save_period", "task", "time", "val",
 }  # fmt: skip
 
 
@@ -47,7 +59,8 @@ class AmplifierTrainer(WholeCheckpoints):
     """Fine-tunes a copy of a teacher's one-to-many head on the high-frequency part of the teacher's neck features.
 
     The trunk is frozen, the statistics of its BatchNorm layers included; those of the head adapt to the new inputs.
-    Loss, data pipeline, EMA, validation, early stopping and resuming are Ultralytics' own.
+    Loss, data pipeline, EMA, validation, early stopping and resuming are Ultralytics' own. The head keeps the teacher's
+    classes, and the labels are given their indices: boxes of other classes are left out.
 
     Args:
         teacher (Teacher): Unfused; a copy of its model is trained.
@@ -55,11 +68,35 @@ class AmplifierTrainer(WholeCheckpoints):
         overrides (dict[str, Any]): Ultralytics training settings.
     """
 
+    data: dict[str, Any]
+
     def __init__(self, teacher: Teacher, wavelet: str, overrides: dict[str, Any]) -> None:
+        self.teacher_names = teacher.names
         super().__init__(overrides=overrides)
         self.start = copy.deepcopy(teacher.model).requires_grad_(True)  # Ultralytics freezes what `freeze` names
-        head = one_to_many(dense_head(self.start, "teacher"))
+        head = one_to_many(dense_head(self.start, "the teacher"))
         head.register_forward_pre_hook(HighFrequencyInput(wavelet))
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the data set under the teacher's classes, which loss, class weights and metrics then go by."""
+        self.own_data: dict[str, Any] = super().get_dataset()
+        self.class_map = match_classes(self.teacher_names, class_names(self.own_data["names"]))
+        if self.class_map.identical:
+            return self.own_data
+        return {**self.own_data, "names": dict(enumerate(self.teacher_names)), "nc": len(self.teacher_names)}
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Read and check the labels as the data's own, so that its label cache stays, then map them."""
+        if self.class_map.identical:
+            return super().build_dataset(img_path, mode, batch)
+        shown, self.data = self.data, self.own_data
+        try:
+            dataset = super().build_dataset(img_path, mode, batch)
+        finally:
+            self.data = shown
+        if not take_teacher_classes(dataset.labels, self.class_map) and mode == "train":
+            raise BadUseError(f"no training label is of a class that the teacher has: {self.class_map.describe()}")
+        return dataset
 
     def setup_model(self) -> dict[str, Any] | None:
         """Take the prepared teacher, or on resume the model of the checkpoint (its hook travels with it)."""
@@ -69,6 +106,12 @@ class AmplifierTrainer(WholeCheckpoints):
             return dict(checkpoint)
         self.model = self.start
         return None
+
+    def final_eval(self) -> None:
+        """Strip the checkpoints; the best one is measured beside the teacher, by the same means."""
+        for file in (self.last, self.best):
+            if file.exists():
+                strip_optimizer(file)
 
     def _setup_train(self) -> None:
         """Set up as usual, without a line for each frozen parameter."""
@@ -85,7 +128,12 @@ class AmplifierOBBTrainer(AmplifierTrainer, OBBTrainer):
 
 
 def card_for(
-    teacher: Teacher, data: Mapping[str, Any], args: Namespace, wavelet: str, epochs: int | None
+    teacher: Teacher,
+    data: Mapping[str, Any],
+    args: Namespace,
+    wavelet: str,
+    epochs: int | None,
+    channels: tuple[int, ...] | None = None,
 ) -> AmplifierCard:
     """Return the origin of the amplifier that a student's run needs.
 
@@ -95,26 +143,50 @@ def card_for(
         args (Namespace): The run's Ultralytics settings.
         wavelet (str): The run's wavelet.
         epochs (int | None): Epochs of the amplifier's training; None is a quarter of the student's, at least 1.
+        channels (tuple[int, ...] | None): The data's channels that the teacher takes, as `fit_channels` returns them;
+            None is all as they are.
 
     Returns:
         (AmplifierCard): Without measured values.
+
+    Raises:
+        BadUseError: If teacher and data share no class.
     """
+    size = args.imgsz if isinstance(args.imgsz, int) else max(args.imgsz)
+    stride = max(int(max(teacher.strides)), 32)
     return AmplifierCard(
         teacher=teacher.sha256,
         data=data_hash(data),
         wavelet=wavelet,
         classes=teacher.names,
+        shared=_shared_classes(teacher, data, args),
+        channels=tuple(range(data["channels"])) if channels is None else channels,
+        imgsz=math.ceil(size / stride) * stride,  # as Ultralytics rounds it for the teacher
+        fraction=get_split_fraction(args.fraction, "train"),
         epochs=epochs or max(1, round(args.epochs / 4)),
-        imgsz=int(args.imgsz if isinstance(args.imgsz, int) else max(args.imgsz)),
-        fraction=float(args.fraction),
-        ultralytics=__version__,
+        ultralytics=ultralytics_version,
+        torch=str(torch.__version__),
+        ds2d2=__version__,
     )
+
+
+def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:
+    """Return the classes of a run's labels that the teacher has too, refusing a pair without any."""
+    found = match_classes(teacher.names, class_names(data["names"]))
+    chosen = None if args.classes is None else np.ravel(args.classes).tolist()
+    shared = tuple(found.data[d] for d, _ in found.pairs if chosen is None or d in chosen)
+    if not shared:
+        said = found.describe() + (f", and classes={args.classes} takes none of these" if found.pairs else "")
+        what = "name the classes alike in the data YAML, or take a teacher of these classes"
+        raise BadUseError(f"no amplifier can be trained, {said}: {what}")
+    return shared
 
 
 def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> Path:
     """Return the file of the kept amplifier of this origin, training it if there is none.
 
-    A training that was cut off goes on where it stopped.
+    One that was kept after a training of fewer epochs is replaced by one of as many as are asked for. A training that
+    was cut off goes on where it stopped.
 
     Args:
         card (AmplifierCard): The origin.
@@ -124,7 +196,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
     Returns:
         (Path): The kept file.
     """
-    file = kept_amplifiers() / f"{card.key}.safetensors"
+    file = kept_file(card)
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     try:
@@ -133,8 +205,9 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
         LOGGER.info("DS2D2: another process trains this amplifier, waiting for it")
         lock.acquire()
     try:
-        if file.is_file():
-            LOGGER.info(f"DS2D2: high-frequency amplifier found: {file}")
+        found = kept_card(card)
+        if found is not None and found.epochs >= card.epochs:
+            LOGGER.info(f"DS2D2: high-frequency amplifier found: {file} ({found.reached})")
         else:
             _obtain(card, teacher, args, file)
     finally:
@@ -144,23 +217,24 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
 
 def _obtain(card: AmplifierCard, teacher: Teacher, args: Namespace, file: Path) -> None:
     """Train the amplifier in a folder of its own, or go on with that, and keep the result as `file`."""
-    run = kept_amplifiers() / card.key
+    run = file.with_suffix("").with_name(f"{card.key}-{card.epochs}")
     weights = run / "weights"
     if not _finished(weights / "last.pt", card.epochs):
         LOGGER.info(f"DS2D2: training the high-frequency amplifier, {card.epochs} epochs, kept for later runs")
         _train(card, teacher, args, run)
     best = weights / "best.pt" if (weights / "best.pt").is_file() else weights / "last.pt"
-    model, checkpoint = load_checkpoint(best)
-    metrics = checkpoint.get("train_metrics") or {}
-    measured = {
-        "map50": float(metrics.get("metrics/mAP50(B)", -1)),
-        "map50_95": float(metrics.get("metrics/mAP50-95(B)", -1)),
-    }
-    save_amplifier(file, dense_head(model, "teacher").state_dict(), AmplifierCard(**{**vars(card), **measured}))
+    model = load_checkpoint(best)[0]
+    data = load_data(args)
+    class_map = match_classes(teacher.names, class_names(data["names"]))
+    mine = teacher_map(replace(teacher, model=model), data, args, class_map)
+    theirs = teacher_map(teacher, data, args, class_map)
+    card = replace(card, map50=mine[0], map50_95=mine[1], teacher_map50=theirs[0], teacher_map50_95=theirs[1])
+    save_amplifier(file, dense_head(model, "the amplifier").state_dict(), card)
     if (run / "results.csv").is_file():
         os.replace(run / "results.csv", file.with_suffix(".csv"))
-    shutil.rmtree(run, ignore_errors=True)
-    LOGGER.info(f"DS2D2: high-frequency amplifier kept: {file} (its mAP50 {measured['map50']:.3f})")
+    for folder in file.parent.glob(f"{card.key}-*"):  # those of other budgets that were cut off too
+        shutil.rmtree(folder, ignore_errors=True)
+    LOGGER.info(f"DS2D2: high-frequency amplifier kept: {file} ({card.reached})")
 
 
 def _finished(last: Path, epochs: int) -> bool:

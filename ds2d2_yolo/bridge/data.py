@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.utils import IMG_FORMATS, img2label_paths
+import numpy as np
+from ultralytics.data.utils import (
+    IMG_FORMATS,
+    check_det_dataset,
+    convert_ndjson_to_yolo_if_needed,
+    img2label_paths,
+)
 
+from ds2d2_yolo.bridge.classes import ClassMap
 from ds2d2_yolo.errors import BadUseError
 
 COLUMNS = {"detect": "5 (class x y w h)", "obb": "9 (class and four corners)"}
@@ -86,3 +94,53 @@ def data_hash(data: Mapping[str, Any]) -> str:
         digest.update(f"{image.name} {image.stat().st_size if image.exists() else -1}".encode())
         digest.update(label.read_bytes() if label.is_file() else b"")
     return digest.hexdigest()
+
+
+def load_data(args: Namespace) -> dict[str, Any]:
+    """Return the data set of a run as a trainer of Ultralytics would.
+
+    Args:
+        args (Namespace): The run's Ultralytics settings; they stay as they are.
+
+    Returns:
+        (dict[str, Any]): As `check_det_dataset` returns it, with one class under `single_cls`.
+
+    Raises:
+        BadUseError: If it cannot be found or read.
+    """
+    try:
+        yaml = convert_ndjson_to_yolo_if_needed(args.data, args.fraction, split=args.split)
+        data: dict[str, Any] = check_det_dataset(yaml, split=args.split)
+    except Exception as e:  # reading it can mean unpacking and downloading
+        said = str(e).strip().splitlines()
+        raise BadUseError(f"data={args.data}: {said[0] if said else type(e).__name__}") from e
+    return {**data, "names": {0: "item"}, "nc": 1} if args.single_cls else data
+
+
+def take_teacher_classes(labels: Iterable[dict[str, Any]], class_map: ClassMap) -> int:
+    """Give the boxes of a data set the teacher's class indices, in place, and drop those that it has no class for.
+
+    Args:
+        labels (Iterable[dict[str, Any]]): The `labels` of an Ultralytics data set, in the data's own indices.
+        class_map (ClassMap): The data's classes and the teacher's.
+
+    Returns:
+        (int): Number of boxes that stay.
+    """
+    table = np.full(len(class_map.data), -1)
+    for mine, theirs in class_map.pairs:
+        table[mine] = theirs
+    left = 0
+    for label in labels:
+        old = label["cls"]
+        new = table[old[:, 0].astype(int)]
+        keep = new >= 0
+        label["cls"] = new[keep, None].astype(old.dtype)
+        label["bboxes"] = label["bboxes"][keep]
+        # neither is there in every data set; segments hold the corners of oriented boxes
+        if len(label["segments"]):
+            label["segments"] = [s for s, kept in zip(label["segments"], keep, strict=True) if kept]
+        if label.get("keypoints") is not None:
+            label["keypoints"] = label["keypoints"][keep]
+        left += int(keep.sum())
+    return left

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from ultralytics.nn.tasks import load_checkpoint
 
 from ds2d2_yolo import DS2D2Trainer
@@ -20,6 +21,7 @@ from ds2d2_yolo.bridge.amplifier import (
     check_amplifier,
     high_features,
     kept_amplifiers,
+    kept_file,
     load_amplifier,
     one_to_many,
     save_amplifier,
@@ -31,7 +33,11 @@ from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.wavelet import high_frequency
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CARD = AmplifierCard("t" * 64, "d" * 64, "haar", ("red", "green"), 2, 96, 1.0)
+CARD = AmplifierCard(
+    teacher="t" * 64, data="d" * 64, wavelet="haar", classes=("red", "green"), shared=("green",), channels=(2, 1, 0),
+    imgsz=96, fraction=1.0, epochs=2, map50=0.3, map50_95=0.1, teacher_map50=0.4, teacher_map50_95=0.2,
+    ultralytics="8", torch="2", ds2d2="1",
+)  # fmt: skip
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
@@ -44,9 +50,17 @@ def test_file_round_trip(tmp_path: Path) -> None:
 
 
 def test_key_follows_the_origin_and_nothing_else() -> None:
-    assert replace(CARD, map50=0.5, ultralytics="9").key == CARD.key
-    for change in ({"teacher": "x"}, {"data": "x"}, {"wavelet": "db2"}, {"classes": ("red",)}, {"epochs": 3}):
-        assert replace(CARD, **change).key != CARD.key
+    assert replace(CARD, epochs=3, map50=0.5, teacher_map50=1.0, ultralytics="9", torch="3", ds2d2="2").key == CARD.key
+    changes = [
+        {"teacher": "x"}, {"data": "x"}, {"wavelet": "db2"}, {"classes": ("red",)}, {"shared": ("red",)},
+        {"channels": (0, 1, 2)}, {"imgsz": 64}, {"fraction": 0.5},
+    ]  # fmt: skip
+    assert len({replace(CARD, **change).key for change in [{}, *changes]}) == len(changes) + 1
+
+
+def test_card_says_what_was_reached() -> None:
+    assert CARD.reached == "mAP50 0.300, 75% of the teacher's 0.400; mAP50-95 0.100, 50% of the teacher's 0.200"
+    assert replace(CARD, teacher_map50=0.0, teacher_map50_95=-1.0).reached == "mAP50 0.300; mAP50-95 0.100"
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", b"x" * 100])
@@ -57,12 +71,24 @@ def test_unreadable_files_are_refused(content: bytes, tmp_path: Path) -> None:
         load_amplifier(file)
 
 
+def test_other_versions_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.safetensors"
+    save_file({"a": torch.rand(1)}, file, metadata={"format": "ds2d2-amplifier-1", "card": "{}"})
+    with pytest.raises(BadUseError, match=r"old\.safetensors is no amplifier of this version"):
+        load_amplifier(file)
+
+
 def test_a_wrong_amplifier_is_refused_with_every_reason(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     teacher = load_teacher(str(checkpoint("yolov8s-obb.yaml")), "obb")
     fitting = replace(CARD, teacher=teacher.sha256)
+    check_amplifier(fitting, teacher, "haar", tmp_path, data=CARD.data, channels=CARD.channels)
     check_amplifier(fitting, teacher, "haar", tmp_path)
-    with pytest.raises(BadUseError, match=r"another teacher .* wavelet is haar, this run's is db2; its classes are"):
-        check_amplifier(replace(CARD, classes=("a",)), teacher, "db2", tmp_path)
+    reasons = (
+        r"another teacher .* wavelet is haar, this run's is db2; its classes are a, the teacher's are red, green; it "
+        r"takes the data's channels \[2, 1, 0\], the teacher \[0, 1, 2\]; it is stale: its training data were others"
+    )
+    with pytest.raises(BadUseError, match=reasons):
+        check_amplifier(replace(CARD, classes=("a",)), teacher, "db2", tmp_path, data="other", channels=(0, 1, 2))
 
 
 @pytest.mark.parametrize("yaml", ["yolov8s-obb.yaml", "yolo26s.yaml"])
@@ -110,11 +136,11 @@ def test_is_trained_once_and_found_again(
 ) -> None:
     first = tiny_trainer("obb", amplifier_epochs=1, seed=11)
     card = card_for(first.teacher, first.data, first.args, "haar", 1)
-    kept = kept_amplifiers() / f"{card.key}.safetensors"
+    kept = kept_file(card)
     kept.unlink(missing_ok=True)
     first.train()
     assert kept.is_file()
-    assert not (kept_amplifiers() / card.key).exists()
+    assert not list(kept_amplifiers().glob(f"{card.key}-*"))
     assert (first.save_dir / "amplifier.safetensors").read_bytes() == kept.read_bytes()
     monkeypatch.setattr(AmplifierOBBTrainer, "train", lambda self: pytest.fail("trained again"))
     tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
-from ds2d2_yolo.bridge.data import check_labels, data_hash, images_of
+from ds2d2_yolo.bridge.classes import match_classes
+from ds2d2_yolo.bridge.data import check_labels, data_hash, images_of, load_data, take_teacher_classes
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -59,3 +62,32 @@ def test_hash_follows_labels_names_and_images(data: dict[str, Any]) -> None:
 
 def test_hash_does_not_depend_on_the_place(data: dict[str, Any], tiny_data: Callable[[str], Path]) -> None:
     assert data_hash(data) == data_hash(check_det_dataset(tiny_data("obb")))
+
+
+def test_labels_take_the_teachers_classes() -> None:
+    cls = np.array([[0], [2], [1], [2]], dtype=np.float32)
+    segments = [np.full((4, 2), i) for i in range(4)]
+    oriented = {"cls": cls, "bboxes": np.arange(16).reshape(4, 4), "segments": segments, "keypoints": None}
+    upright = {"cls": cls[:2], "bboxes": np.arange(8).reshape(2, 4), "segments": [], "keypoints": np.arange(2)}
+    empty = {"cls": np.zeros((0, 1), np.float32), "bboxes": np.zeros((0, 4)), "segments": []}
+    found = match_classes(("car", "ship", "boat"), ("boat", "tree", "car"))
+    labels = [oriented, upright, empty]
+    assert take_teacher_classes(labels, found) == 5
+    assert oriented["cls"].tolist() == [[2], [0], [0]]
+    assert oriented["cls"].dtype == np.float32
+    assert oriented["bboxes"][:, 0].tolist() == [0, 4, 12]
+    assert [int(s[0, 0]) for s in oriented["segments"]] == [0, 1, 3]
+    assert upright["cls"].tolist() == [[2], [0]]
+    assert upright["keypoints"].tolist() == [0, 1]
+    assert empty["cls"].shape == (0, 1)
+    assert take_teacher_classes(labels, match_classes(("a", "b", "c"), ("d", "e", "f"))) == 0
+    assert [len(label["bboxes"]) for label in labels] == [0, 0, 0]
+
+
+def test_data_are_loaded_as_a_trainer_loads_them(data: dict[str, Any], tmp_path: Path) -> None:
+    yaml = str(tmp_path / "copy" / "data.yaml")
+    assert load_data(get_cfg(overrides={"data": yaml})) == data
+    single = load_data(get_cfg(overrides={"data": yaml, "single_cls": True}))
+    assert (single["names"], single["nc"]) == ({0: "item"}, 1)
+    with pytest.raises(BadUseError, match=r"data=.*nowhere\.yaml: .*does not exist"):
+        load_data(get_cfg(overrides={"data": str(tmp_path / "nowhere.yaml")}))
