@@ -48,6 +48,22 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.cfg", "smart_value", ("v",)),
     ("ultralytics.utils.checks", "check_model_file_from_stem", ("model",)),
     ("ultralytics.data.utils", "img2label_paths", ("img_paths",)),
+    ("ultralytics.engine.trainer", "BaseTrainer._build_train_pipeline", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer._model_train", ()),
+    ("ultralytics.engine.trainer", "BaseTrainer._get_warmup_iterations", ("num_batches",)),
+    ("ultralytics.engine.trainer", "BaseTrainer.save_metrics", ("metrics",)),
+    ("ultralytics.models.yolo.detect", "DetectionTrainer.build_dataset", ("img_path", "mode", "batch")),
+    ("ultralytics.data", "build_yolo_dataset", ("cfg", "img_path", "batch", "data", "mode", "rect", "stride")),
+    ("ultralytics.utils.checks", "check_imgsz", ("imgsz", "stride", "floor", "max_dim")),
+    ("ultralytics.nn.tasks", "yaml_model_load", ("path",)),
+    ("ultralytics.data.utils", "check_det_dataset", ("dataset", "split")),
+    ("ultralytics.data.utils", "convert_ndjson_to_yolo_if_needed", ("data", "fraction", "split")),
+    ("ultralytics.data.utils", "get_split_fraction", ("fraction", "split")),
+    ("ultralytics.data.dataset", "YOLODataset.collate_fn", ("batch",)),
+    ("ultralytics.models.yolo.detect", "DetectionValidator.get_dataloader", ("dataset_path", "batch_size")),
+    ("ultralytics.engine.validator", "BaseValidator.__call__", ("trainer", "model")),
+    ("ultralytics.utils.torch_utils", "parse_device", ("device",)),
+    ("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz")),
 )
 
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ds2d2_yolo.bridge.distiller import Distiller
+from ds2d2_yolo.bridge.distiller import Distiller, Guide
+from ds2d2_yolo.bridge.gains import Gains
+from ds2d2_yolo.bridge.probe import neck_gradients
 from ds2d2_yolo.settings import TERMS
 
+if TYPE_CHECKING:
+    from ultralytics.nn.modules.head import Detect
+
 LOSS_NAMES = {term: f"{term}_loss" for term in TERMS}  # 'loss' in the name: results.png plots such columns only
+
+
+def loss_ratios(losses: Mapping[str, Any]) -> dict[str, float]:
+    """Return each term's loss, gain included, over the task's.
+
+    Args:
+        losses (Mapping[str, Any]): Means of an epoch by name: the task's parts and the terms of `LOSS_NAMES`.
+
+    Returns:
+        (dict[str, float]): 'ratio/<term>' for the four terms.
+    """
+    task = sum(float(v) for k, v in losses.items() if k not in LOSS_NAMES.values())
+    return {f"ratio/{t}": float(losses[name]) / task if task else math.nan for t, name in LOSS_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -58,20 +77,26 @@ class DistillationCriterion:
     """A student's own criterion with the four DS2D2 terms added.
 
     total = YOLO loss + batch size x sum over the terms of gain x term; the columns hold gain x term. Where gradients
-    are off (validation) or no term is active, the plain loss comes back as it is, with zeros in the columns.
+    are off (validation) or the terms are (no term active, or an epoch without distillation), the plain loss comes back
+    as it is, with zeros in the columns.
 
     A copy or a pickle of it is None: what Ultralytics copies and saves is the plain student.
 
     Args:
         base (Any): The criterion that the student would have had (v8DetectionLoss, v8OBBLoss or E2ELoss).
+        head (Detect): The student's head, uncompiled.
         distiller (Distiller | None): Computes the terms; None where no term is active.
+        gains (Gains): What they are multiplied by.
     """
 
-    def __init__(self, base: Any, distiller: Distiller | None) -> None:
+    def __init__(self, base: Any, head: Detect, distiller: Distiller | None, gains: Gains) -> None:
         self.base = base
+        self.head = head
         self.distiller = distiller
+        self.gains = gains
         # an end-to-end criterion holds two: features reach the neck through the one-to-many branch alone
-        self.dense = base.one2many if hasattr(base, "one2many") else base
+        self.fades = hasattr(base, "one2many")
+        self.dense = base.one2many if self.fades else base
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """Leave nothing of the distillation in a copy of the model."""
@@ -83,21 +108,49 @@ class DistillationCriterion:
 
     def update(self) -> None:
         """Pass an epoch's end on to a criterion that follows it (the fading of an end-to-end one)."""
-        if hasattr(self.base, "update"):
+        if self.fades:
             self.base.update()
+
+    @property
+    def fading(self) -> float:
+        """(float): Weight of the one-to-many branch over its first one; it alone sends gradients into the neck."""
+        return float(self.base.o2m / self.base.o2m_copy) if self.fades else 1.0
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector, multiplied by the batch size as Ultralytics does, and its detached parts."""
-        if self.distiller is None or not torch.is_grad_enabled():
+        if self.distiller is None or not torch.is_grad_enabled() or self.gains.factor == 0:
             loss, items = self.base(preds, batch)
             zero = loss.detach().new_zeros(())
-            return loss, {**items, **dict.fromkeys(LOSS_NAMES.values(), zero)}
+            return self._with_edge(loss), {**items, **dict.fromkeys(LOSS_NAMES.values(), zero)}
         with tapped(self.dense.assigner) as seen:
             loss, items = self.base(preds, batch)
         outputs = self.dense.parse_output(preds)
         features = outputs.get("one2many", outputs)["feats"]
-        terms = self.distiller(batch["img"], features, seen[0])
+        guide = self.distiller.guide(batch["img"])
+        if self.gains.due:
+            self._measure(features, guide, seen[0], batch)
+        terms = self.distiller.terms(features, guide, seen[0])
+        gains = self.gains.current(self.fading)
         zero = loss.detach().new_zeros(())
-        distilled = torch.stack([terms.get(term, zero) for term in TERMS])
+        distilled = torch.stack([gains[t] * terms[t] if t in terms else zero for t in TERMS])
         columns = dict(zip(LOSS_NAMES.values(), distilled.detach().unbind(), strict=True))
         return torch.cat((loss, distilled * batch["img"].shape[0])), {**items, **columns}
+
+    def _with_edge(self, loss: Tensor) -> Tensor:
+        """Tie the adapters to the loss by zero: DDP with a static graph wants every parameter in every step."""
+        if self.distiller is None or not torch.is_grad_enabled():
+            return loss
+        return loss + 0 * torch.stack([p.sum() for p in self.distiller.adapters.parameters()]).sum()
+
+    def _measure(self, features: list[Tensor], guide: Guide, targets: Targets, batch: dict[str, Any]) -> None:
+        """Hand the gradients of this batch to the gains."""
+        distiller = self.distiller
+        assert distiller is not None
+        norms = neck_gradients(
+            self.head,
+            lambda preds: self.base(preds, batch)[0].sum() / batch["img"].shape[0],
+            lambda leaves: distiller.terms(leaves, guide, targets),
+            features,
+            distiller.levels,
+        )
+        self.gains.record(norms, self.fading)

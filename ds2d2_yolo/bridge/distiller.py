@@ -1,7 +1,8 @@
-"""The four terms of DS2D2 for a pair of Ultralytics models: features and predictions in, weighted terms out."""
+"""The four terms of DS2D2 for a pair of Ultralytics models: features and predictions in, terms out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from ds2d2_yolo.bridge.heads import logits_and_boxes, raw_predictions, strides_o
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.disw import disw_map
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
-from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.wavelet import band_origin, band_shape
 
 if TYPE_CHECKING:
@@ -21,62 +22,156 @@ if TYPE_CHECKING:
     from ds2d2_yolo.bridge.criterion import Targets
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What an amplifier says to the teacher's features.
+
+    Attributes:
+        logits (Tensor): B x anchors x classes.
+        boxes (Tensor): B x anchors x 4 or 5.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the teacher has to say to one batch; it needs no gradient.
+
+    Attributes:
+        features (list[Tensor]): Neck outputs of the shared levels.
+        images (Tensor | None): Indices of the images of the implicit stream, None is all.
+        answers (dict[str, Answer]): By implicit term, for those images.
+        mass (Tensor | None): Normaliser of the implicit terms, see `score_mass`.
+    """
+
+    features: list[Tensor]
+    images: Tensor | None
+    answers: dict[str, Answer]
+    mass: Tensor | None
+
+
 class Distiller:
-    """Computes the active terms of one batch.
+    """Computes the active terms of one batch at gain 1.
 
     Args:
-        settings (Settings): Gains, wavelet and extents; a term with gain 0 is not computed.
+        settings (Settings): Which terms are on, wavelet, extents, normalisation.
         teacher (FrozenTeacher): Bound to the student's levels.
         adapters (nn.ModuleList): One 1 x 1 convolution per pair of levels.
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is on.
+        columns (list[int] | None): The teacher's classes that are distilled, None is all.
+        seed (int): Seed of the choice of images where `implicit_fraction` is below 1.
     """
 
     def __init__(
-        self, settings: Settings, teacher: FrozenTeacher, adapters: nn.ModuleList, amplifier: Amplifier | None
+        self,
+        settings: Settings,
+        teacher: FrozenTeacher,
+        adapters: nn.ModuleList,
+        amplifier: Amplifier | None,
+        columns: list[int] | None = None,
+        seed: int = 0,
     ) -> None:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
-        self.amplifier = amplifier
+        self.columns = columns
         self.strides = strides_of(teacher.head)
+        self.heads = {"imfu": teacher.head}
+        self.amplifier = amplifier
+        if amplifier is not None:
+            self.heads["imhi"] = amplifier.head
+        # of its own: the choice must not move the random state that the run's data depend on
+        self._random = torch.Generator().manual_seed(seed)
 
-    def __call__(self, images: Tensor, features: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        """Return gain x term of each active term.
+    @property
+    def levels(self) -> list[int]:
+        """(list[int]): The student's levels that are distilled."""
+        return [s for s, _ in self.teacher.pairs]
+
+    def start_epoch(self, seed: int) -> None:
+        """Seed the choice of images, so that a resumed or repeated epoch draws the same ones."""
+        self._random.manual_seed(seed)
+
+    @torch.no_grad()
+    def guide(self, images: Tensor) -> Guide:
+        """Return what the teacher and the amplifiers say to a batch.
 
         Args:
             images (Tensor): B x C x H x W in [0, 1].
+
+        Returns:
+            (Guide): For `terms`.
+        """
+        predictions = self.teacher(images)
+        features, active = predictions["feats"], self.settings.active
+        if not set(active) & set(IMPLICIT):
+            return Guide(features, None, {}, None)
+        logits, boxes = logits_and_boxes(self.teacher.head, predictions)
+        mass = score_mass(self._shared(logits))
+        chosen = self._choose(len(images), images.device)
+        answers = {}
+        if "imfu" in active:
+            answers["imfu"] = Answer(_pick(logits, chosen), _pick(boxes, chosen))
+        if "imhi" in active and self.amplifier is not None:
+            high = self.amplifier([_pick(f, chosen) for f in features])
+            answers["imhi"] = Answer(*logits_and_boxes(self.amplifier.head, high))
+        return Guide(features, chosen, answers, mass)
+
+    def terms(self, features: list[Tensor], guide: Guide, targets: Targets) -> dict[str, Tensor]:
+        """Return the active terms at gain 1.
+
+        Args:
             features (list[Tensor]): The student's neck outputs, all of its levels.
-            targets (Targets): What its assigner received and decided.
+            guide (Guide): What the teacher says to the batch.
+            targets (Targets): What the student's assigner received.
 
         Returns:
             (dict[str, Tensor]): Scalars in float32, keys among `settings.TERMS`.
         """
-        predictions = self.teacher(images)
-        pairs = zip(self.adapters, self.teacher.pairs, strict=True)
-        adapted = [adapter(features[s]) for adapter, (s, _) in pairs]
+        adapted = [adapter(features[level]) for adapter, level in zip(self.adapters, self.levels, strict=True)]
         active = self.settings.active
         terms: dict[str, Tensor] = {}
-        if "exlo" in active or "exhi" in active:
-            terms["exlo"], terms["exhi"] = self._explicit(adapted, predictions["feats"], targets)
-        if "imfu" in active or "imhi" in active:
-            answer = logits_and_boxes(self.teacher.head, predictions)
-            mass = score_mass(answer[0])
-            if "imfu" in active:
-                terms["imfu"] = _implicit(self.teacher.head, adapted, answer, mass)
-            if "imhi" in active and self.amplifier is not None:
-                with torch.no_grad():
-                    answer = logits_and_boxes(self.amplifier.head, self.amplifier(predictions["feats"]))
-                terms["imhi"] = _implicit(self.amplifier.head, self.amplifier.inputs(adapted), answer, mass)
-        return {term: self.settings.gains[term] * terms[term] for term in active}
+        if set(active) & set(EXPLICIT):
+            terms["exlo"], terms["exhi"] = self._explicit(adapted, guide.features, targets)
+        if guide.answers:
+            chosen = [_pick(a, guide.images) for a in adapted]
+            # a sample without replacement, scaled up: its mean over all samples is the whole batch's term
+            scale = len(adapted[0]) / len(chosen[0])
+            for term, answer in guide.answers.items():
+                terms[term] = scale * self._implicit(term, chosen, answer, guide.mass)
+        return {term: terms[term] for term in active}
+
+    def _choose(self, batch: int, device: torch.device) -> Tensor | None:
+        """Draw the images of the implicit stream; None is all of them."""
+        count = max(1, round(self.settings.implicit_fraction * batch))
+        if count >= batch:
+            return None
+        return torch.randperm(batch, generator=self._random)[:count].to(device, non_blocking=True)
+
+    def _shared(self, logits: Tensor) -> Tensor:
+        """Return the columns of the classes that are distilled."""
+        return logits if self.columns is None else logits[..., self.columns]
+
+    def _implicit(self, term: str, adapted: list[Tensor], answer: Answer, mass: Tensor | None) -> Tensor:
+        """Return class + box distillation of an amplifier on the student's features against its answer."""
+        assert mass is not None
+        head: Detect = self.heads[term]
+        inputs = self.amplifier.inputs(adapted) if term == "imhi" and self.amplifier is not None else adapted
+        logits, boxes = logits_and_boxes(head, raw_predictions(head, inputs))
+        mine, wanted = self._shared(logits), self._shared(answer.logits)
+        return implicit_class_loss(mine, wanted, mass) + implicit_box_loss(boxes, answer.boxes, wanted, mass)
 
     def _explicit(self, adapted: list[Tensor], wanted: list[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""
         batch, count = targets.mask.shape
         index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
         flat = (targets.boxes.flatten(0, 1).float(), index, batch, targets.mask.flatten())
+        keys = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         low, high = zip(
             *(
-                explicit_loss(mine, theirs, self._weight(mine, stride, *flat), self.settings.wavelet)
+                explicit_loss(mine, theirs, self._weight(mine, stride, *flat), *keys)
                 for mine, theirs, stride in zip(adapted, wanted, self.strides, strict=True)
             ),
             strict=True,
@@ -100,6 +195,11 @@ class Distiller:
         )
 
 
+def _pick(x: Tensor, images: Tensor | None) -> Tensor:
+    """Return the chosen images of a batch, all where None."""
+    return x if images is None else x[images]
+
+
 def score_mass(logits: Tensor) -> Tensor:
     """Return the normaliser of the implicit terms: the sum over the images of max(sum of the teacher's scores, 1).
 
@@ -115,12 +215,3 @@ def score_mass(logits: Tensor) -> Tensor:
         (Tensor): Scalar, at least B.
     """
     return logits.sigmoid().sum((1, 2)).clamp(min=1).sum()
-
-
-def _implicit(head: Detect, inputs: list[Tensor], answer: tuple[Tensor, Tensor], mass: Tensor) -> Tensor:
-    """Return class + box distillation of an amplifier's predictions on the student's features against its answer."""
-    logits, boxes = logits_and_boxes(head, raw_predictions(head, inputs))
-    wanted_logits, wanted_boxes = answer
-    return implicit_class_loss(logits, wanted_logits, mass) + implicit_box_loss(
-        boxes, wanted_boxes, wanted_logits, mass
-    )

@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.adapters import make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, tapped
 from ds2d2_yolo.bridge.distiller import Distiller, score_mass
+from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
 from ds2d2_yolo.settings import TERMS, Settings
@@ -38,7 +39,7 @@ def build(student: str, teacher: Path, **gains: float) -> tuple[nn.Module, Disti
     torch.manual_seed(0)
     model = (OBBModel if rotated else DetectionModel)(student, nc=2, verbose=False).train()
     model.args = get_cfg()
-    settings = Settings(**gains)
+    settings = Settings(**{"gains": 1.0, **gains})
     loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
     theirs, head = dense_head(loaded.model, "teacher"), dense_head(model, "student")
     channels = level_channels(theirs)
@@ -48,7 +49,8 @@ def build(student: str, teacher: Path, **gains: float) -> tuple[nn.Module, Disti
     mine = level_channels(head)
     adapters = make_adapters([mine[s] for s, _ in frozen.pairs], [channels[t] for _, t in frozen.pairs], 0)
     model.ds2d2_adapters = adapters
-    return model, DistillationCriterion(model.init_criterion(), Distiller(settings, frozen, adapters, amplifier))
+    distiller = Distiller(settings, frozen, adapters, amplifier)
+    return model, DistillationCriterion(model.init_criterion(), head, distiller, Gains(settings))
 
 
 def batch_of(rotated: bool, boxes: int = 6, size: int = 128) -> dict[str, Tensor]:

@@ -245,14 +245,6 @@ def test_refuses_the_trainer_of_the_other_task(checkpoint: Callable[..., Path], 
         DS2D2Trainer(overrides={**keys, "data": str(tiny_data("obb"))})
 
 
-@pytest.mark.parametrize(("keys", "said"), [({"imgsz": 96}, "no multiple"), ({"imgsz": 128, "rect": True}, "rect=")])
-def test_refuses_sizes_that_a_p6_teacher_cannot_take(
-    keys: dict[str, Any], said: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path]
-) -> None:
-    with pytest.raises(BadUseError, match=said):
-        tiny_trainer("detect", teacher=str(checkpoint("yolov8s-p6.yaml")), **keys)
-
-
 def test_refuses_data_without_labels(tiny_trainer: Trainer, tmp_path: Path) -> None:
     data = write_tiny_data(tmp_path / "bare", "obb")
     for file in (tmp_path / "bare" / "labels").rglob("*.txt"):
@@ -266,12 +258,32 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
         tiny_trainer("obb", data=str(tiny_data("detect")))
 
 
-def test_refuses_other_classes_for_the_amplifier(
+def test_classes_are_matched_by_name(
     tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    teacher = str(checkpoint("yolov8s-obb.yaml", names=("green", "red")))
-    with pytest.raises(BadUseError, match="set imhi=0"):
-        tiny_trainer("obb", teacher=teacher)
-    with caplog.at_level("WARNING"):
-        tiny_trainer("obb", teacher=teacher, imhi=0)
-    assert "['green', 'red'] are not the data's ['red', 'green']" in caplog.text
+    cases = {
+        ("green", "red"): ("in another order", TERMS, None),
+        ("Red", "blue"): ("1 of the data's 2 classes is shared: red", TERMS, [0]),
+        ("ship", "plane"): ("the explicit stream alone is distilled", ("exlo", "exhi"), None),
+    }
+    for names, (said, active, columns) in cases.items():
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            trainer = tiny_trainer("obb", teacher=str(checkpoint("yolov8s-obb.yaml", names=names)), name=names[0])
+            trainer.train()
+        assert said in caplog.text
+        assert trainer.settings.active == active
+        distiller = trainer._distiller
+        assert distiller is not None
+        assert distiller.columns == columns or not trainer.class_map.pairs
+        logged = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
+        assert all((logged[t] > 0) == (t in active) for t in TERMS)
+
+
+def test_refuses_a_teacher_that_leaves_nothing_to_distil(
+    tiny_trainer: Trainer, checkpoint: Callable[..., Path], tiny_settings: dict[str, Any]
+) -> None:
+    teacher = str(checkpoint("yolov8s-obb.yaml", names=("ship", "plane")))
+    with pytest.raises(BadUseError, match="nothing is left to distil"):
+        tiny_trainer("obb", teacher=teacher, explicit=False)
+    assert not list(Path(str(tiny_settings["project"])).iterdir())

@@ -1,0 +1,202 @@
+"""How a run opens: settings, teacher, data and amplifier are checked against each other before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+
+from ds2d2_yolo.bridge.adapters import ARGS_KEY
+from ds2d2_yolo.bridge.amplifier import AmplifierCard, check_amplifier, load_amplifier
+from ds2d2_yolo.bridge.amplifier_training import card_for, obtain_amplifier
+from ds2d2_yolo.bridge.channels import fit_channels
+from ds2d2_yolo.bridge.checks import refuse_unsupported
+from ds2d2_yolo.bridge.classes import ClassMap, class_names, match_classes
+from ds2d2_yolo.bridge.compat import check_ultralytics
+from ds2d2_yolo.bridge.data import check_labels, data_hash
+from ds2d2_yolo.bridge.heads import refuse_yaml
+from ds2d2_yolo.bridge.preflight import plan_of, preflight, report_files, write_files
+from ds2d2_yolo.bridge.randomness import preserved_random_state
+from ds2d2_yolo.bridge.sizes import FittingSizes
+from ds2d2_yolo.bridge.teacher import Teacher, load_teacher
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.recipes import resolve_settings
+from ds2d2_yolo.report_facts import Report
+from ds2d2_yolo.resources import resolve_data
+from ds2d2_yolo.settings import Settings
+
+AMPLIFIER_FILE = "amplifier.safetensors"
+
+
+class RunOpening(FittingSizes):
+    """The part of a distilling trainer that comes before training.
+
+    Attributes:
+        settings (Settings): The run's DS2D2 settings; where teacher and data share no class, without implicit stream.
+        teacher (Teacher): Loaded teacher, unfused.
+        class_map (ClassMap): Its classes and the data's.
+        channels (tuple[int, ...]): The data's channels that it takes.
+    """
+
+    settings: Settings
+    teacher: Teacher
+    class_map: ClassMap
+    channels: tuple[int, ...]
+
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
+    ) -> None:
+        check_ultralytics()
+        given, rest = Settings.split(overrides or {})
+        if isinstance(rest.get("data"), (str, Path)):
+            rest["data"] = resolve_data(str(rest["data"]))
+        # a process that DDP spawned gets the settings in one piece, as they stand in the arguments
+        self._carried: dict[str, Any] = dict(rest.pop(ARGS_KEY, None) or {})
+        carried = self._carried.get("settings")
+        self.settings = Settings(**carried) if carried else resolve_settings(given)
+        self._given = given
+        launched_with = self._carried.pop("report", None)
+        super().__init__(cfg, rest, _callbacks)
+        if launched_with and RANK == 0:  # Ultralytics' launch of several GPUs deletes what the launching process wrote
+            write_files(launched_with, self.save_dir)
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take the settings of a resumed run from its checkpoint, then load and check the teacher.
+
+        Ultralytics calls this once its own settings stand and before it makes the run's folder, so a mistake leaves
+        no folder behind.
+        """
+        super().check_resume(overrides)
+        if self.resume:
+            # what the launching process handed to this one is newer than what stands in the checkpoint
+            self._carried = self._carried or dict(getattr(self.args, ARGS_KEY, None) or {})
+            if not self._carried:
+                raise BadUseError(f"{self.args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
+            self.settings = Settings(**self._carried["settings"])
+            self._warn_ignored()
+        refuse_yaml(self.args.model, "the student")
+        refuse_unsupported(self.args, self.settings, isinstance(self, OBBTrainer))
+        wanted = self._given.get("teacher") or self.settings.teacher
+        self.teacher = load_teacher(wanted, self.args.task)
+        trained_with = self._carried.get("teacher", self.teacher.sha256)
+        if self.teacher.sha256 != trained_with:
+            raise BadUseError(f"teacher={wanted} is not the one that this run began with: name that one to resume")
+        self.fit_imgsz()
+        if self.settings.amplifier and "imhi" in self.settings.active and self._own_amplifier() is None:
+            load_amplifier(Path(self.settings.amplifier))  # one that is missing or broken leaves no folder either
+        # absolute, so that a resume from another folder and the processes of DDP find it
+        self._take_settings(replace(self.settings, teacher=self.teacher.path))
+
+    def _take_settings(self, settings: Settings) -> None:
+        """Make these the settings of the run, in its arguments and checkpoints too."""
+        self.settings = settings
+        self._carried = {**self._carried, "settings": settings.as_dict(), "teacher": self.teacher.sha256}
+        setattr(self.args, ARGS_KEY, self._carried)
+
+    def _warn_ignored(self) -> None:
+        """Say which settings of the command a resumed run does not take."""
+        kept = self.settings.as_dict()
+        ignored = [k for k, v in self._given.items() if k != "teacher" and v != kept[k]]
+        if ignored:
+            LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the data set, checked against teacher and amplifier."""
+        try:
+            data: dict[str, Any] = super().get_dataset()
+            self._check_data(data)
+        except RuntimeError as e:
+            self._drop_empty_folder()
+            said = str(e.__cause__ or e).strip().splitlines()
+            raise BadUseError(f"data={self.args.data}: {said[0] if said else type(e).__name__}") from e
+        except BadUseError:
+            self._drop_empty_folder()
+            raise
+        return data
+
+    def _check_data(self, data: dict[str, Any]) -> None:
+        """Match labels, channels, classes and amplifier to the run."""
+        check_labels(data, self.args.task)
+        self.channels = fit_channels(self.teacher, data["channels"], self.settings.teacher_channels)
+        self.class_map = match_classes(self.teacher.names, class_names(data["names"]))
+        if not self.class_map.identical and RANK in {-1, 0}:
+            LOGGER.warning(f"DS2D2: {self.class_map.describe()}")
+        if not self.class_map.pairs and self.settings.active:
+            self._leave_explicit_alone()
+        if self.settings.amplifier and "imhi" in self.settings.active and self._own_amplifier() is None:
+            self.checked_amplifier(Path(self.settings.amplifier), data_hash(data))
+
+    def _leave_explicit_alone(self) -> None:
+        """Switch the implicit stream off: predictions of classes that the data do not have teach nothing."""
+        self._take_settings(replace(self.settings, implicit=False, imfu=None, imhi=None))
+        if not self.settings.active:
+            raise BadUseError(
+                f"{self.class_map.describe()}: nothing is left to distil, name the classes alike or turn explicit on"
+            )
+        if RANK in {-1, 0}:
+            LOGGER.warning("DS2D2: no class is shared, the explicit stream alone is distilled")
+
+    def _drop_empty_folder(self) -> None:
+        """Remove the run's folder, which Ultralytics makes before it looks at the data, if nothing was computed yet."""
+        if {p.name for p in self.save_dir.rglob("*")} <= {"args.yaml", "weights"}:
+            shutil.rmtree(self.save_dir, ignore_errors=True)
+
+    def report(self) -> Report:
+        """Return what is known about this run before it starts; nothing of it is touched."""
+        named = self._own_amplifier() or self.settings.amplifier
+        card = None if named or "imhi" not in self.settings.active else self.amplifier_card()
+        return preflight(plan_of(self, Path(named) if named else None, card))
+
+    def _show_report(self) -> None:
+        """Print the report and keep it in the run's folder."""
+        files = report_files(self.report())
+        LOGGER.info("\n" + files["preflight.txt"])
+        write_files(files, self.save_dir)
+        if self.ddp:
+            self._carried["report"] = files
+
+    def train(self) -> None:
+        """Report and train, after the amplifier where one is needed and none is kept; both in the launching process."""
+        if RANK == -1:
+            self._show_report()
+        if "imhi" in self.settings.active and RANK == -1:
+            with preserved_random_state(self.args.seed, self.args.deterministic):
+                self._carried["amplifier"] = str(self._obtain_amplifier())
+        super().train()
+
+    def amplifier_card(self) -> AmplifierCard:
+        """Return the origin of the amplifier that this run needs."""
+        wanted = self.settings.wavelet, self.settings.amplifier_epochs, self.channels
+        return card_for(self.teacher, self.data, self.args, *wanted)
+
+    def _obtain_amplifier(self) -> Path:
+        """Return the file of this run's amplifier: the run's own, the one named, or a kept or newly trained one."""
+        named = self._own_amplifier() or self.settings.amplifier
+        return Path(named) if named else obtain_amplifier(self.amplifier_card(), self.teacher, self.args)
+
+    def _own_amplifier(self) -> Path | None:
+        """Return the copy in the folder of a resumed run: it is there even where the kept or named file has gone."""
+        own = Path(str(self.args.save_dir)) / AMPLIFIER_FILE if self.resume else None
+        return own if own is not None and own.is_file() else None
+
+    def checked_amplifier(self, path: Path, data: str | None = None) -> dict[str, Tensor]:
+        """Return the weights of an amplifier that fits this run.
+
+        Args:
+            path (Path): Its file.
+            data (str | None): Hash of the run's data; None leaves it unchecked, for the copy in a resumed run's folder.
+
+        Returns:
+            (dict[str, Tensor]): Weights of its head.
+
+        Raises:
+            BadUseError: If it is unreadable or belongs to another teacher, wavelet, set of classes or data set.
+        """
+        state, card = load_amplifier(path)
+        check_amplifier(card, self.teacher, self.settings.wavelet, path, data, self.channels)
+        return state

@@ -1,0 +1,66 @@
+"""Measurement of the gradients that the task loss and the terms send into the student's neck."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ds2d2_yolo.bridge.gains import TASK
+
+if TYPE_CHECKING:
+    from ultralytics.nn.modules.head import Detect
+
+
+def neck_gradients(
+    head: Detect,
+    task_loss: Callable[[Any], Tensor],
+    terms: Callable[[list[Tensor]], dict[str, Tensor]],
+    features: list[Tensor],
+    levels: list[int],
+) -> dict[str, float]:
+    """Return the norm of the gradient of the task loss and of each term in the neck outputs of one batch.
+
+    The head runs once more on detached features. So nothing depends on the graph of the training step, which under
+    `compile=True` holds features and predictions in one node; and it runs in float32 without autocast or loss scaling,
+    where no small gradient is lost. Its BatchNorm layers update copies of their statistics.
+
+    Args:
+        head (Detect): The student's head, uncompiled, in training mode.
+        task_loss (Callable[[Any], Tensor]): Task loss of the head's predictions, a scalar per image.
+        terms (Callable[[list[Tensor]], dict[str, Tensor]]): The terms, at gain 1, of features.
+        features (list[Tensor]): The student's neck outputs.
+        levels (list[int]): Levels that are distilled; the norms are over these.
+
+    Returns:
+        (dict[str, float]): Norms by name, the task loss's under `TASK`; the geometric mean over the processes of a
+            distributed run, the same in all of them, NaN where none has a gradient.
+    """
+    with torch.enable_grad(), torch.autocast(features[0].device.type, enabled=False):
+        leaves = [f.detach().float().requires_grad_() for f in features]
+        buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
+        losses = {TASK: task_loss(torch.func.functional_call(head, buffers, (list(leaves),))), **terms(leaves)}
+        wanted = [leaves[i] for i in levels]
+        norms = [_norm(loss, wanted) for loss in losses.values()]
+    return dict(zip(losses, _over_processes(torch.stack(norms)), strict=True))
+
+
+def _norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
+    """Return the norm of a loss's gradient over all leaves."""
+    grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(g) for g in grads if g is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else loss.new_zeros(())
+
+
+def _over_processes(norms: Tensor) -> list[float]:
+    """Return the geometric mean of each norm over the processes, leaving out what is not a positive number."""
+    usable = norms.isfinite() & (norms > 0)
+    sums = torch.stack((torch.where(usable, norms, 1).log(), usable.to(norms.dtype)))
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums)
+    logs, counts = sums.tolist()
+    return [math.exp(total / n) if n else math.nan for total, n in zip(logs, counts, strict=True)]
