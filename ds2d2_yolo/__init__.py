@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from ds2d2_yolo._version import __version__
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.api import distill
+    from ds2d2_yolo.bridge.amplify import amplify
+    from ds2d2_yolo.bridge.api import check, distill
     from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 
-__all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "distill"]
+__all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "amplify", "check", "distill"]
 
 _LAZY = {
+    "amplify": "ds2d2_yolo.bridge.amplify",
+    "check": "ds2d2_yolo.bridge.api",
     "distill": "ds2d2_yolo.bridge.api",
     "DS2D2Trainer": "ds2d2_yolo.bridge.trainer",
     "DS2D2OBBTrainer": "ds2d2_yolo.bridge.trainer",

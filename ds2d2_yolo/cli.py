@@ -18,9 +18,11 @@ USAGE = """ds2d2-yolo MODE key=value ...
 
   train    distil a student:  ds2d2-yolo train teacher=yolov8x-obb.pt student=yolov8n-obb.yaml data=dota.yaml
            go on with a run:  the same command with 'resume'
+  check    what a training would do, and stop:  ds2d2-yolo check teacher=T.pt student=S.yaml data=D.yaml
+  amplify  train a teacher's high-frequency amplifier on its own:  ds2d2-yolo amplify teacher=T.pt data=D.yaml
   demo     the whole story on the built-in scenes, without network:  ds2d2-yolo demo
   cfg      print the DS2D2 settings with their defaults
-  help     this text; 'help train' and 'help demo' for the settings
+  help     this text; 'help train', 'help amplify', 'help check' and 'help demo' for the settings
   version  print the version
 """
 
@@ -36,6 +38,10 @@ Settings of 'demo':
   batch              images per batch, by default the size's own
 The same command goes on with a demo that was cut off.
 """
+
+
+# names that must not become numbers; any of them may look like one
+TEXT = {"teacher", "student", "data", "name", "project", "recipe", "amplifier"}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         if key in settings:
             wrong.append(f"'{key}' is given twice")
         elif equals and key and text:
-            settings[key] = text if key in {"teacher", "student", "data", "name", "project"} else smart_value(text)
+            settings[key] = text if key in TEXT else smart_value(text)
         elif argument == "resume":
             settings["resume"] = True
         else:
@@ -81,6 +87,23 @@ def train(settings: dict[str, Any]) -> None:
     distill(**settings)
 
 
+def check(settings: dict[str, Any]) -> None:
+    """Print the report of a training and stop."""
+    check_ultralytics()
+    from ds2d2_yolo.bridge.api import check as look
+    from ds2d2_yolo.report import render
+
+    print(render(look(**settings)))
+
+
+def amplify(settings: dict[str, Any]) -> None:
+    """Train a teacher's high-frequency amplifier, or find the one that is kept."""
+    check_ultralytics()
+    from ds2d2_yolo.bridge.amplify import amplify as train_amplifier
+
+    train_amplifier(**settings)  # it says itself where the file is and how good
+
+
 def demo(settings: dict[str, Any]) -> None:
     """Run the demonstration on the built-in scenes."""
     check_ultralytics()
@@ -90,8 +113,11 @@ def demo(settings: dict[str, Any]) -> None:
 
 
 def show_cfg(settings: dict[str, Any]) -> None:
-    """Print the commented settings."""
+    """Print the commented settings and the names of the recipes."""
+    from ds2d2_yolo.recipes import recipe_names
+
     print((resource_dir("cfg") / "default.yaml").read_text(encoding="utf-8"), end="")
+    print(f"\n# Recipes: {', '.join(recipe_names())}")
 
 
 def show_help(settings: dict[str, Any]) -> None:
@@ -99,14 +125,16 @@ def show_help(settings: dict[str, Any]) -> None:
     print(USAGE, end="")
     if "demo" in settings:
         print(DEMO, end="")
-    if "train" in settings:
+    asked = [mode for mode in ("train", "check", "amplify") if mode in settings]
+    if asked:
         from dataclasses import fields
 
         from ds2d2_yolo.settings import Settings
 
-        print("\nDS2D2 settings of 'train':")
+        print(f"\nDS2D2 settings of '{asked[0]}':")
         for f in fields(Settings):
-            print(f"  {f.name:17}{f.default!s:10}{f.metadata['help']}")
+            if asked[0] != "amplify" or f.name in OF_AMPLIFY:
+                print(f"  {f.name:19}{f.default!s:10}{f.metadata['help']}")
         print("\nEvery Ultralytics training setting passes through: https://docs.ultralytics.com/modes/train")
 
 
@@ -115,8 +143,12 @@ def show_version(settings: dict[str, Any]) -> None:
     print(__version__)
 
 
+OF_AMPLIFY = ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs")
+
 MODES: dict[str, Callable[[dict[str, Any]], None]] = {
     "train": train,
+    "check": check,
+    "amplify": amplify,
     "demo": demo,
     "cfg": show_cfg,
     "help": show_help,
@@ -146,7 +178,8 @@ def main(arguments: Sequence[str]) -> int:
         else:
             MODES[mode](parse(rest))
     except KeyboardInterrupt:
-        print("ds2d2-yolo: interrupted; the same command with 'resume' goes on", file=sys.stderr)
+        goes_on = "the same command with 'resume'" if mode == "train" else "the same command"
+        print(f"ds2d2-yolo: interrupted; {goes_on} goes on", file=sys.stderr)
         return 130
     except Exception as e:
         if verbose:

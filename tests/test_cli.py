@@ -37,7 +37,7 @@ def test_arguments_that_are_no_settings(argument: str) -> None:
 def test_modes_that_print(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(mode, capsys=capsys)
     assert (status, err) == (0, "")
-    assert {"cfg": "exlo: 0.1", "help": "ds2d2-yolo train", "version": __version__}[mode] in out
+    assert {"cfg": "gains: auto", "help": "ds2d2-yolo train", "version": __version__}[mode] in out
 
 
 @pytest.mark.parametrize("mode", ["train", "demo"])
@@ -66,7 +66,7 @@ def test_mistakes_are_one_line_with_status_2(
         ("trian",): "did you mean 'train'?",
         ("train",): "teacher=, student=, data= missing",
         ("train", *good, "epoch=3"): "'epoch' (did you mean 'epochs'?)",
-        ("train", *good, "exlo=-1", "wavelet=har"): "exlo=-1 must be a finite number of at least 0; wavelet='har'",
+        ("train", *good, "exlo=-1", "wavelet=har"): "exlo=-1 must be a finite number of at least 0, or None; wavelet='har'",
         ("train", *good, "model=x.pt"): "model= is student= here",
         ("train", "teacher=nowhere.pt", *good[1:]): "nowhere.pt",
         ("train", f"teacher={broken}", *good[1:]): "cannot be read as an Ultralytics checkpoint",
@@ -76,8 +76,8 @@ def test_mistakes_are_one_line_with_status_2(
         ("train", *good, "imgsz=abc"): "imgsz=abc must be",
         ("train", *good, "epochs=many"): "epochs",
         ("train", *good, "mosaic=3"): "mosaic",
-        ("train", good[0], "student=rtdetr-l.yaml", *good[2:]): "student=rtdetr-l.yaml cannot be read",
-        ("train", good[0], "student=yolov8n-seg.yaml", *good[2:]): "is a segment model",
+        ("train", good[0], "student=rtdetr-l.yaml", *good[2:]): "student=rtdetr-l.yaml is an RT-DETR model",
+        ("train", good[0], "student=yolov8n-seg.yaml", *good[2:]): "is a segmentation model",
         ("train", *good, "resume"): "start the same command again without 'resume'",
         ("train", *good, f"resume={broken}"): "cannot be read",
         ("train", *good, f"amplifier={broken}"): "amplifier=",

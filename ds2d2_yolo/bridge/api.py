@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_KEYS
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.heads import dense_head
+from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.recipes import resolve_settings
+from ds2d2_yolo.report_facts import Report
 from ds2d2_yolo.settings import Settings, check_keys
 
 TRAINERS = {"detect": DS2D2Trainer, "obb": DS2D2OBBTrainer}
@@ -40,24 +45,70 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         >>> from ds2d2_yolo import distill
         >>> distill("teacher.pt", "yolov8n-obb.yaml", "hit-uav.yaml", epochs=100, imgsz=640)  # doctest: +SKIP
     """
-    check_keys([k for k in keys if k not in NOT_OURS], {*Settings.keys(), *DEFAULT_CFG_KEYS, "student"})
-    wrong = [f"{k}= is {said} here" for k, said in NOT_OURS.items() if k in keys]
-    if wrong:
-        raise BadUseError("; ".join(wrong))
-    ours, rest = Settings.split({**keys, "teacher": None if teacher is None else str(teacher)})
-    Settings(**ours)  # every wrong value is named before anything is loaded
-    _check_theirs(rest)
-    resume = rest.pop("resume", None)
+    resume = keys.get("resume")
+    ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
     if resume:
+        rest.pop("resume")
         return _resume(resume, {k: v for k, v in ours.items() if v is not None}, student, rest)
-    missing = [f"{k}=" for k, v in (("teacher", teacher), ("student", student), ("data", data)) if v is None]
-    if missing:
-        raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo train teacher=T.pt student=S.yaml data=D.yaml")
+    _refuse_missing("train", teacher=teacher, student=student, data=data)
     model = load_student(str(student))
     return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)})
 
 
-def _check_theirs(keys: dict[str, Any]) -> None:
+def check(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
+          **keys: Any) -> Report:  # fmt: skip
+    """Return the report of a run, as it stands before the first epoch; nothing is trained and no file is left.
+
+    Args:
+        teacher (str | Path | None): As in `distill`.
+        student (str | Path | None): As in `distill`.
+        data (str | Path | None): As in `distill`.
+        **keys (Any): As in `distill`, without `resume`.
+
+    Returns:
+        (Report): What the run would do.
+
+    Raises:
+        BadUseError: If anything does not fit.
+    """
+    if keys.get("resume"):
+        raise BadUseError("resume= has no meaning here: a run that goes on kept its report in its folder")
+    ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
+    _refuse_missing("check", teacher=teacher, student=student, data=data)
+    model = load_student(str(student))
+    kind = TRAINERS[model.task]
+    quiet = type(kind.__name__, (kind,), {"run_callbacks": lambda *_: None})  # experiment trackers open no run
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)  # not the list of all arguments
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            place = {"mode": "train", "save_dir": folder, "exist_ok": True}
+            trainer: DS2D2Trainer = quiet(overrides={**model.overrides, **rest, **ours, "data": str(data), **place})
+            return trainer.report()
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _checked(keys: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check names and values of all keys before anything is loaded, and part ours from Ultralytics'."""
+    check_keys([k for k in keys if k not in NOT_OURS], {*Settings.keys(), *DEFAULT_CFG_KEYS, "student"})
+    wrong = [f"{k}= is {said} here" for k, said in NOT_OURS.items() if k in keys]
+    if wrong:
+        raise BadUseError("; ".join(wrong))
+    ours, rest = Settings.split(keys)
+    resolve_settings(ours)
+    check_theirs(rest)
+    return ours, rest
+
+
+def _refuse_missing(mode: str, **needed: Any) -> None:
+    """Refuse a command without the models and data that it needs."""
+    missing = [f"{k}=" for k, v in needed.items() if v is None]
+    if missing:
+        raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo {mode} teacher=T.pt student=S.yaml data=D.yaml")
+
+
+def check_theirs(keys: dict[str, Any]) -> None:
     """Let Ultralytics check its own settings now; what it says becomes one line."""
     try:
         get_cfg(overrides=keys)
@@ -78,8 +129,10 @@ def load_student(name: str) -> YOLO:
         (YOLO): With task 'detect' or 'obb'.
 
     Raises:
-        BadUseError: If it is missing, unreadable or of another task.
+        BadUseError: If it is missing, unreadable or of a kind that is not distilled, such as RT-DETR.
     """
+    if name.lower().endswith((".yaml", ".yml")):
+        refuse_yaml(name, f"student={name}")
     try:
         model = YOLO(str(check_model_file_from_stem(name)))
     except FileNotFoundError as e:
@@ -87,9 +140,9 @@ def load_student(name: str) -> YOLO:
     except Exception as e:  # unpickling an arbitrary file can raise anything
         first = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise BadUseError(f"student={name} cannot be read as an Ultralytics model: {first}") from e
-    if model.task not in TRAINERS:
-        raise BadUseError(f"student={name} is a {model.task} model: DS2D2 distils detect and obb models")
-    dense_head(model.model, "student")
+    if not isinstance(model.model, nn.Module):
+        raise BadUseError(f"student={name} is an exported model: name a checkpoint (.pt) or a model YAML")
+    dense_head(model.model, f"student={name}")
     return model
 
 
