@@ -95,22 +95,26 @@ class Distiller:
         self._random.manual_seed(seed)
 
     @torch.no_grad()
-    def guide(self, images: Tensor) -> Guide:
+    def guide(self, images: Tensor, whole: bool = False) -> Guide:
         """Return what the teacher and the amplifiers say to a batch.
 
         Args:
             images (Tensor): B x C x H x W in [0, 1].
+            whole (bool): Whether the implicit stream takes all images whatever `implicit_fraction` says; the choice
+                is drawn all the same, so that the following batches draw what they would have drawn.
 
         Returns:
             (Guide): For `terms`.
         """
-        predictions = self.teacher(images)
-        features, active = predictions["feats"], self.settings.active
+        active = self.settings.active
         if not set(active) & set(IMPLICIT):
-            return Guide(features, None, {}, None)
+            return Guide(self.teacher.features(images), None, {}, None)
+        predictions = self.teacher(images)
+        features = predictions["feats"]
         logits, boxes = logits_and_boxes(self.teacher.head, predictions)
         mass = score_mass(self._shared(logits))
-        chosen = self._choose(len(images), images.device)
+        drawn = self._choose(len(images), images.device)
+        chosen = None if whole else drawn
         answers = {}
         if "imfu" in active:
             answers["imfu"] = Answer(_pick(logits, chosen), _pick(boxes, chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,18 @@ def _load(path: str) -> tuple[Any, dict[str, Any]]:
     return model, checkpoint
 
 
+class _Taps(nn.Module):
+    """Stands where a model's head stood and hands back the features that it would have taken."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.f, self.i = head.f, head.i
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the features."""
+        return features
+
+
 class FrozenTeacher:
     """A teacher bound to the levels that it shares with a student: Conv and BatchNorm folded, frozen in eval mode.
 
@@ -124,6 +137,9 @@ class FrozenTeacher:
         self.model.fuse(verbose=False)
         self.model.requires_grad_(False)
         self.head = self.model.model[-1]
+        # the same layers up to the head; copy.copy shares the dictionary of children, so it gets one of its own
+        self._trunk = copy.copy(self.model)
+        self._trunk._modules = {"model": nn.Sequential(*self.model.model[:-1], _Taps(self.head))}
 
     def to(self, device: torch.device) -> FrozenTeacher:
         """Move the teacher to a device and return it; the strides stay, reading them must not wait for a GPU."""
@@ -143,3 +159,16 @@ class FrozenTeacher:
         """
         predictions: dict[str, Any] = self.model(images)
         return predictions
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the neck outputs of the distilled levels alone; the head does not run.
+
+        Args:
+            images (Tensor): As in the call.
+
+        Returns:
+            (list[Tensor]): B x C x H x W each, what the call's 'feats' are.
+        """
+        features: list[Tensor] = self._trunk(images)
+        return features

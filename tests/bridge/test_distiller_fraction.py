@@ -126,3 +126,24 @@ def test_at_least_one_image_is_drawn(
 ) -> None:
     chosen = make_distiller(checkpoint("yolov8n.yaml"), fraction)._choose(batch, torch.device("cpu"))
     assert (None if chosen is None else len(chosen)) == count
+
+
+def test_whole_takes_all_images_and_leaves_the_draw_as_it_was(checkpoint: Callable[..., Path]) -> None:
+    distiller = make_distiller(checkpoint("yolov8n.yaml"), 0.5)
+    images = make_batch(distiller)[0]
+    distiller.start_epoch(7)
+    first = drawn(distiller, images, 4)
+    distiller.start_epoch(7)
+    assert distiller.guide(images, whole=True).images is None
+    assert drawn(distiller, images, 3) == first[1:]
+
+
+def test_explicit_stream_alone_does_not_run_the_head(checkpoint: Callable[..., Path]) -> None:
+    distiller = make_distiller(checkpoint("yolov8n.yaml"), 1.0)
+    images = make_batch(distiller)[0]
+    expected = distiller.guide(images).features
+    distiller.settings = replace(distiller.settings, implicit=False)
+    distiller.teacher.head.forward = None  # type: ignore[method-assign,assignment]
+    found = distiller.guide(images)
+    assert not found.answers
+    assert all(torch.equal(a, b) for a, b in zip(found.features, expected, strict=True))
