@@ -64,6 +64,12 @@ def _parts(scale: Tensor | None, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
         yield from zip(scales, *(torch.split(x, step, 1) if len(x[0]) > 1 else [x] * count for x in part), strict=True)
 
 
+def _squares(image: Tensor, scale: Tensor | None, dtype: torch.dtype, wavelet: str) -> Tensor:
+    """Return the sums of the squares of the low and of the high bands of one image."""
+    bands = (_bands(t.to(dtype), k, wavelet) for k, t in _parts(scale, image))
+    return _sum(torch.stack([x.square().sum() for x in pair]) for pair in bands)
+
+
 def _robust_sums(
     scale: Tensor | None, student: Tensor, teacher: Tensor, weight: Tensor, d: Tensor, wavelet: str
 ) -> Tensor:
@@ -109,8 +115,9 @@ def robust_energies(
     """Return the explicit terms with pseudo-Huber values for squares, a piece at a time.
 
     ``2 d^2 (sqrt(1 + (x / d)^2) - 1)`` is x^2 for small x and 2 d |x| for large; d is the root mean square of the
-    teacher's LL for the low, of its LH, HL and HH for the high term. The backward pass computes a piece again: a dozen
-    feature-sized intermediates would be kept otherwise.
+    teacher's LL for the low, of its LH, HL and HH for the high term, in the median image: over all of them, an image
+    on which the teacher itself is out of range would raise d and pass for usual. The backward pass computes a piece
+    again: a dozen feature-sized intermediates would be kept otherwise.
 
     Args:
         student (torch.Tensor): Adapted student feature, shape (B, C, H, W).
@@ -125,9 +132,8 @@ def robust_energies(
     """
     # Of one low and three high bands, made on the device: it need not be waited for.
     counts = student.shape[1] * weight.numel() * torch.arange(1, 4, 2, device=weight.device)
-    own = (_bands(t.to(weight.dtype), k, wavelet) for k, t in _parts(scale, teacher))
-    squares = _sum(torch.stack([x.square().sum() for x in bands]) for bands in own)
-    d = (squares / counts).sqrt().clamp(min=_SMALLEST_COEFFICIENT)
+    squares = torch.stack([_squares(image, scale, weight.dtype, wavelet) for image in torch.split(teacher, 1)])
+    d = (squares * len(teacher) / counts).sqrt().quantile(0.5, 0).clamp(min=_SMALLEST_COEFFICIENT)
     sums = _robust_sums if torch.compiler.is_compiling() else _RobustSums.apply
     low, high = sums(scale, student, teacher, weight, d, wavelet) / counts
     return low, high

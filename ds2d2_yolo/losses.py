@@ -48,7 +48,8 @@ def explicit_loss(
     Neither option is part of the published method. With ``norm="channel"`` D is divided by the teacher's standard
     deviation of each channel, at least 1 % of the largest one, 1 where the whole teacher is constant. With ``robust``
     a square x^2 becomes ``2 d^2 (sqrt(1 + (x / d)^2) - 1)``: x^2 for small x, 2 d |x| for large. Here d is the root
-    mean square of the teacher's own coefficients after ``norm``, of LL for the low and of LH, HL, HH for the high term.
+    mean square of the teacher's own coefficients after ``norm``, of LL for the low and of LH, HL, HH for the high term,
+    in the median image of the batch.
 
     Args:
         student (torch.Tensor): Adapted student feature A S, shape (B, C, H, W).
