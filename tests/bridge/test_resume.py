@@ -90,7 +90,7 @@ def test_unfinished_file_is_a_plain_model_with_one_extra_attribute(unfinished: D
     assert modules == {"torch", "ultralytics"}
     extra = {k for k in found["ema"].state_dict() if not k.startswith("model.")}
     assert extra == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
-    assert set(found["train_args"][ARGS_KEY]) == {"settings", "teacher", "amplifier"}
+    assert set(found["train_args"][ARGS_KEY]) == {"settings", "teacher", "amplifier", "gains"}
 
 
 PLAIN = """
