@@ -135,7 +135,10 @@ def show_help(settings: dict[str, Any]) -> None:
         for f in fields(Settings):
             if asked[0] != "amplify" or f.name in OF_AMPLIFY:
                 print(f"  {f.name:19}{f.default!s:10}{f.metadata['help']}")
-        print("\nEvery Ultralytics training setting passes through: https://docs.ultralytics.com/modes/train")
+        passing = (
+            "Settings of data, images and optimizer pass" if asked[0] == "amplify" else "Every training setting passes"
+        )
+        print(f"\n{passing} through to Ultralytics: https://docs.ultralytics.com/modes/train")
 
 
 def show_version(settings: dict[str, Any]) -> None:

@@ -44,13 +44,21 @@ def load_recipe(name: str) -> dict[str, Any]:
         raise BadUseError(f"recipe={name} cannot be read as YAML: {str(e).splitlines()[0]}") from e
     if not isinstance(found, dict):
         raise BadUseError(f"recipe={name} holds no settings: one 'key: value' a line is expected")
-    known = set(Settings.keys()) - {"recipe"}
-    unknown = [f"'{k}'" for k in found if k not in known]
+    # what 'ds2d2-yolo cfg' prints is a recipe too: its empty keys say nothing
+    found = {k: _number(v) for k, v in found.items() if v is not None}
+    unknown = [f"'{k}'" for k in found if k not in set(Settings.keys()) - {"recipe", "teacher"}]
     if unknown:
-        raise BadUseError(
-            f"recipe={name} holds {', '.join(unknown)}, no settings of DS2D2: 'ds2d2-yolo cfg' lists them"
-        )
+        said = f"recipe={name} holds {', '.join(unknown)}"
+        raise BadUseError(f"{said}: a recipe holds what 'ds2d2-yolo cfg' lists, but teacher and recipe")
     return found
+
+
+def _number(value: Any) -> Any:
+    """Return a text that is a number as one: YAML takes 1e-5, without a point, for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def resolve_settings(given: Mapping[str, Any]) -> Settings:

@@ -49,7 +49,7 @@ class Settings:
         exhi_share (float): Share of `exhi`.
         imfu_share (float): Share of `imfu`.
         imhi_share (float): Share of `imhi`.
-        gain_warmup (float): Epochs over which the gains rise from 0, 0 is none.
+        gain_warmup (float): Epochs over which the gains rise before they are whole, 0 is none.
         gain_schedule (str): How they go on: 'constant', 'linear' or 'cosine' to `gain_final` at the last epoch.
         gain_final (float): Fraction of the gains that 'linear' and 'cosine' end at, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
@@ -86,7 +86,7 @@ class Settings:
     exhi_share: float = _share(0.02)
     imfu_share: float = _share(0.1)
     imhi_share: float = _share(0.1)
-    gain_warmup: float = _setting(0.0, ok.number(0), "epochs over which the gains rise from 0")
+    gain_warmup: float = _setting(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
     gain_schedule: Literal["constant", "linear", "cosine"] = _setting(
         "constant", ok.one_of(*SCHEDULES), "constant, or linear or cosine to gain_final at the last epoch"
     )

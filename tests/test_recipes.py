@@ -8,6 +8,8 @@ import pytest
 
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.recipes import load_recipe, recipe_names, resolve_settings
+from ds2d2_yolo.resources import resource_dir
+from ds2d2_yolo.settings import Settings
 
 
 def test_every_packaged_recipe_is_valid() -> None:
@@ -24,6 +26,14 @@ def test_command_over_recipe_over_defaults(tmp_path: Path) -> None:
     assert settings.recipe == str(file)
 
 
+def test_what_cfg_prints_is_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (resource_dir("cfg") / "default.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("\nexlo:", "\nexlo: 1e-5"), encoding="utf-8")
+    settings = resolve_settings({"teacher": "t.pt", "recipe": str(file)})
+    assert settings == Settings(teacher="t.pt", recipe=str(file), exlo=1e-5)
+
+
 def test_a_stream_that_is_off_leaves_out_the_recipes_gains() -> None:
     assert resolve_settings({"recipe": "retinanet-dota", "explicit": False}).active == ("imfu", "imhi")
 
@@ -31,8 +41,9 @@ def test_a_stream_that_is_off_leaves_out_the_recipes_gains() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("exlow: 1", "holds 'exlow', no settings of DS2D2"),
+        ("exlow: 1", "holds 'exlow': a recipe holds what 'ds2d2-yolo cfg' lists"),
         ("recipe: other", "holds 'recipe'"),
+        ("teacher: other.pt", "holds 'teacher'"),
         ("- 1", "holds no settings"),
         ("", "holds no settings"),
         ("a: [", "cannot be read as YAML"),

@@ -228,6 +228,7 @@ def check_amplifier(
     path: Path,
     data: str | None = None,
     channels: tuple[int, ...] | None = None,
+    shared: tuple[str, ...] | None = None,
 ) -> None:
     """Refuse an amplifier that belongs to another teacher, wavelet, set of classes or data set.
 
@@ -239,6 +240,7 @@ def check_amplifier(
         data (str | None): Hash of this run's training split. None leaves the data unchecked: a run that is resumed goes
             on with the copy that it began with, whatever became of the data since.
         channels (tuple[int, ...] | None): The data's channels that the teacher takes; None leaves them unchecked.
+        shared (tuple[str, ...] | None): The data's classes that this run distils; None leaves them unchecked.
 
     Raises:
         BadUseError: With every reason.
@@ -252,6 +254,8 @@ def check_amplifier(
         wrong.append(f"its classes are {listed(card.classes)}, the teacher's are {listed(teacher.names)}")
     if channels is not None and card.channels != channels:
         wrong.append(f"it takes the data's channels {list(card.channels)}, the teacher {list(channels)}")
+    if shared is not None and card.shared != shared:
+        wrong.append(f"it has learnt the classes {listed(card.shared)}, this run distils {listed(shared)}")
     if data is not None and card.data != data:
         wrong.append("it is stale: its training data were others or have changed since")
     if wrong:

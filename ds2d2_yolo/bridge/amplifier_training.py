@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from ultralytics.data.utils import get_split_fraction
@@ -173,8 +172,7 @@ def card_for(
 def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:
     """Return the classes of a run's labels that the teacher has too, refusing a pair without any."""
     found = match_classes(teacher.names, class_names(data["names"]))
-    chosen = None if args.classes is None else np.ravel(args.classes).tolist()
-    shared = tuple(found.data[d] for d, _ in found.pairs if chosen is None or d in chosen)
+    shared = found.only(args.classes).shared
     if not shared:
         said = found.describe() + (f", and classes={args.classes} takes none of these" if found.pairs else "")
         what = "name the classes alike in the data YAML, or take a teacher of these classes"

@@ -12,6 +12,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
+from ultralytics.utils.torch_utils import unset_deterministic
 
 from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.resume import find_unfinished
@@ -57,7 +58,9 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
 
 def check(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
           **keys: Any) -> Report:  # fmt: skip
-    """Return the report of a run, as it stands before the first epoch; nothing is trained and no file is left.
+    """Return the report of a run, as it stands before the first epoch; nothing is trained.
+
+    No file is left but the label caches that Ultralytics keeps beside the data.
 
     Args:
         teacher (str | Path | None): As in `distill`.
@@ -71,6 +74,8 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
     Raises:
         BadUseError: If anything does not fit.
     """
+    if keys.get("cfg"):
+        raise BadUseError("cfg= is read by a training only: give its settings to 'check' themselves")
     if keys.get("resume"):
         raise BadUseError("resume= has no meaning here: a run that goes on kept its report in its folder")
     ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
@@ -86,6 +91,7 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
             trainer: DS2D2Trainer = quiet(overrides={**model.overrides, **rest, **ours, "data": str(data), **place})
             return trainer.report()
     finally:
+        unset_deterministic()  # the trainer's own, as Ultralytics does at the end of a training
         LOGGER.setLevel(level)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_NAMED = 8  # names of a list that a line of text shows
@@ -44,6 +44,13 @@ class ClassMap:
     def identical(self) -> bool:
         """(bool): Whether both have the same names in the same order."""
         return self.teacher == self.data
+
+    def only(self, classes: Sequence[int] | int | None) -> ClassMap:
+        """Return the map of the data's classes that a run takes (Ultralytics' `classes=`); None is all."""
+        if classes is None:
+            return self
+        taken = {classes} if isinstance(classes, int) else set(classes)
+        return replace(self, pairs=tuple((d, t) for d, t in self.pairs if d in taken))
 
     def describe(self) -> str:
         """Return what was found, in one line; long lists are cut."""

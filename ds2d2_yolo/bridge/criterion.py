@@ -28,6 +28,8 @@ def loss_ratios(losses: Mapping[str, Any]) -> dict[str, float]:
     Args:
         losses (Mapping[str, Any]): Means of an epoch by name: the task's parts and the terms of `LOSS_NAMES`.
 
+    The parts that Ultralytics reports of an end-to-end student are those of its one-to-one branch.
+
     Returns:
         (dict[str, float]): 'ratio/<term>' for the four terms.
     """

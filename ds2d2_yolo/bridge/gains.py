@@ -11,9 +11,9 @@ from ds2d2_yolo.settings import TERMS, Settings
 
 TASK = "task"
 SETTLING = 8  # batches whose gradients settle the gains
-WATCHED = 2  # batches of every later epoch whose gradients are measured for the log
+WATCHED = 3  # batches of every later epoch whose gradients are measured for the log: their median stands an outlier
 LARGEST = 1e6  # a term whose gradient is next to nothing is not blown up without bound
-DOMINANT = 1.0  # share of the task's gradient above which a term dominates
+DOMINANT = 3.0  # times the task's gradient, or times its share if that is above 1, at which a term dominates
 VANISHING = 0.1  # fraction of the wanted share below which a term has vanished
 FAINT = 1e-3  # share below which a term with a gain of the user's own has vanished
 
@@ -21,8 +21,8 @@ FAINT = 1e-3  # share below which a term with a gain of the user's own has vanis
 def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     """Return what the gains are multiplied by in an epoch; a function of the epoch alone, so that a rerun repeats it.
 
-    ``warm-up x schedule``: the warm-up rises as epoch / gain_warmup; the schedule falls from 1 at the first epoch to
-    `gain_final` at the last one with distillation, on a line or half a cosine.
+    ``warm-up x schedule``: the warm-up rises as (epoch + 1) / (gain_warmup + 1); the schedule falls from 1 at the first
+    epoch to `gain_final` at the last one with distillation, on a line or half a cosine.
 
     Args:
         settings (Settings): `gain_warmup`, `gain_schedule`, `gain_final` and `gain_epochs`.
@@ -35,7 +35,7 @@ def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     last = min(epochs, settings.gain_epochs or epochs) - 1
     if settings.gain_epochs is not None and epoch > last:
         return 0.0
-    rise = min(1.0, epoch / settings.gain_warmup) if settings.gain_warmup > 0 else 1.0
+    rise = min(1.0, (epoch + 1) / (settings.gain_warmup + 1))
     done = min(1.0, epoch / last) if last > 0 else 0.0
     left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.gain_schedule]
     return rise * (settings.gain_final + (1 - settings.gain_final) * left)
@@ -85,7 +85,7 @@ class Gains:
     @property
     def due(self) -> bool:
         """(bool): Whether the next batch is to be measured."""
-        return self.factor > 0 and len(self._norms) < (WATCHED if self.settled else self._needed)
+        return self.factor > 0 and len(self._norms) < (min(WATCHED, self._needed) if self.settled else self._needed)
 
     def record(self, norms: Mapping[str, float], fading: float) -> None:
         """Take the gradient norms of one batch and choose the gains that are still open.
@@ -100,12 +100,13 @@ class Gains:
         complete = len(self._norms) == self._needed
         if self.settled or not (complete or self._first):
             return
-        for term, share in self.settings.shares.items():
-            ratio = self._median_share(term)
+        ratios = {term: self._median_share(term) for term in self.settings.shares}
+        for term, ratio in ratios.items():
             if ratio is not None:
-                self.chosen[term] = min(LARGEST, share / (ratio * fading))
+                self.chosen[term] = min(LARGEST, self.settings.shares[term] / (ratio * fading))
         self._first = self._first and not complete
-        self.settled = complete and self._warm
+        # an epoch of NaN, which Ultralytics repeats, settles nothing
+        self.settled = complete and self._warm and None not in ratios.values()
 
     def current(self, fading: float) -> dict[str, float]:
         """Return the gain of each active term for the next batch.
@@ -153,7 +154,9 @@ class Gains:
         for term, share in self.shares().items():
             wanted = self.settings.shares.get(term)
             floor = FAINT if wanted is None else VANISHING * wanted
-            if share > DOMINANT:
+            if math.isnan(share) and self._norms and self.factor > 0:
+                said[term] = f"{term} has vanished: no gradient of it could be measured"
+            elif share > DOMINANT * max(1.0, wanted or 0.0):
                 said[term] = f"{term} dominates: its gradient is {share:.3g} times that of the task loss, lower its "
                 said[term] += f"gain or {term}_share"
             elif share < floor * self.factor:

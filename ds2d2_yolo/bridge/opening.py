@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
@@ -123,13 +125,13 @@ class RunOpening(FittingSizes):
         """Match labels, channels, classes and amplifier to the run."""
         check_labels(data, self.args.task)
         self.channels = fit_channels(self.teacher, data["channels"], self.settings.teacher_channels)
-        self.class_map = match_classes(self.teacher.names, class_names(data["names"]))
+        self.class_map = match_classes(self.teacher.names, class_names(data["names"])).only(self.args.classes)
         if not self.class_map.identical and RANK in {-1, 0}:
             LOGGER.warning(f"DS2D2: {self.class_map.describe()}")
         if not self.class_map.pairs and self.settings.active:
             self._leave_explicit_alone()
         if self.settings.amplifier and "imhi" in self.settings.active and self._own_amplifier() is None:
-            self.checked_amplifier(Path(self.settings.amplifier), data_hash(data))
+            self.checked_amplifier(Path(self.settings.amplifier), data_hash(data), self.class_map.shared)
 
     def _leave_explicit_alone(self) -> None:
         """Switch the implicit stream off: predictions of classes that the data do not have teach nothing."""
@@ -163,10 +165,17 @@ class RunOpening(FittingSizes):
     def train(self) -> None:
         """Report and train, after the amplifier where one is needed and none is kept; both in the launching process."""
         if RANK == -1:
-            self._show_report()
+            try:
+                self._show_report()
+            except BadUseError:
+                self._drop_empty_folder()
+                raise
         if "imhi" in self.settings.active and RANK == -1:
             with preserved_random_state(self.args.seed, self.args.deterministic):
                 self._carried["amplifier"] = str(self._obtain_amplifier())
+        if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
+            gc.collect()
+            torch.cuda.empty_cache()
         super().train()
 
     def amplifier_card(self) -> AmplifierCard:
@@ -184,12 +193,15 @@ class RunOpening(FittingSizes):
         own = Path(str(self.args.save_dir)) / AMPLIFIER_FILE if self.resume else None
         return own if own is not None and own.is_file() else None
 
-    def checked_amplifier(self, path: Path, data: str | None = None) -> dict[str, Tensor]:
+    def checked_amplifier(
+        self, path: Path, data: str | None = None, shared: tuple[str, ...] | None = None
+    ) -> dict[str, Tensor]:
         """Return the weights of an amplifier that fits this run.
 
         Args:
             path (Path): Its file.
             data (str | None): Hash of the run's data; None leaves it unchecked, for the copy in a resumed run's folder.
+            shared (tuple[str, ...] | None): Classes that the run distils; None leaves them unchecked likewise.
 
         Returns:
             (dict[str, Tensor]): Weights of its head.
@@ -198,5 +210,5 @@ class RunOpening(FittingSizes):
             BadUseError: If it is unreadable or belongs to another teacher, wavelet, set of classes or data set.
         """
         state, card = load_amplifier(path)
-        check_amplifier(card, self.teacher, self.settings.wavelet, path, data, self.channels)
+        check_amplifier(card, self.teacher, self.settings.wavelet, path, data, self.channels, shared)
         return state

@@ -67,8 +67,8 @@ class AdapterOptimizing(DetectionTrainer):
 
 
 def clipped_share(norms: Sequence[float]) -> float:
-    """Return the share of steps whose gradient was clipped."""
-    return sum(n > CLIP_NORM for n in norms) / len(norms) if norms else 0.0
+    """Return the share of steps whose gradient was clipped; one that the loss scaler skips was not."""
+    return sum(CLIP_NORM < n < math.inf for n in norms) / len(norms) if norms else 0.0
 
 
 def clipping_remark(norms: Sequence[float], shares: Mapping[str, float]) -> str | None:

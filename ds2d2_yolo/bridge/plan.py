@@ -15,6 +15,7 @@ from torch import nn
 from ds2d2_yolo.bridge.amplifier import AmplifierCard, kept_card, kept_file, load_amplifier
 from ds2d2_yolo.bridge.classes import ClassMap
 from ds2d2_yolo.bridge.distiller import Distiller
+from ds2d2_yolo.bridge.gains import gain_factor
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of, unpaired_levels
 from ds2d2_yolo.bridge.teacher import Teacher
 from ds2d2_yolo.report_facts import AmplifierFacts, ClassFacts, GainFacts, Layer, LevelFacts, ParameterFacts, RunFacts
@@ -138,7 +139,7 @@ def amplifier_facts(plan: Plan) -> AmplifierFacts:
     if kept is not None and kept.epochs >= plan.card.epochs:
         return _amplifier("kept", kept_file(plan.card), kept)
     reason = "" if kept is None else f"the kept one has {kept.epochs} epochs"
-    share = plan.card.epochs / plan.args.epochs
+    share = None if plan.args.time else plan.card.epochs / plan.args.epochs
     return AmplifierFacts("to train", epochs=plan.card.epochs, share=share, reason=reason)
 
 
@@ -159,7 +160,7 @@ def gain_facts(plan: Plan) -> GainFacts:
         warmup=settings.gain_warmup,
         schedule=settings.gain_schedule,
         final=settings.gain_final,
-        last_epoch=min(settings.gain_epochs or epochs, epochs),
+        last_epoch=max((e + 1 for e in range(epochs) if gain_factor(settings, e, epochs) > 0), default=0),
     )
 
 

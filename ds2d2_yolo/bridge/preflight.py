@@ -207,12 +207,10 @@ def _quality(plan: Plan, gflops: float | None, said: list[str]) -> QualityFacts:
     if not plan.class_map.shared:
         said.append("the teacher's mAP on these data cannot be measured: they share no class with it")
         return QualityFacts(None, None, 0, MAP_FLOOR)
-    # Ultralytics validates detect models with twice the batch
-    twice = 1 if plan.teacher.rotated else 2
     args = copy.copy(plan.args)
     if plan.device.type != "cuda":
         images = CPU_IMAGES if gflops is None else min(int(CPU_GFLOPS / gflops), CPU_IMAGES)
-        args.batch = max(images // BATCHES // twice, 1)
+        args.batch = max(images // BATCHES, 1)
     found = _attempt(
         "the teacher's mAP", said, lambda: teacher_map(plan.teacher, plan.data, args, plan.class_map, BATCHES)
     )
@@ -223,7 +221,7 @@ def _quality(plan: Plan, gflops: float | None, said: list[str]) -> QualityFacts:
             f"the teacher does not look trained on these data: its mAP50 on a few validation images is {found[0]:.3f}, "
             f"below {MAP_FLOOR:g}"
         )
-    return QualityFacts(*found, BATCHES * twice * (args.batch if args.batch >= 1 else 16), MAP_FLOOR)
+    return QualityFacts(*found, BATCHES * (args.batch if args.batch >= 1 else 16), MAP_FLOOR)
 
 
 def _memory(plan: Plan, student: Any, distiller: Distiller | None) -> MemoryFacts:

@@ -56,6 +56,13 @@ def _norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else loss.new_zeros(())
 
 
+def same_in_all_processes(values: list[Any]) -> list[Any]:
+    """Return the first process's values in all of them; outside a distributed run, the values."""
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(values, src=0)
+    return values
+
+
 def _over_processes(norms: Tensor) -> list[float]:
     """Return the geometric mean of each norm over the processes, leaving out what is not a positive number."""
     usable = norms.isfinite() & (norms > 0)

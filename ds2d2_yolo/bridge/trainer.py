@@ -21,6 +21,7 @@ from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
 from ds2d2_yolo.bridge.opening import AMPLIFIER_FILE, RunOpening
 from ds2d2_yolo.bridge.optimizing import AdapterOptimizing, clipped_share, clipping_remark
+from ds2d2_yolo.bridge.probe import same_in_all_processes
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.errors import BadUseError
 
@@ -105,6 +106,8 @@ class DS2D2Trainer(RunOpening, AdapterOptimizing, WholeCheckpoints):
         """Set up as usual, then put the distillation around the criterion that the student would have had."""
         self._gains = Gains(self.settings, self._carried.get("gains"))
         super()._setup_train()
+        if self._carried.get("gains", {}).get("batch") not in {None, self.batch_size}:
+            self._gains.forget()  # resumed with another batch size
         model = unwrap_model(self.model)
         # an end-to-end student that resumes has one already, at the right place of its fading
         base = getattr(model, "criterion", None) or model.init_criterion()
@@ -125,8 +128,11 @@ class DS2D2Trainer(RunOpening, AdapterOptimizing, WholeCheckpoints):
         """Tell gains and distiller which epoch begins; a rerun of an epoch begins it again."""
         self.step_norms = []
         batches = len(self.train_loader)
-        warm = self.epoch * batches >= self._get_warmup_iterations(batches)
-        self._gains.start_epoch(self.epoch, self.epochs, batches, warm)
+        # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
+        epochs, warm = same_in_all_processes(
+            [self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)]
+        )
+        self._gains.start_epoch(self.epoch, epochs, batches, warm)
         if self._distiller is not None:
             self._distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
 
@@ -160,7 +166,7 @@ class DS2D2Trainer(RunOpening, AdapterOptimizing, WholeCheckpoints):
     def save_model(self) -> bool:
         """Save as usual, with the gains as they stand."""
         if self._distiller is not None:
-            self._carried["gains"] = self._gains.state()
+            self._carried["gains"] = {**self._gains.state(), "batch": self.batch_size}
         return super().save_model()
 
     # After training ----------------------------------------------------------------------------------------------

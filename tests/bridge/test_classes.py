@@ -7,6 +7,13 @@ import pytest
 from ds2d2_yolo.bridge.classes import class_names, listed, match_classes
 
 
+def test_a_run_may_take_some_of_the_datas_classes() -> None:
+    found = match_classes(["red", "green"], ["green", "red"])
+    assert found.only(None) == found
+    assert found.only([0]).shared == ("green",)
+    assert found.only(1).teacher_columns == (0,)
+
+
 def test_same_names_in_the_same_order() -> None:
     found = match_classes(("red", "green"), ("red", "green"))
     assert found.identical

@@ -142,7 +142,7 @@ def test_state_survives_and_another_batch_size_measures_again() -> None:
     ("keys", "wanted"),
     [
         ({}, [1, 1, 1, 1, 1]),
-        ({"gain_warmup": 2}, [0, 0.5, 1, 1, 1]),
+        ({"gain_warmup": 2}, [1 / 3, 2 / 3, 1, 1, 1]),
         ({"gain_schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
         ({"gain_schedule": "linear", "gain_final": 0.2}, [1, 0.8, 0.6, 0.4, 0.2]),
         ({"gain_schedule": "cosine"}, [1, 0.8536, 0.5, 0.1464, 0]),
@@ -155,6 +155,30 @@ def test_state_survives_and_another_batch_size_measures_again() -> None:
 def test_schedule(keys: dict[str, Any], wanted: list[float]) -> None:
     got = [gain_factor(settings(**keys), epoch, 5) for epoch in range(5)]
     assert got == pytest.approx(wanted, abs=1e-4)
+
+
+def test_nothing_settles_unmeasured() -> None:
+    """An epoch of NaN, which is repeated, and a term without gradient: both are measured again, and named."""
+    gains = started()
+    measure(gains, dict.fromkeys(NORMS, math.nan))
+    assert not gains.settled
+    assert set(gains.remarks()) == set(TERMS)
+    gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
+    measure(gains, {**NORMS, "imhi": 0.0})
+    assert not gains.settled
+    assert "imhi has vanished" in gains.remarks()["imhi"]
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, NORMS)
+    assert gains.settled
+    assert gains.current(1)["imhi"] > 0
+
+
+def test_one_outlier_dominates_nothing() -> None:
+    gains = started()
+    measure(gains, NORMS)
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, {**NORMS, "exlo": 50 * NORMS["exlo"]}, NORMS)
+    assert gains.remarks() == {}
 
 
 def test_an_epoch_without_distillation_measures_nothing() -> None:

@@ -12,6 +12,7 @@ from ds2d2_yolo.bridge.optimizing import CLIP_NORM, clipped_share, clipping_rema
 def test_share_of_clipped_steps() -> None:
     assert clipped_share([]) == 0
     assert clipped_share([CLIP_NORM, CLIP_NORM + 1, 1, 30]) == 0.5
+    assert clipped_share([math.inf, math.nan, 1, 30]) == 0.25, "steps that the scaler skips"
 
 
 @pytest.mark.parametrize(

@@ -287,3 +287,23 @@ def test_refuses_a_teacher_that_leaves_nothing_to_distil(
     with pytest.raises(BadUseError, match="nothing is left to distil"):
         tiny_trainer("obb", teacher=teacher, explicit=False)
     assert not list(Path(str(tiny_settings["project"])).iterdir())
+
+
+@pytest.mark.parametrize("keys", [{"levels": [8, 12]}, {"classes": [5], "explicit": False}])
+def test_what_is_wrong_leaves_no_folder(
+    keys: dict[str, Any], tiny_trainer: Trainer, tiny_settings: dict[str, Any]
+) -> None:
+    with pytest.raises(BadUseError):
+        tiny_trainer("obb", **keys).train()
+    assert not list(Path(str(tiny_settings["project"])).iterdir())
+
+
+def test_an_amplifier_of_other_classes_is_refused(tiny_trainer: Trainer, tmp_path: Path) -> None:
+    first = tiny_trainer("obb", classes=[0], amplifier_epochs=1)
+    first.train()
+    assert first._distiller is not None
+    assert first._distiller.columns == [0]
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes((first.save_dir / "amplifier.safetensors").read_bytes())
+    with pytest.raises(BadUseError, match="it has learnt the classes red, this run distils red, green"):
+        tiny_trainer("obb", amplifier=str(kept), name="second")

@@ -65,7 +65,7 @@ def test_distillation_ends(tiny_trainer: Trainer) -> None:
 
     def start(t: Any) -> None:
         original = t._distiller.guide
-        t._distiller.guide = lambda images: (calls.append(t.epoch), original(images))[1]
+        t._distiller.guide = lambda images, **keys: (calls.append(t.epoch), original(images, **keys))[1]
 
     def end(t: Any) -> None:
         adapters = adapters_of(t.model)
@@ -129,6 +129,25 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[2]["gain/exlo"] == pytest.approx(chosen["exlo"], rel=1e-4)
     assert ARGS_KEY not in torch.load(again.last, weights_only=False)["train_args"]
+
+
+def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    def cut(t: Any) -> None:
+        raise Cut
+
+    first = tiny_trainer("obb", epochs=2, imhi=0)
+    first.add_callback("on_model_save", cut)
+    with pytest.raises(Cut):
+        first.train()
+    counts = []
+    again = tiny_trainer("obb", model=str(first.last), resume=str(first.last), batch=2)
+    again.add_callback("on_train_batch_end", lambda t: counts.append(len(t._gains._norms)))
+    again.train()
+    assert again._gains.chosen != first._gains.chosen
+    assert counts == [1, 2, 3, 4], "all batches of the epoch, not the few that are watched"
 
 
 def test_out_of_memory_measures_again(tiny_trainer: Trainer) -> None:
