@@ -82,6 +82,14 @@ def test_mistakes_are_one_line_with_status_2(
         ("train", *good, f"resume={broken}"): "cannot be read",
         ("train", *good, f"amplifier={broken}"): "amplifier=",
         ("train", *good, "amplifier=none.safetensors"): "does not exist",
+        ("train", *good, "recipe=retina-dota"): "did you mean 'retinanet-dota'",
+        ("train", *good, "levels=[8,12]"): "share the strides 8, 16, 32",
+        ("check", *good, "resume"): "resume= has no meaning here",
+        ("check", *good, "cfg=own.yaml"): "cfg= is read by a training only",
+        ("check", *good[:2]): "data= missing: ds2d2-yolo check",
+        ("amplify", good[0], good[2], "epoch=3"): "'epoch' (did you mean 'epochs'?)",
+        ("amplify", good[0], good[2], "project=x"): "project= has no meaning for an amplifier",
+        ("amplify", good[0]): "data= missing: ds2d2-yolo amplify",
     }
     for arguments, said in cases.items():
         status, _, err = run(*arguments, capsys=capsys)

@@ -79,7 +79,11 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
 
 def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[str, Any]) -> Settings:
     """Check everything that was given before anything is loaded, and return what is ours of it."""
-    check_keys([k for k in keys if k not in NOT_PASSED], {*OURS, *DEFAULT_CFG_KEYS, "teacher"} - NOT_PASSED, "amplify")
+    check_keys(
+        [k for k in keys if k not in NOT_PASSED],
+        {*OURS, *DEFAULT_CFG_KEYS, "teacher"} - NOT_PASSED | {"epochs"},
+        "amplify",
+    )
     idle = [f"{k}=" for k in keys if k in NOT_PASSED and k != "epochs"]
     if idle:
         raise BadUseError(f"{', '.join(idle)} has no meaning for an amplifier: leave it out")
