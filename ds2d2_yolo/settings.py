@@ -84,8 +84,8 @@ class Settings:
     imhi: float | None = _gain("gain of the high-frequency amplifier's term")
     exlo_share: float = _share(0.05)
     exhi_share: float = _share(0.02)
-    imfu_share: float = _share(0.1)
-    imhi_share: float = _share(0.1)
+    imfu_share: float = _share(0.5)
+    imhi_share: float = _share(0.25)
     gain_warmup: float = _setting(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
     gain_schedule: Literal["constant", "linear", "cosine"] = _setting(
         "constant", ok.one_of(*SCHEDULES), "constant, or linear or cosine to gain_final at the last epoch"

@@ -42,7 +42,7 @@ def test_gains_and_their_course(tiny_trainer: Trainer) -> None:
     keys = {"exlo": 0.5, "imhi": 0, "gain_warmup": 2, "gain_schedule": "cosine", "gain_final": 0.1, "gain_epochs": 30}
     found = module.gain_facts(plan_of(tiny_trainer("obb", epochs=20, **keys)))
     assert found.fixed == {"exlo": 0.5}
-    assert found.shares == {"exhi": 0.02, "imfu": 0.1}
+    assert found.shares == {"exhi": 0.02, "imfu": 0.5}
     assert (found.warmup, found.schedule, found.final, found.last_epoch) == (2, "cosine", 0.1, 20)
 
 
