@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ds2d2_yolo import settings_checks as ok
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.options import Options, option
 
 EXPLICIT = ("exlo", "exhi")
 IMPLICIT = ("imfu", "imhi")
@@ -17,23 +14,18 @@ TERMS = (*EXPLICIT, *IMPLICIT)
 SCHEDULES = ("constant", "linear", "cosine")
 
 
-def _setting(default: Any, check: ok.Check, about: str) -> Any:
-    """Declare a setting: its default, its check and its line of help."""
-    return field(default=default, metadata={"check": check, "help": about})
-
-
 def _gain(about: str) -> Any:
     """Declare the gain of a term."""
-    return _setting(None, ok.optional(ok.number(0)), f"{about}: 0 or more, 0 is off, None follows gains")
+    return option(None, ok.optional(ok.number(0)), f"{about}: 0 or more, 0 is off, None follows gains")
 
 
 def _share(default: float) -> Any:
     """Declare the share of a term."""
-    return _setting(default, ok.number(0, above=True), "its gradient over the task loss's where the gain is automatic")
+    return option(default, ok.number(0, above=True), "its gradient over the task loss's where the gain is automatic")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Settings of a distillation, validated when made.
 
     Attributes:
@@ -73,9 +65,9 @@ class Settings:
         ('exlo', 'exhi', 'imfu')
     """
 
-    teacher: str | None = _setting(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
-    recipe: str | None = _setting(None, ok.optional(ok.path), "named settings under these: a recipe's name or a YAML")
-    gains: float | Literal["auto"] = _setting(
+    teacher: str | None = option(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
+    recipe: str | None = option(None, ok.optional(ok.path), "named settings under these: a recipe's name or a YAML")
+    gains: float | Literal["auto"] = option(
         "auto", ok.either(ok.one_of("auto"), ok.number(0)), "auto, or one number for all terms without their own"
     )
     exlo: float | None = _gain("gain of the explicit low-frequency term")
@@ -86,49 +78,37 @@ class Settings:
     exhi_share: float = _share(0.02)
     imfu_share: float = _share(0.5)
     imhi_share: float = _share(0.25)
-    gain_warmup: float = _setting(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
-    gain_schedule: Literal["constant", "linear", "cosine"] = _setting(
+    gain_warmup: float = option(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
+    gain_schedule: Literal["constant", "linear", "cosine"] = option(
         "constant", ok.one_of(*SCHEDULES), "constant, or linear or cosine to gain_final at the last epoch"
     )
-    gain_final: float = _setting(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at, 0 to 1")
-    gain_epochs: int | None = _setting(None, ok.optional(ok.whole(1)), "epochs with distillation, None is all")
-    explicit: bool = _setting(True, ok.flag, "explicit stream on or off")
-    implicit: bool = _setting(True, ok.flag, "implicit stream on or off")
-    levels: list[int] | None = _setting(
+    gain_final: float = option(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at, 0 to 1")
+    gain_epochs: int | None = option(None, ok.optional(ok.whole(1)), "epochs with distillation, None is all")
+    explicit: bool = option(True, ok.flag, "explicit stream on or off")
+    implicit: bool = option(True, ok.flag, "implicit stream on or off")
+    levels: list[int] | None = option(
         None, ok.optional(ok.many(ok.whole(1))), "strides of the levels to distil, such as [8,16]; None is all shared"
     )
-    feature_norm: Literal["none", "channel"] = _setting(
+    feature_norm: Literal["none", "channel"] = option(
         "none", ok.one_of("none", "channel"), "none, or channel: over the teacher's standard deviation per channel"
     )
-    robust: bool = _setting(False, ok.flag, "large coefficients of the explicit terms count linearly")
-    wavelet: str = _setting("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
-    extent: Literal["touched", "reference"] = _setting(
+    robust: bool = option(False, ok.flag, "large coefficients of the explicit terms count linearly")
+    wavelet: str = option("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
+    extent: Literal["touched", "reference"] = option(
         "touched", ok.one_of("touched", "reference"), "cells of a box in the DISW map: touched or reference (upright)"
     )
-    implicit_fraction: float = _setting(
+    implicit_fraction: float = option(
         1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms, above 0 to 1"
     )
-    teacher_channels: list[int] | None = _setting(
+    teacher_channels: list[int] | None = option(
         None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes, None is all"
     )
-    amplifier: str | None = _setting(
+    amplifier: str | None = option(
         None, ok.optional(ok.path), "high-frequency amplifier (.safetensors), None finds or trains one"
     )
-    amplifier_epochs: int | None = _setting(
+    amplifier_epochs: int | None = option(
         None, ok.optional(ok.whole(1)), "epochs of its training, None is a quarter of epochs"
     )
-
-    def __post_init__(self) -> None:
-        """Check every value and report all that are wrong together."""
-        wrong = [
-            f"{f.name}={getattr(self, f.name)!r} {said}"
-            for f in fields(self)
-            if (said := f.metadata["check"](getattr(self, f.name)))
-        ]
-        if not wrong:
-            wrong = self._contradictions()
-        if wrong:
-            raise BadUseError("; ".join(wrong))
 
     def _contradictions(self) -> list[str]:
         """Return what two settings that are fine alone say against each other."""
@@ -163,48 +143,3 @@ class Settings:
         """Return the gain of a term: its own number, or what holds for all."""
         own: float | None = getattr(self, term)
         return self.gains if own is None else own
-
-    @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """Return the names of all settings."""
-        return tuple(f.name for f in fields(cls))
-
-    @classmethod
-    def split(cls, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Part a mapping into the DS2D2 settings and the rest, which is Ultralytics'.
-
-        Args:
-            overrides (Mapping[str, Any]): Keys of both kinds.
-
-        Returns:
-            ours (dict[str, Any]): The DS2D2 settings among them; paths become strings.
-            rest (dict[str, Any]): Everything else.
-        """
-        known = cls.keys()
-        ours = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items() if k in known}
-        return ours, {k: v for k, v in overrides.items() if k not in known}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, as they are kept in args.yaml and in checkpoints of unfinished runs."""
-        return asdict(self)
-
-
-def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], mode: str = "train") -> None:
-    """Refuse keys that nobody knows, all in one line, each with the nearest name.
-
-    Args:
-        keys (Mapping[str, Any] | list[str]): Keys to check.
-        known (set[str]): Every valid key.
-        mode (str): The mode whose help lists them.
-
-    Raises:
-        BadUseError: If a key is unknown.
-    """
-    unknown = [k for k in keys if k not in known]
-    if unknown:
-        said = []
-        for key in unknown:
-            near = get_close_matches(key, sorted(known), n=1)
-            said.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        kind = "key" if len(unknown) == 1 else "keys"
-        raise BadUseError(f"unknown {kind}: {', '.join(said)}; 'ds2d2-yolo help {mode}' lists the valid ones")

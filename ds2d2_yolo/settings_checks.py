@@ -1,8 +1,9 @@
-"""The checks of single settings: each returns what is wrong with a value, None if nothing is."""
+"""The checks of single settings: each says what it takes, and what is wrong with a value, None if nothing is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
@@ -10,7 +11,22 @@ from typing import Any
 
 import pywt
 
-Check = Callable[[Any], str | None]
+
+@dataclass(frozen=True)
+class Check:
+    """What a setting takes.
+
+    Attributes:
+        takes (str): Its range in words, for the help.
+        wrong (Callable[[Any], str | None]): Returns what is wrong with a value, None if nothing is.
+    """
+
+    takes: str
+    wrong: Callable[[Any], str | None]
+
+    def __call__(self, value: Any) -> str | None:
+        """Return what is wrong with a value, None if nothing is."""
+        return self.wrong(value)
 
 
 def number(low: float, high: float = inf, above: bool = False) -> Check:
@@ -21,7 +37,9 @@ def number(low: float, high: float = inf, above: bool = False) -> Check:
         fits = _is_number(value) and low <= value <= high and value < inf and not (above and value == low)
         return None if fits else f"must be a finite number {said}"
 
-    return check
+    bound = f"above {low:g}" if above else f"{low:g}"
+    return Check(f"{bound} or more" if high == inf and not above else bound + ("" if high == inf else f" to {high:g}"),
+                 check)  # fmt: skip
 
 
 def whole(low: int) -> Check:
@@ -31,7 +49,7 @@ def whole(low: int) -> Check:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
         return None if fits else f"must be a whole number of at least {low}"
 
-    return check
+    return Check(f"whole, {low} or more", check)
 
 
 def one_of(*names: str) -> Check:
@@ -43,7 +61,7 @@ def one_of(*names: str) -> Check:
         near = get_close_matches(str(value), names, n=1)
         return f"must be one of {', '.join(names)}" + (f" (did you mean '{near[0]}'?)" if near else "")
 
-    return check
+    return Check(" | ".join(names), check)
 
 
 def many(check: Check, low: int = 1) -> Check:
@@ -54,7 +72,7 @@ def many(check: Check, low: int = 1) -> Check:
             return "must be a list, such as [8,16]"
         return next((f"holds {v!r}, which {said}" for v in value if (said := check(v))), None)
 
-    return check_all
+    return Check(f"list ({check.takes})", check_all)
 
 
 def either(first: Check, second: Check) -> Check:
@@ -64,7 +82,7 @@ def either(first: Check, second: Check) -> Check:
         wrong = first(value), second(value)
         return None if None in wrong else f"{wrong[0]}, or {str(wrong[1]).removeprefix('must be ')}"
 
-    return check
+    return Check(f"{first.takes} | {second.takes}", check)
 
 
 def optional(check: Check) -> Check:
@@ -73,20 +91,10 @@ def optional(check: Check) -> Check:
     def check_given(value: Any) -> str | None:
         return None if value is None or (said := check(value)) is None else f"{said}, or None"
 
-    return check_given
+    return Check(check.takes, check_given)
 
 
-def flag(value: Any) -> str | None:
-    """Check for True or False."""
-    return None if isinstance(value, bool) else "must be True or False"
-
-
-def path(value: Any) -> str | None:
-    """Check for a path."""
-    return None if isinstance(value, (str, Path)) and str(value) else "must be a path"
-
-
-def wavelet(value: Any) -> str | None:
+def _wrong_wavelet(value: Any) -> str | None:
     """Check for the name of a discrete wavelet of PyWavelets."""
     names = pywt.wavelist(kind="discrete")
     if value in names:
@@ -98,3 +106,11 @@ def wavelet(value: Any) -> str | None:
 def _is_number(value: Any) -> bool:
     """Return whether a value is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+flag = Check("True | False", lambda value: None if isinstance(value, bool) else "must be True or False")
+path = Check("path", lambda value: None if isinstance(value, (str, Path)) and str(value) else "must be a path")
+text = Check("text", lambda value: None if isinstance(value, str) and value else "must be text")
+wavelet = Check("PyWavelets name", _wrong_wavelet)
+# text, number or list: Ultralytics' own meaning of it is checked where Ultralytics is loaded
+anything = Check("as Ultralytics takes it", lambda value: None)

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.options import check_keys
 from ds2d2_yolo.resources import resolve_data, resource_dir
-from ds2d2_yolo.settings import TERMS, Settings, check_keys
+from ds2d2_yolo.settings import TERMS, Settings
 
 
 def test_yaml_states_the_defaults() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ds2d2_yolo.bridge.classes import listed
 from ds2d2_yolo.bridge.heads import dense_head, raw_predictions, take_levels
 from ds2d2_yolo.bridge.teacher import Teacher
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.files import replacing
 from ds2d2_yolo.wavelet import high_frequency
 
 FORMAT = "ds2d2-amplifier-2"
@@ -183,11 +183,9 @@ def save_amplifier(path: Path, state: dict[str, Tensor], card: AmplifierCard) ->
         state (dict[str, Tensor]): Weights of the head.
         card (AmplifierCard): What it was trained from.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    save_file(tensors, temporary, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
 
 
 def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:

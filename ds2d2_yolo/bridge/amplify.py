@@ -18,9 +18,10 @@ from ds2d2_yolo.bridge.classes import class_names, match_classes
 from ds2d2_yolo.bridge.data import check_labels, load_data
 from ds2d2_yolo.bridge.teacher import load_teacher
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.options import check_keys
 from ds2d2_yolo.recipes import resolve_settings
 from ds2d2_yolo.resources import resolve_data
-from ds2d2_yolo.settings import Settings, check_keys
+from ds2d2_yolo.settings import Settings
 
 OURS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs")
 

@@ -18,9 +18,10 @@ from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.options import check_keys
 from ds2d2_yolo.recipes import resolve_settings
 from ds2d2_yolo.report_facts import Report
-from ds2d2_yolo.settings import Settings, check_keys
+from ds2d2_yolo.settings import Settings
 
 TRAINERS = {"detect": DS2D2Trainer, "obb": DS2D2OBBTrainer}
 NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the student's own task"}

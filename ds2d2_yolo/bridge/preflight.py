@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -38,6 +37,7 @@ from ds2d2_yolo.bridge.randomness import preserved_random_state
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, state_hash
 from ds2d2_yolo.bridge.teacher_check import teacher_map
 from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.report import render
 from ds2d2_yolo.report_facts import MemoryFacts, ModelFacts, QualityFacts, Report
 
@@ -127,12 +127,7 @@ def report_files(report: Report) -> dict[str, str]:
 def write_files(files: Mapping[str, str], folder: Path) -> None:
     """Write text files by name into a folder, each whole or not at all."""
     for name, text in files.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, folder / name)
+        write_whole(folder / name, text)
 
 
 def _attempt(what: str, said: list[str], compute: Callable[[], T]) -> T | None:

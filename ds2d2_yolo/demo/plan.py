@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.settings import check_keys
+from ds2d2_yolo.options import check_keys
 
 
 @dataclass(frozen=True)

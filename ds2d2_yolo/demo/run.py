@@ -15,10 +15,11 @@ from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.data import data_hash, images_of
 from ds2d2_yolo.demo import parity, picture
 from ds2d2_yolo.demo.plan import PLANS, DemoPlan, DemoSettings, fingerprint
-from ds2d2_yolo.demo.state import DemoState, write_whole
+from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.table import LABELS, table
 from ds2d2_yolo.demo.training import Trainings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.resources import resolve_data
 
 STEPS = 8

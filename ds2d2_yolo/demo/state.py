@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.files import write_whole
 
 FILE = "state.json"
 STARTED = "started"
@@ -84,13 +84,6 @@ class DemoState:
     def _write(self) -> None:
         """Replace the file whole."""
         write_whole(self.folder / FILE, json.dumps({"fingerprint": self.fingerprint, "steps": self.steps}, indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _made_of(step: str) -> list[str]:
