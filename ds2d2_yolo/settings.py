@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 def _gain(about: str) -> Any:
     """Declare the gain of a term."""
-    return option(None, ok.optional(ok.number(0)), f"{about}: 0 or more, 0 is off, None follows gains")
+    return option(None, ok.optional(ok.number(0)), f"{about}: 0 is off, without it gains holds")
 
 
 def _share(default: float) -> Any:
@@ -56,6 +56,7 @@ class Settings(Options):
         teacher_channels (list[int] | None): The data's channels that the teacher takes, in its order; None is all.
         amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
+        exact_resume (bool): Whether each epoch leaves a side file, so that a resumed run ends as an uninterrupted one.
 
     Raises:
         BadUseError: If any value is out of its range, or two contradict each other; all are named in one line.
@@ -68,7 +69,7 @@ class Settings(Options):
     teacher: str | None = option(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
     recipe: str | None = option(None, ok.optional(ok.path), "named settings under these: a recipe's name or a YAML")
     gains: float | Literal["auto"] = option(
-        "auto", ok.either(ok.one_of("auto"), ok.number(0)), "auto, or one number for all terms without their own"
+        "auto", ok.either(ok.one_of("auto"), ok.number(0)), "of all terms without one of their own; auto measures them"
     )
     exlo: float | None = _gain("gain of the explicit low-frequency term")
     exhi: float | None = _gain("gain of the explicit high-frequency term")
@@ -80,34 +81,45 @@ class Settings(Options):
     imhi_share: float = _share(0.25)
     gain_warmup: float = option(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
     gain_schedule: Literal["constant", "linear", "cosine"] = option(
-        "constant", ok.one_of(*SCHEDULES), "constant, or linear or cosine to gain_final at the last epoch"
+        "constant", ok.one_of(*SCHEDULES), "linear and cosine go to gain_final at the last epoch"
     )
-    gain_final: float = option(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at, 0 to 1")
-    gain_epochs: int | None = option(None, ok.optional(ok.whole(1)), "epochs with distillation, None is all")
+    gain_final: float = option(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at")
+    gain_epochs: int | None = option(
+        None, ok.optional(ok.whole(1)), "epochs with distillation, from the first; all without it"
+    )
     explicit: bool = option(True, ok.flag, "explicit stream on or off")
     implicit: bool = option(True, ok.flag, "implicit stream on or off")
     levels: list[int] | None = option(
-        None, ok.optional(ok.many(ok.whole(1))), "strides of the levels to distil, such as [8,16]; None is all shared"
+        None,
+        ok.optional(ok.many(ok.whole(1))),
+        "strides of the levels to distil, such as [8,16]; all shared without it",
     )
     feature_norm: Literal["none", "channel"] = option(
-        "none", ok.one_of("none", "channel"), "none, or channel: over the teacher's standard deviation per channel"
+        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
     )
     robust: bool = option(False, ok.flag, "large coefficients of the explicit terms count linearly")
     wavelet: str = option("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
     extent: Literal["touched", "reference"] = option(
-        "touched", ok.one_of("touched", "reference"), "cells of a box in the DISW map: touched or reference (upright)"
+        "touched",
+        ok.one_of("touched", "reference"),
+        "cells of a box in the DISW map; reference: as published, upright boxes only",
     )
     implicit_fraction: float = option(
-        1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms, above 0 to 1"
+        1.0,
+        ok.number(0, 1, above=True),
+        "share of a batch's images in the implicit terms: less is faster, and unbiased",
     )
     teacher_channels: list[int] | None = option(
-        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes, None is all"
+        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes; all without it"
     )
     amplifier: str | None = option(
-        None, ok.optional(ok.path), "high-frequency amplifier (.safetensors), None finds or trains one"
+        None, ok.optional(ok.path), "high-frequency amplifier (.safetensors); found or trained without it"
     )
     amplifier_epochs: int | None = option(
-        None, ok.optional(ok.whole(1)), "epochs of its training, None is a quarter of epochs"
+        None, ok.optional(ok.whole(1)), "epochs of its training, a quarter of epochs without it"
+    )
+    exact_resume: bool = option(
+        True, ok.flag, "a side file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
     )
 
     def _contradictions(self) -> list[str]:

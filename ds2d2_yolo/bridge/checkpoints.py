@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -11,15 +12,19 @@ import torch
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, drop_adapters
+from ds2d2_yolo.files import replacing
 
 STAGING = ".staging"
 
 
 class WholeCheckpoints(DetectionTrainer):
     """A trainer whose checkpoints a kill leaves as they were or as they were to be; Ultralytics writes in place."""
+
+    csv: Path
 
     def save_model(self) -> bool:
         """Let Ultralytics write into a staging folder, then rename each file over the one it replaces."""
@@ -30,10 +35,46 @@ class WholeCheckpoints(DetectionTrainer):
             saved = bool(super().save_model())
         finally:
             self._write_to(weights)
-        for file in staging.glob("*.pt"):
+        # last.pt at the end: the epoch that it stands for is repeated until all of its files are there
+        for file in sorted(staging.glob("*.pt"), key=lambda f: f.name == "last.pt"):
             _replace(file, weights / file.name)
         shutil.rmtree(staging, ignore_errors=True)
         return saved
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the epoch's row into results.csv, whole or not at all, in the place of rows that are run again."""
+        before = self.csv.read_text(encoding="utf-8").splitlines(keepends=True) if self.csv.is_file() else []
+        rows = before[:1] + [row for row in before[1:] if _epoch_of(row) <= self.epoch]
+        with replacing(self.csv) as temporary:
+            if rows:
+                temporary.write_text("".join(rows), encoding="utf-8")
+            own, self.csv = self.csv, temporary
+            try:
+                super().save_metrics(metrics)
+            finally:
+                self.csv = own
+
+    def final_eval(self) -> None:
+        """Evaluate as usual; Ultralytics strips best and last in place first, so it gets copies, which replace them.
+
+        Under DDP all processes have to look at the same files, so there it is as Ultralytics does it.
+        """
+        if RANK != -1:
+            super().final_eval()
+            return
+        weights, staging = self.wdir, self.wdir / STAGING
+        staging.mkdir(parents=True, exist_ok=True)
+        for file in (self.last, self.best):
+            if file.is_file():
+                shutil.copyfile(file, staging / file.name)
+        self._write_to(staging)
+        try:
+            super().final_eval()
+        finally:
+            self._write_to(weights)
+        for file in staging.glob("*.pt"):
+            _replace(file, weights / file.name)
+        shutil.rmtree(staging, ignore_errors=True)
 
     def _write_to(self, folder: Path) -> None:
         """Point the trainer at a folder for its checkpoints."""
@@ -60,6 +101,14 @@ def finish_files(weights: Path) -> None:
         strip_optimizer(staging / file.name)
         _replace(staging / file.name, file)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def _epoch_of(row: str) -> float:
+    """Return the epoch of a row of results.csv, from 1; half a row counts as none."""
+    try:
+        return float(row.split(",")[0]) if row.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf
 
 
 def _drop_key(args: Any) -> None:

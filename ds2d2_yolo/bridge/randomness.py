@@ -1,15 +1,84 @@
-"""The global random state, put back after work that must leave no trace in a run."""
+"""The global random state: kept, put back, and packed into a file."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import init_seeds
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of every global generator that a training draws from.
+
+    Attributes:
+        python (tuple[Any, ...]): Of `random`.
+        numpy (tuple[Any, ...]): Of `numpy.random`.
+        cpu (Tensor): Of torch on the CPU.
+        cuda (tuple[Tensor, ...]): Of torch on each CUDA device.
+    """
+
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+    cpu: Tensor
+    cuda: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def capture(cls, cuda: bool = True) -> RandomState:
+        """Return the state as it is now, without CUDA's where a forked process must not touch it."""
+        devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else []
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), tuple(devices))  # type: ignore[arg-type]
+
+    def apply(self) -> None:
+        """Make this the state; that of a CUDA device which is not there is left out."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.cpu)
+        if self.cuda and torch.cuda.is_available() and len(self.cuda) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(list(self.cuda))
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the state as tensors and JSON values."""
+        version, words, gauss = self.python
+        kind, keys, position, has_gauss, cached = self.numpy
+        tensors = {
+            "python": torch.tensor(words, dtype=torch.int64),
+            "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "cpu": self.cpu.clone(),
+            **{f"cuda{i}": t.clone() for i, t in enumerate(self.cuda)},
+        }
+        facts = {"python": [version, gauss], "numpy": [kind, int(position), int(has_gauss), float(cached)]}
+        return tensors, facts
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> RandomState:
+        """Return the state that `pack` took apart."""
+        version, gauss = facts["python"]
+        kind, position, has_gauss, cached = facts["numpy"]
+        return cls(
+            (version, tuple(tensors["python"].tolist()), gauss),
+            (kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached),
+            tensors["cpu"],
+            tuple(tensors[f"cuda{i}"] for i in range(sum(k.startswith("cuda") for k in tensors))),
+        )
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """Put the global random states back when the context ends."""
+    state = RandomState.capture()
+    try:
+        yield
+    finally:
+        state.apply()
 
 
 @contextmanager
@@ -26,14 +95,8 @@ def preserved_random_state(seed: int, deterministic: bool) -> Iterator[None]:
     Yields:
         (None): While the context lasts, anything may draw random numbers.
     """
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        init_seeds(seed + 1 + RANK, deterministic=deterministic)
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+    with same_random_state():
+        try:
+            yield
+        finally:
+            init_seeds(seed + 1 + RANK, deterministic=deterministic)

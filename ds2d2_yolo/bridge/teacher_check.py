@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionValidator
@@ -23,6 +21,7 @@ from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.classes import ClassMap
 from ds2d2_yolo.bridge.data import take_teacher_classes
+from ds2d2_yolo.bridge.randomness import same_random_state
 from ds2d2_yolo.bridge.teacher import Teacher
 
 # What the run's validation shares with the teacher's; images are not cached for one pass.
@@ -95,7 +94,7 @@ def teacher_map(
         "val": False,  # or COCO and LVIS would be measured by their own tools
     }
     kind = TeacherOBBValidator if teacher.rotated else TeacherValidator
-    with _silence(), _same_random_state(), tempfile.TemporaryDirectory() as folder:
+    with _silence(), same_random_state(), tempfile.TemporaryDirectory() as folder:
         validator = kind(data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings)
         found = validator(model=teacher.model)
     return float(found["metrics/mAP50(B)"]), float(found["metrics/mAP50-95(B)"])
@@ -110,15 +109,3 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         LOGGER.setLevel(level)
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Put the global random states back when the context ends."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

@@ -17,6 +17,7 @@ from ds2d2_yolo.bridge.amplifier import Amplifier
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints, finish_files
 from ds2d2_yolo.bridge.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distiller import Distiller
+from ds2d2_yolo.bridge.exact import ExactResume, drop_side_files
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
 from ds2d2_yolo.bridge.opening import AMPLIFIER_FILE, RunOpening
@@ -26,7 +27,7 @@ from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.errors import BadUseError
 
 
-class DS2D2Trainer(RunOpening, AdapterOptimizing, WholeCheckpoints):
+class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints):
     """Trains a horizontal-box student with DS2D2; the DS2D2 settings come among the Ultralytics ones.
 
     The model stays the plain student throughout, so EMA, validation, checkpoints, `compile`, `freeze` and export see
@@ -175,6 +176,7 @@ class DS2D2Trainer(RunOpening, AdapterOptimizing, WholeCheckpoints):
         """Make every checkpoint of the run a plain one, then evaluate as usual."""
         if RANK in {-1, 0}:
             finish_files(self.wdir)
+            drop_side_files(self.wdir)
         super().final_eval()
 
 
