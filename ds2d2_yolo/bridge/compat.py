@@ -64,6 +64,27 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.validator", "BaseValidator.__call__", ("trainer", "model")),
     ("ultralytics.utils.torch_utils", "parse_device", ("device",)),
     ("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz")),
+    # a resumed run
+    ("ultralytics.engine.trainer", "BaseTrainer.preprocess_batch", ("batch",)),
+    ("ultralytics.engine.trainer", "BaseTrainer._close_dataloader_mosaic", ()),
+    ("ultralytics.data.build", "_RepeatSampler", ("sampler",)),
+    ("ultralytics.data.base", "BaseDataset.load_image", ("i",)),
+    # validation
+    ("ultralytics.engine.model", "Model.val", ("validator",)),
+    ("ultralytics.engine.validator", "BaseValidator.match_predictions", ("pred_classes", "true_classes", "iou")),
+    ("ultralytics.models.yolo.detect", "DetectionValidator.init_metrics", ("model",)),
+    ("ultralytics.models.yolo.detect", "DetectionValidator._process_batch", ("preds", "batch")),
+    ("ultralytics.models.yolo.detect", "DetectionValidator.scale_preds", ("predn", "pbatch")),
+    ("ultralytics.models.yolo.detect", "DetectionValidator.get_stats", ()),
+    ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
+    ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
+    ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # preparation of data sets
+    ("ultralytics.data.split_dota", "get_windows", ("im_size", "crop_sizes", "gaps")),
+    ("ultralytics.data.split_dota", "get_window_obj", ("anno", "windows", "iof_thr")),
+    ("ultralytics.data.split_dota", "crop_and_save", ("anno", "windows", "window_objs", "im_dir", "lb_dir")),
+    ("ultralytics.data.utils", "exif_size", ("img",)),
+    ("ultralytics.utils.patches", "imread_unicode", ("filename",)),
 )
 
 

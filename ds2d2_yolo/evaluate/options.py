@@ -1,0 +1,53 @@
+"""The options of `val`: where its groups begin and end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ds2d2_yolo import settings_checks as ok
+from ds2d2_yolo.options import Options, option
+
+
+@dataclass(frozen=True)
+class ValOptions(Options):
+    """Options of `val`, validated when made.
+
+    Attributes:
+        model (str | None): Checkpoint, a release's name or an exported model.
+        data (str | None): Data-set YAML; None is the one that the checkpoint was trained on.
+        size_edges (list[float]): Square roots of area in pixels of the original image where a size group ends and the
+            next begins; an object of exactly an edge belongs to the larger group.
+        crowd_radius (float): How far around an object's centre the centres of others count.
+        crowd_unit (str): Unit of the radius: 'size', square roots of the object's own area, or 'px', pixels of the
+            original image.
+        crowd_edges (list[int]): Numbers of others where a crowding group ends and the next begins: [1,5] is 0, 1-4, 5+.
+        angle_bins (int): Number of directions of the long side, of 180 / `angle_bins` degrees each, centred on 0.
+        square (float): Long side over short side under which a box is a square, which has no direction.
+
+    Raises:
+        BadUseError: If a value is out of its range.
+    """
+
+    model: str | None = option(None, ok.optional(ok.path), "checkpoint, release or exported model, needed")
+    data: str | None = option(None, ok.optional(ok.path), "data-set YAML, None is what the checkpoint was trained on")
+    size_edges: tuple[float, ...] = option(
+        (16, 32, 96), ok.many(ok.number(0, above=True)), "square roots of area (px of the image) between size groups"
+    )
+    crowd_radius: float = option(3.0, ok.number(0, above=True), "how far around an object the centres of others count")
+    crowd_unit: Literal["size", "px"] = option(
+        "size", ok.one_of("size", "px"), "of crowd_radius: the object's own size (root of area), or px of the image"
+    )
+    crowd_edges: tuple[int, ...] = option(
+        (1, 5), ok.many(ok.whole(1)), "numbers of others between crowding groups: [1,5] is 0, 1-4, 5+"
+    )
+    angle_bins: int = option(4, ok.whole(1), "directions of the long side, the first centred on the x axis (obb)")
+    square: float = option(1.2, ok.number(1), "long over short side under which a box has no direction")
+
+    def _contradictions(self) -> list[str]:
+        """Return which edges do not rise."""
+        return [
+            f"{k}={list(v)} must rise"
+            for k, v in (("size_edges", self.size_edges), ("crowd_edges", self.crowd_edges))
+            if list(v) != sorted(set(v))
+        ]
