@@ -1,0 +1,28 @@
+"""The list of the packaged data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from ds2d2_yolo.bridge.tiling import datasets_dir
+from ds2d2_yolo.prepare.sets import PUBLISHED
+from ds2d2_yolo.resources import resource_dir
+
+
+def list_data() -> str:
+    """Return a table of the packaged data YAMLs: task, classes, whether the folder is there, how to get it."""
+    by_yaml = {p.yaml: p for p in PUBLISHED.values()}
+    rows = [("data", "task", "classes", "there", "how to get it")]
+    for file in sorted(resource_dir("data").glob("*.yaml")):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        known = by_yaml.get(file.name)
+        folder = Path(content["path"])
+        there = any((base / folder / content["train"]).is_dir() for base in (Path(), datasets_dir()))
+        how = f"ds2d2-yolo data prepare {known.command} source=FOLDER" if known else "drawn on first use, no download"
+        task = known.task if known else "obb"  # the built-in scenes
+        rows.append((file.name, task, str(len(content["names"])), "yes" if there else "no", how))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
+    return "\n".join([*lines, f"folders are looked for under {datasets_dir()}"])

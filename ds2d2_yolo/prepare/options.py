@@ -1,0 +1,99 @@
+"""The options of `ds2d2-yolo data prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ds2d2_yolo import settings_checks as ok
+from ds2d2_yolo.options import Options, option
+
+SPLITS = ("train", "val", "test")
+DOTA_ONLY = ("version", "crop_size", "gap", "rates", "iof", "background", "difficult")
+
+
+def _wrong_version(value: Any) -> str | None:
+    """Return what is wrong with a version of DOTA."""
+    return None if not isinstance(value, bool) and str(value) in ("1", "1.0", "1.5") else "must be 1.0 or 1.5"
+
+
+@dataclass(frozen=True)
+class PrepareOptions(Options):
+    """Options of a preparation, validated when made.
+
+    Attributes:
+        source (str | None): Folder of the data set as published, unpacked.
+        out (str | None): Folder to make; None is where the packaged data YAML looks, under Ultralytics' datasets_dir.
+        splits (list[str] | None): Of 'train', 'val' and 'test'; None is all that are there.
+        overwrite (bool): Whether an `out` that holds something else is replaced: its images/, labels/ and lists. One
+            that the same command left unfinished is gone on with all the same.
+        resume (bool): Changes nothing: the same command always goes on. Accepted for habit.
+        workers (int): Images at a time, 1 or more. Each takes 3 bytes a pixel of its image, and while OpenCV 5 decodes
+            a PNG 6: 2.4 GB for one of 20,000 px a side.
+        images (str): 'link' hard-links images that need no tiling and copies where the file system cannot; 'copy'
+            copies. Links share their bytes with the source: what edits one in place edits the other.
+        version (float): Labels of DOTA, 1.0 or 1.5.
+        crop_size (int): Side of DOTA's tiles in pixels of an image at rate 1.
+        gap (int): Overlap of neighbouring tiles in pixels at rate 1, under `crop_size`.
+        rates (float | list[float]): Scales of DOTA's tiles: at rate r a tile covers `crop_size` / r pixels. The usual
+            multi-scale set is [0.5,1.0,1.5].
+        iof (float): Share of an object's area that must lie in a tile for the tile to have it, above 0 to 1.
+        background (bool): Whether tiles without objects are kept.
+        difficult (str): 'keep' or 'drop' DOTA's objects that are marked difficult. Kept by default, as Ultralytics'
+            conversion and mmrotate's training do.
+
+    Raises:
+        BadUseError: If a value is out of its range, or two contradict each other.
+
+    Examples:
+        >>> PrepareOptions(source="DOTA", rates=[0.5, 1.0, 1.5]).scales
+        (0.5, 1.0, 1.5)
+    """
+
+    source: str | None = option(None, ok.optional(ok.path), "folder of the data set as published, needed")
+    out: str | None = option(None, ok.optional(ok.path), "folder to make; None is where the packaged YAML looks")
+    splits: list[str] | None = option(
+        None, ok.optional(ok.many(ok.one_of(*SPLITS))), "such as [train,val]; None is all that are there"
+    )
+    overwrite: bool = option(False, ok.flag, "replace an out made from something else")
+    resume: bool = option(False, ok.flag, "for habit: the same command goes on anyway")
+    workers: int = option(1, ok.whole(1), "images at a time")
+    images: Literal["link", "copy"] = option(
+        "link", ok.one_of("link", "copy"), "images without tiling: hard links where they can be, or copies"
+    )
+    version: float = option(1.0, ok.Check("1.0 | 1.5", _wrong_version, ("1.0", "1.5")), "dota: which labels")
+    crop_size: int = option(1024, ok.whole(64), "dota: side of a tile in pixels at rate 1")
+    gap: int = option(200, ok.whole(0), "dota: overlap of neighbouring tiles in pixels at rate 1")
+    rates: float | list[float] = option(
+        1.0, ok.either(ok.number(0.01, 100), ok.many(ok.number(0.01, 100))), "dota: scales, multi-scale [0.5,1.0,1.5]"
+    )
+    iof: float = option(0.7, ok.number(0, 1, above=True), "dota: share of an object in a tile that must be there")
+    background: bool = option(True, ok.flag, "dota: keep tiles without objects")
+    difficult: Literal["keep", "drop"] = option(
+        "keep", ok.one_of("keep", "drop"), "dota: objects that are marked difficult"
+    )
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The rates as a tuple."""
+        return tuple(map(float, self.rates)) if isinstance(self.rates, (list, tuple)) else (float(self.rates),)
+
+    @property
+    def windows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sides and overlaps of the tiles at each rate, in pixels, rounded down as Ultralytics' split_trainval does."""
+        # int(1000 / 0.9999...) of a decimal rate may fall one pixel short of the whole number that is meant
+        sides, gaps = (tuple(int(x / r + 1e-9) for r in self.scales) for x in (self.crop_size, self.gap))
+        return sides, gaps
+
+    def _contradictions(self) -> list[str]:
+        """Return what does not go together."""
+        wrong = []
+        if self.gap >= self.crop_size:
+            wrong.append(f"gap={self.gap} must be under crop_size={self.crop_size}")
+        elif min(self.windows[0]) < 32:
+            wrong.append(f"rates={self.rates} make tiles of {min(self.windows[0])} px: at least 32 are needed")
+        elif any(gap >= side for side, gap in zip(*self.windows, strict=True)):
+            wrong.append(f"gap={self.gap} leaves no step between tiles at rates={self.rates}")
+        if len(set(self.windows[0])) < len(self.scales):
+            wrong.append(f"rates={self.rates} name the same tiles twice")
+        return wrong

@@ -1,0 +1,113 @@
+"""The folders of DIOR, DIOR-R and HIT-UAV as published, and HIT-UAV already in YOLO's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.prepare.folders import IMAGES, by_stem, check_inside, holds, pair, read_lines, wanted_splits
+from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
+from ds2d2_yolo.prepare.records import BrokenFileError, Item, Layout
+from ds2d2_yolo.prepare.voc import voc_reader
+from ds2d2_yolo.prepare.yolo import find_yolo
+
+LISTS = ("ImageSets/Main", "Main", "ImageSets")
+NAMES = {True: ("Oriented Bounding Boxes", "oriented"), False: ("Horizontal Bounding Boxes", "horizontal")}
+
+
+def find_dior(root: Path, options: PrepareOptions) -> Layout:
+    """Find DIOR with its horizontal boxes; as `find_dior_r`."""
+    return _find(root, options, oriented=False)
+
+
+def find_dior_r(root: Path, options: PrepareOptions) -> Layout:
+    """Find DIOR with its oriented boxes.
+
+    Args:
+        root (Path): The folder that holds JPEGImages-trainval/, JPEGImages-test/, Annotations/ and ImageSets/Main/.
+        options (PrepareOptions): `splits` chooses the splits.
+
+    Returns:
+        (Layout): Its images.
+
+    Raises:
+        BadUseError: If images, annotations or split lists are missing.
+    """
+    return _find(root, options, oriented=True)
+
+
+def find_hit_uav(root: Path, options: PrepareOptions) -> Layout:
+    """Find HIT-UAV: the repository, its rotate_xml or normal_xml alone, or a copy in YOLO's layout.
+
+    Args:
+        root (Path): The repository's folder or one of those.
+        options (PrepareOptions): `splits` chooses the splits.
+
+    Returns:
+        (Layout): Its images; oriented boxes unless only the horizontal ones are there.
+
+    Raises:
+        BadUseError: If none of them is there.
+    """
+    if (root / "images").is_dir() and (root / "labels").is_dir():
+        return find_yolo(root, options)
+    for folder, oriented in (
+        (root / "rotate_xml", True), (root / "normal_xml", False), (root, root.name.lower() != "normal_xml"),
+    ):  # fmt: skip
+        if holds(folder / "Annotations", ".xml"):
+            return _find(folder, options, oriented, without_class=("dontcare",))
+    raise BadUseError(
+        f"source={root} is no HIT-UAV: looked for rotate_xml/Annotations, normal_xml/Annotations, or images/ and "
+        "labels/"
+    )
+
+
+def _find(root: Path, options: PrepareOptions, oriented: bool, without_class: tuple[str, ...] = ()) -> Layout:
+    """Find images, annotations and split lists in VOC's folders."""
+    kind = NAMES[oriented]
+    places = [f"{base}{name}" for base in ("Annotations/", "annotations/", "") for name in kind] + ["Annotations"]
+    folder = next((root / p for p in places if holds(root / p, ".xml")), None)
+    images = [
+        f for pattern in ("JPEGImages*", "JPEGImages*/JPEGImages*", "images/*") for f in sorted(root.glob(pattern))
+    ]
+    images = [f for f in images if any(holds(f, suffix) for suffix in IMAGES)]
+    lists = next((root / p for p in LISTS if holds(root / p, ".txt")), None)
+    missing = [
+        said
+        for there, said in (
+            (images, "images (JPEGImages-trainval, JPEGImages-test or JPEGImages)"),
+            (folder, f"annotations (Annotations/{kind[0]})"),
+            (lists, "split lists (ImageSets/Main/train.txt, val.txt, test.txt)"),
+        )
+        if not there
+    ]
+    if missing or folder is None or lists is None:
+        raise BadUseError(f"source={root} lacks {'; '.join(missing)}")
+    files = {s: lists / f"{s}.txt" for s in SPLITS if (lists / f"{s}.txt").is_file()}
+    splits = wanted_splits(options.splits, files, root, f"{lists.relative_to(root)}/train.txt, val.txt, test.txt")
+    items = _listed({s: files[s] for s in splits}, root, images, folder)
+    found = (str(folder.relative_to(root)),)
+    return Layout(root, items, voc_reader(oriented), oriented, without_class=without_class, found=found)
+
+
+def _listed(lists: dict[str, Path], root: Path, images: Sequence[Path], folder: Path) -> list[Item]:
+    """Return the items that the split lists name; the <filename> inside an annotation is never used as a path."""
+    by_name, annotations = by_stem(images, IMAGES), by_stem([folder], [".xml"])
+    where = f"{', '.join(str(f.relative_to(root)) for f in images)} and {folder.relative_to(root)}"
+    items = []
+    for split, file in lists.items():
+        try:
+            lines = read_lines(check_inside(file, root))
+        except BrokenFileError as e:
+            raise BadUseError(f"{file} {e}") from e
+        names = dict.fromkeys(_name(line) for line in lines if line.strip())  # some lists name an image twice
+        items += [pair(split, name, by_name, annotations, where) for name in names]
+    return items
+
+
+def _name(line: str) -> str:
+    """Return the image that a line of a split list names, without suffix."""
+    name = line.strip()
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGES else name
