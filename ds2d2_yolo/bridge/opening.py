@@ -14,6 +14,7 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
+from ds2d2_yolo.bridge.alone import open_alone
 from ds2d2_yolo.bridge.amplifier import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.amplifier_training import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.channels import fit_channels
@@ -59,6 +60,7 @@ class RunOpening(FittingSizes):
             rest["data"] = resolve_data(str(rest["data"]))
         # a process that DDP spawned gets the settings in one piece, as they stand in the arguments
         self._carried: dict[str, Any] = dict(rest.pop(ARGS_KEY, None) or {})
+        self._launched = bool(self._carried)
         carried = self._carried.get("settings")
         self.settings = Settings(**carried) if carried else resolve_settings(given)
         self._given = given
@@ -154,25 +156,45 @@ class RunOpening(FittingSizes):
         card = None if named or "imhi" not in self.settings.active else self.amplifier_card()
         return preflight(plan_of(self, Path(named) if named else None, card))
 
-    def _show_report(self) -> None:
-        """Print the report and keep it in the run's folder."""
+    def open(self) -> tuple[dict[str, str], str | None]:
+        """Report on this run and obtain its amplifier, trained first where none is kept; one process does it.
+
+        Returns:
+            files (dict[str, str]): The report's, by name; they lie in the run's folder and the text was printed.
+            amplifier (str | None): Path, None for a run without `imhi`.
+        """
         files = report_files(self.report())
         LOGGER.info("\n" + files["preflight.txt"])
         write_files(files, self.save_dir)
-        if self.ddp:
-            self._carried["report"] = files
+        if "imhi" not in self.settings.active:
+            return files, None
+        with preserved_random_state(self.args.seed, self.args.deterministic):
+            return files, str(self._obtain_amplifier())
+
+    def _open_for_all(self) -> None:
+        """Do the same in rank 0 of processes that torchrun started; what Ultralytics launched brings it along."""
+        own = self._own_amplifier()
+        if own is not None:
+            self._carried["amplifier"] = str(own)
+        if self.resume:
+            return
+        theirs = {k: v for k, v in vars(self.args).items() if k not in {ARGS_KEY, "save_dir", "resume", "device"}}
+        device = str(self.args.device or "").split(",")[0]
+        found = open_alone(self.args.task, {**theirs, **self.settings.as_dict(), "device": device})
+        write_files(found["files"], self.save_dir)
+        self._carried["amplifier"] = found["amplifier"]
 
     def train(self) -> None:
-        """Report and train, after the amplifier where one is needed and none is kept; both in the launching process."""
+        """Report and train, after the amplifier where one is needed and none is kept; one process does both."""
         if RANK == -1:
             try:
-                self._show_report()
+                files, amplifier = self.open()
             except BadUseError:
                 self._drop_empty_folder()
                 raise
-        if "imhi" in self.settings.active and RANK == -1:
-            with preserved_random_state(self.args.seed, self.args.deterministic):
-                self._carried["amplifier"] = str(self._obtain_amplifier())
+            self._carried |= {"amplifier": amplifier, **({"report": files} if self.ddp else {})}
+        elif RANK == 0 and not self._launched:
+            self._open_for_all()
         if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
             gc.collect()
             torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ds2d2_yolo.bridge.gains import TASK
+from ds2d2_yolo.bridge.processes import distributed
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -56,18 +57,11 @@ def _norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else loss.new_zeros(())
 
 
-def same_in_all_processes(values: list[Any]) -> list[Any]:
-    """Return the first process's values in all of them; outside a distributed run, the values."""
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast_object_list(values, src=0)
-    return values
-
-
 def _over_processes(norms: Tensor) -> list[float]:
     """Return the geometric mean of each norm over the processes, leaving out what is not a positive number."""
     usable = norms.isfinite() & (norms > 0)
     sums = torch.stack((torch.where(usable, norms, 1).log(), usable.to(norms.dtype)))
-    if dist.is_available() and dist.is_initialized():
+    if distributed():
         dist.all_reduce(sums)
     logs, counts = sums.tolist()
     return [math.exp(total / n) if n else math.nan for total, n in zip(logs, counts, strict=True)]

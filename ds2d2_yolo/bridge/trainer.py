@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +21,8 @@ from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
 from ds2d2_yolo.bridge.opening import AMPLIFIER_FILE, RunOpening
 from ds2d2_yolo.bridge.optimizing import AdapterOptimizing, clipped_share, clipping_remark
-from ds2d2_yolo.bridge.probe import same_in_all_processes
+from ds2d2_yolo.bridge.processes import same_file_in_all_processes, same_in_all_processes
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
-from ds2d2_yolo.errors import BadUseError
 
 
 class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints):
@@ -94,12 +92,10 @@ class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints)
         """Load the amplifier that `train` obtained; it needs the teacher's head before that is folded."""
         if "imhi" not in self.settings.active:
             return None
-        path = self._carried.get("amplifier") or self.settings.amplifier
-        if path is None:
-            raise BadUseError("under torchrun the amplifier has to exist already: name it with amplifier=")
-        state = self.checked_amplifier(Path(path))
-        if RANK in {-1, 0} and Path(path) != self.save_dir / AMPLIFIER_FILE:
-            shutil.copyfile(path, self.save_dir / AMPLIFIER_FILE)
+        with same_file_in_all_processes(self._carried.get("amplifier") or self.settings.amplifier) as path:
+            state = self.checked_amplifier(path)
+            if RANK in {-1, 0} and path != self.save_dir / AMPLIFIER_FILE:
+                shutil.copyfile(path, self.save_dir / AMPLIFIER_FILE)
         levels = [t for _, t in pair_levels(student_strides, self.teacher.strides, self.settings.levels)]
         return Amplifier(self.teacher, state, levels, self.settings.wavelet)
 
