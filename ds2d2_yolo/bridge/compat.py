@@ -79,6 +79,12 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
     ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # comparison of arms
+    ("ultralytics.engine.trainer", "BaseTrainer.run_callbacks", ("event",)),
+    ("ultralytics.nn.distill_model", "DistillationModel", ("teacher_model", "student_model")),
+    ("ultralytics.utils.torch_utils", "get_cpu_info", ()),
+    ("ultralytics.utils.torch_utils", "get_gpu_info", ("index",)),
+    ("ultralytics.utils.torch_utils", "NUM_THREADS", ()),
     # preparation of data sets
     ("ultralytics.data.split_dota", "get_windows", ("im_size", "crop_sizes", "gaps")),
     ("ultralytics.data.split_dota", "get_window_obj", ("anno", "windows", "iof_thr")),

@@ -1,0 +1,68 @@
+"""The picture of a comparison: for each group the mean difference of each arm from the baseline, with its interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ds2d2_yolo.compare.summary import METRICS, TEACHER, Summary
+from ds2d2_yolo.compare.tables import percent
+from ds2d2_yolo.files import replacing
+
+SPLITS = ("all", "size", "crowding", "orientation")
+
+
+def draw(summary: Summary, file: Path, weights: str = "last") -> None:
+    """Draw mean differences and intervals, a row for each group, a column for each metric; write a PNG.
+
+    Args:
+        summary (Summary): The statistics.
+        file (Path): The picture.
+        weights (str): 'last' or 'best'.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = [g for by in SPLITS for g in summary.groups() if g[0] == by]
+    arms = [a for a in summary.arms if a != summary.baseline and TEACHER not in summary.seeds(a)]
+    figure = Figure(figsize=(12, 1.8 + 0.32 * len(groups) * max(1.0, len(arms) / 3)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels: Any = figure.subplots(1, len(METRICS), sharey=True)
+    for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
+        _panel(axes, summary, weights, metric, groups, arms)
+        axes.set_title(name)
+        axes.set_xlabel(f"arm minus {summary.baseline}, same seed")
+    panels[0].set_yticks(range(len(groups)), [g if by == "all" else f"{by} {g}" for by, g in groups])
+    panels[0].invert_yaxis()
+    if arms:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(arms), 6))
+    row = summary.rows[0]
+    figure.suptitle(
+        f"{row.student}, {row.data}, {row.epochs} epochs, {weights}.pt: mean of the paired differences and its "
+        f"{percent(summary.level)} interval",
+        fontsize=10,
+    )
+    with replacing(file) as temporary, temporary.open("wb") as written:
+        figure.savefig(written, format="png", dpi=110)
+
+
+def _panel(
+    axes: Any, summary: Summary, weights: str, metric: str, groups: list[tuple[str, str]], arms: list[str]
+) -> None:
+    """Draw the differences of one metric."""
+    axes.axvline(0, color="0.4", linewidth=1)
+    for place in range(1, len(groups)):
+        if groups[place][0] != groups[place - 1][0]:
+            axes.axhline(place - 0.5, color="0.85", linewidth=1)
+    for number, arm in enumerate(arms):
+        offset = (number - (len(arms) - 1) / 2) * 0.8 / max(len(arms), 1)
+        found = [(i, x.difference) for i, (by, g) in enumerate(groups)
+                 if (x := summary.line(weights, by, g, metric, arm)) and x.difference]  # fmt: skip
+        heights = [i + offset for i, _ in found]
+        color = f"C{number % 10}"
+        axes.plot([d.mean for _, d in found], heights, "o", markersize=4, color=color, label=arm)
+        for height, (_, d) in zip(heights, found, strict=True):
+            if d.low is not None and d.high is not None:
+                axes.plot([d.low, d.high], [height, height], "-", linewidth=1.5, color=color)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)

@@ -1,0 +1,85 @@
+"""Arms as they are named: built in, one's own, from a YAML; and what each trains with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ds2d2_yolo.compare.arms import BUILT_IN, Arm, read_arms, settings_of
+from ds2d2_yolo.errors import BadUseError
+
+
+def test_names_and_own_arms_in_their_order() -> None:
+    found = read_arms("teacher, plain,db2:wavelet=db2;levels=[8,16];imhi=1e-5;robust=true,explicit")
+    assert [arm.name for arm in found] == ["teacher", "plain", "db2", "explicit"]
+    assert found[2] == Arm("db2", "ds2d2", {"wavelet": "db2", "levels": [8, 16], "imhi": 1e-5, "robust": True})
+
+
+def test_a_list_is_read_like_a_text() -> None:
+    assert read_arms(["plain", "one:gains=1"]) == read_arms("plain,one:gains=1")
+
+
+def test_dis_makes_an_arm_of_upstreams_distillation() -> None:
+    assert read_arms("strong:dis=12")[0] == Arm("strong", "distill_model", {"dis": 12})
+
+
+def test_yaml_of_arms(tmp_path: Path) -> None:
+    file = tmp_path / "ablation.yaml"
+    file.write_text("plain:\nno-hi: {imhi: 0}\nsmall: {exlo: 1e-5}\n", encoding="utf-8")
+    found = read_arms(f"ds2d2,{file}")
+    assert [(arm.name, arm.settings) for arm in found] == [
+        ("ds2d2", {}), ("plain", {}), ("no-hi", {"imhi": 0}), ("small", {"exlo": 1e-5}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("plane", "did you mean 'plain'"),
+        ("wavelet", "name:|wavelet:wavelet=db2"),
+        ("plain,ds2d2,plain", "plain twice"),
+        ("ds2d2:imhi=0", "built in"),
+        ("a:wavlet=db2", "did you mean 'wavelet'"),
+        ("a:lr0=0.1", "the same for all arms"),
+        ("a:teacher=other.pt", "no setting of an arm"),
+        ("a:dis=3;imhi=0", "goes with nothing else"),
+        ("a:", "name:key=value"),
+        ("a:imhi", "name:key=value"),
+        ("a:imhi=0;imhi=1", "each key once"),
+        ("../a:imhi=0", "letters"),
+        ("amplifiers:imhi=0", "not 'amplifiers'"),
+        ("none.yaml", "cannot be read"),
+        (",", "no arm"),
+    ],
+)
+def test_mistakes_end_in_one_line(given: str, said: str) -> None:
+    with pytest.raises(BadUseError, match=said) as e:
+        read_arms(given)
+    assert "\n" not in str(e.value)
+
+
+def test_yaml_without_arms(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("- plain\n", encoding="utf-8")
+    with pytest.raises(BadUseError, match="holds no arms"):
+        read_arms(str(file))
+
+
+def test_own_settings_stand_over_shared_ones() -> None:
+    arm = read_arms("db2:wavelet=db2")[0]
+    assert settings_of(arm, {"wavelet": "sym4", "gains": 1}) == {"wavelet": "db2", "gains": 1}
+    assert settings_of(BUILT_IN["plain"], {"gains": 1}) == {}
+
+
+def test_gains_of_a_stream_that_is_off_are_left_out() -> None:
+    shared = {"imfu": 1.0, "exlo": 0.1}
+    assert settings_of(BUILT_IN["explicit"], shared) == {"exlo": 0.1, "implicit": False}
+    assert settings_of(BUILT_IN["implicit"], shared) == {"imfu": 1.0, "explicit": False}
+
+
+def test_wrong_settings_name_their_arm() -> None:
+    with pytest.raises(BadUseError, match="arm odd: wavelet='db'"):
+        settings_of(read_arms("odd:wavelet=db")[0], {})
+    with pytest.raises(BadUseError, match="arm nothing has no term"):
+        settings_of(read_arms("nothing:gains=0")[0], {})

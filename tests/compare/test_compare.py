@@ -1,0 +1,218 @@
+"""A comparison as a whole: first with a stand-in for the runs' processes, then really, with a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from ds2d2_yolo.compare import compare, run
+from ds2d2_yolo.compare.child import RESULT, TASK
+from ds2d2_yolo.compare.results import read_results
+from ds2d2_yolo.compare.schedule import Job
+from ds2d2_yolo.compare.state import CompareState
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+
+# Notes that it ran, and leaves a result: mAP50 0.1 for plain, 0.2 for any other, a hundredth more for each seed.
+STAND_IN = """
+import json, pathlib, sys
+task = json.loads(pathlib.Path(sys.argv[1]).read_text())
+row, folder = task["row"], pathlib.Path(sys.argv[1]).parent
+with open(sys.argv[2], "a") as f:
+    f.write(f"{row['arm']} {row['seed']} {task['keys']['seed']}\\n")
+if pathlib.Path(sys.argv[2]).with_name(f"break-{row['arm']}-{row['seed']}").exists():
+    raise SystemExit("the run broke")
+value = (0.1 if row["arm"] == "plain" else 0.2) + 0.01 * row["seed"]
+row |= {"by": "all", "group": "all", "map50": value, "map50_95": value / 2, "images": 8, "objects": 32}
+rows = [{**row, "weights": w} for w in ("last", "best")]
+(folder / "result.json").write_text(json.dumps(rows))
+"""
+
+
+@pytest.fixture
+def keys(tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path]) -> dict[str, Any]:
+    """The keys of a tiny comparison."""
+    return {
+        "teacher": str(checkpoint("yolov8s-obb.yaml")), "student": "yolov8n-obb.yaml", "data": str(tiny_data("obb")),
+        "imgsz": 96, "epochs": 1, "batch": 4, "nbs": 4, "device": "cpu", "optimizer": "AdamW", "lr0": 0.001,
+        "warmup_epochs": 0, "val": False, "project": str(tmp_path / "runs"), "arms": "plain,distill_model",
+        "seeds": [0, 1], "parallel": 1,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Put the stand-in in the place of the runs' processes; tells which ran since it was last asked."""
+    log = tmp_path / "ran.txt"
+    whole = run._command
+
+    def command(job: Job, device: str) -> list[str]:
+        whole(job, device)
+        return [sys.executable, "-c", STAND_IN, str(job.folder / TASK), str(log)]
+
+    def since() -> list[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    monkeypatch.setattr(run, "_command", command)
+    return since
+
+
+ALL = ["plain 0 0", "distill_model 0 0", "plain 1 1", "distill_model 1 1"]
+
+
+def test_runs_everything_once_and_goes_on_with_what_is_added(keys: dict[str, Any], ran: Callable[[], Any]) -> None:
+    found = compare(**keys)
+    assert ran() == ALL
+    assert "| distill_model |     2 |" in str(found)
+    assert "+0.100" in found.text
+    for name in ("results.csv", "summary.csv", "compare.md", "compare.png", "compare.json"):
+        assert (found.folder / name).is_file()
+    assert compare(**keys).text == found.text
+    assert ran() == []
+    compare(**{**keys, "seeds": [0, 1, 5]})
+    assert ran() == ["plain 5 5", "distill_model 5 5"]
+    compare(**{**keys, "arms": "teacher,strong:dis=12"})  # the baseline is there already
+    assert ran() == ["teacher -1 0", "strong 0 0", "strong 1 1"]
+    rows = read_results(found.folder / "results.csv")
+    assert {(r.arm, r.seed) for r in rows if r.arm == "strong"} == {("strong", 0), ("strong", 1)}
+    assert next(r.settings for r in rows if r.arm == "strong") == '{"dis": 12}'
+
+
+def test_a_failed_run_ends_no_other_and_is_tried_again(
+    keys: dict[str, Any], ran: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "break-distill_model-0"
+    broken.touch()
+    with pytest.raises(DS2D2Error, match=r"1 failed, the same command tries again \(distill_model, seed 0: the run"):
+        compare(**keys)
+    assert ran() == ALL
+    assert "| distill_model |     1 |" in capsys.readouterr().out  # the tables of the others
+    broken.unlink()
+    compare(**keys)
+    assert ran() == ["distill_model 0 0"]
+
+
+def test_a_result_that_nobody_collected_is_not_run_again(
+    keys: dict[str, Any], ran: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CompareState, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare(**keys)
+    assert ran() == ["plain 0 0"]
+    compare(**keys)
+    assert ran() == ALL[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 2}, "epochs was 1, is 2"),
+        ({"student": "yolo11n-obb.yaml"}, "student was"),
+        ({"arms": "plain,distill_model,one:dis=3"}, None),
+        ({"parallel": 2, "workers": 1, "level": 0.9}, None),
+    ],
+)
+def test_a_folder_takes_one_comparison_alone(
+    keys: dict[str, Any], ran: Callable[[], Any], change: dict[str, Any], said: str | None
+) -> None:
+    compare(**keys)
+    ran()
+    if said is None:
+        compare(**{**keys, **change})
+        return
+    with pytest.raises(BadUseError, match=said):
+        compare(**{**keys, **change})
+    assert ran() == []
+
+
+def test_two_at_once_in_a_folder_are_refused(keys: dict[str, Any], ran: Callable[[], Any], tmp_path: Path) -> None:
+    compare(**{**keys, "seeds": 0})
+    ran()
+    with (
+        FileLock(tmp_path / "runs" / "compare" / ".lock"),
+        pytest.raises(BadUseError, match="another process compares"),
+    ):
+        compare(**keys)
+    assert ran() == []
+
+
+def test_missing_things_leave_no_folder(keys: dict[str, Any], ran: Callable[[], Any], tmp_path: Path) -> None:
+    for wrong in ({"teacher": "none.pt"}, {"data": "none.yaml"}, {"device": 99}):
+        with pytest.raises(BadUseError):
+            compare(**{**keys, **wrong})
+    assert ran() == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_arm_that_cannot_run_is_named_before_anything_does(keys: dict[str, Any], ran: Callable[[], Any]) -> None:
+    with pytest.raises(BadUseError, match="arm far: levels"):
+        compare(**{**keys, "arms": "plain,far:levels=[64]"})
+    assert ran() == []
+    assert not Path(keys["project"]).exists()
+
+
+# Really ----------------------------------------------------------------------------------------------------------
+
+
+def start(keys: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Begin a comparison in a process of its own."""
+    code = "import json, sys; from ds2d2_yolo.compare import compare; print(compare(**json.loads(sys.argv[1])))"
+    return subprocess.Popen([sys.executable, "-c", code, json.dumps(keys)], stdout=subprocess.PIPE)
+
+
+def test_one_real_run_of_an_arm(keys: dict[str, Any]) -> None:
+    found = compare(**{**keys, "arms": "plain", "seeds": 3})
+    assert {r.weights for r in found.summary.rows} == {"last", "best"}
+    assert {"all", "size", "crowding", "orientation"} <= {r.by for r in found.summary.rows}
+    row = found.summary.rows[0]
+    assert (row.arm, row.seed, row.epochs_trained, row.sessions, row.parallel, row.imgsz) == ("plain", 3, 1, 1, 1, 96)
+    assert row.initial_weights
+    assert row.versions.startswith("ds2d2-yolo ")
+    assert "| plain |          1 |" in found.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_killed_comparison_goes_on_inside_its_runs(keys: dict[str, Any], tmp_path: Path) -> None:
+    keys |= {"arms": "plain,ds2d2", "epochs": 12, "amplifier_epochs": 1, "parallel": 2}
+    folder = tmp_path / "runs" / "compare"
+    parent = start(keys)
+    notes = folder / "ds2d2" / "seed0" / "watched.json"
+    until = time.time() + 300
+    while not (notes.is_file() and len(json.loads(notes.read_text())["epochs"]) >= 2):
+        assert parent.poll() is None
+        assert time.time() < until
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    time.sleep(1)
+    before = json.loads(notes.read_text())
+    assert not before["trained"]
+    done = {p.parent: p.stat().st_mtime for p in folder.rglob(RESULT)}
+    again = start(keys)
+    said = again.communicate(timeout=600)[0].decode()
+    assert again.returncode == 0
+    rows = read_results(folder / "results.csv")
+    assert {(r.arm, r.seed) for r in rows} == {(a, s) for a in ("plain", "ds2d2") for s in (0, 1)}
+    cut = next(r for r in rows if (r.arm, r.seed) == ("ds2d2", 0))
+    assert (cut.sessions, cut.epochs_trained) == (2, 12)
+    after = json.loads(notes.read_text())
+    assert all(after["epochs"][e] == seconds for e, seconds in list(before["epochs"].items())[:-1])  # not run again
+    assert all((folder / place / RESULT).stat().st_mtime == when for place, when in done.items())
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in said
+    assert "Cut off and gone on with" in said

@@ -1,0 +1,143 @@
+"""What a comparison will run, how many at a time, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d2_yolo.compare import CompareOptions, compare
+from ds2d2_yolo.compare.plan import Plan, arms_as_kept, jobs_of, room
+from ds2d2_yolo.compare.state import CompareState
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.files import write_json
+
+NEEDED = {"teacher": "t.pt", "student": "s.yaml", "data": "d.yaml"}
+HASHES = {
+    "task": "obb",
+    "teacher": "/t.pt",
+    "data": "/d.yaml",
+    "teacher_hash": "t",
+    "data_hash": "d",
+    "student_hash": "s",
+}
+
+
+def planned(rest: dict[str, Any] | None = None, **options: Any) -> Plan:
+    """A plan of these options and other keys."""
+    return Plan.of(CompareOptions(**NEEDED, **options), rest or {})
+
+
+def named(plan: Plan, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """The jobs of a plan in a new folder."""
+    state = CompareState(folder, plan.fingerprint(HASHES), arms_as_kept(plan))
+    return [(job.name, job.needs) for job in jobs_of(plan, state, HASHES, 1, 1)]
+
+
+def test_seeds_are_interleaved_and_the_teacher_is_measured_once(tmp_path: Path) -> None:
+    found = named(planned(arms="teacher,plain,explicit", seeds=[3, 1]), tmp_path / "c")
+    assert [name for name, _ in found] == [
+        "teacher", "plain, seed 3", "explicit, seed 3", "plain, seed 1", "explicit, seed 1",
+    ]  # fmt: skip
+
+
+def test_one_amplifier_for_all_arms_that_it_fits(tmp_path: Path) -> None:
+    arms = "plain,ds2d2,implicit,explicit,no-hi:imhi=0,db2:wavelet=db2,own:amplifier=a.safetensors"
+    found = dict(named(planned(arms=arms, seeds=0), tmp_path / "c"))
+    assert list(found)[:2] == ["amplifier wavelet=haar", "amplifier wavelet=db2"]
+    haar, db2 = (("amplifier wavelet=haar",), ("amplifier wavelet=db2",))
+    needs = {name.split(",")[0]: found[name] for name in list(found)[2:]}
+    assert needs == {
+        "plain": (), "ds2d2": haar, "implicit": haar, "explicit": (), "no-hi": (), "db2": db2, "own": (),
+    }  # fmt: skip
+
+
+def test_every_run_gets_the_shared_keys_and_its_seed_alone(tmp_path: Path) -> None:
+    plan = planned({"epochs": 7, "lr0": 0.1, "gains": 1}, arms="plain,distill_model,ds2d2", seeds=[0, 4])
+    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arms_as_kept(plan))
+    runs = [j.task for j in jobs_of(plan, state, HASHES, 2, 1) if "row" in j.task]
+    assert [t["keys"].pop("seed") for t in runs] == [0, 0, 0, 4, 4, 4]
+    assert all(t["keys"] == {"epochs": 7, "lr0": 0.1, "plots": False} for t in runs)
+    assert [t["settings"] for t in runs[:3]] == [{}, {}, {"gains": 1}]
+    assert runs[0]["row"]["parallel"] == 2
+
+
+def test_device_and_workers_are_no_part_of_the_fingerprint() -> None:
+    here = planned({"device": "cpu", "workers": 2, "epochs": 3}).fingerprint(HASHES)
+    assert here == planned({"device": 0, "epochs": 3}).fingerprint(HASHES)
+    assert here != planned({"epochs": 4}).fingerprint(HASHES)
+
+
+def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
+    kept = arms_as_kept(planned(arms="plain,ds2d2"))
+    assert kept["plain"]["settings"] == {}
+    assert kept["ds2d2"]["settings"]["exlo_share"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("devices", "cores", "threads", "gigabytes", "step", "wanted"),
+    [
+        (["cpu"], 8, 1, 64, 1.0, 8),  # a run for each core
+        (["cpu"], 8, 3, 64, 1.0, 2),
+        (["cpu"], 64, 1, 32, 1.0, 8),  # 0.8 * 32 / (2 * 1 + 1): memory is what there is least of
+        (["cpu"], 1, 4, 1, 9.0, 1),  # always one
+        (["cpu"], 4, 2, 1, None, 2),
+        (["0"], 32, 1, 80, 7.5, 4),  # 0.8 * 80 / (2 * 7.5 + 1)
+        (["0"], 4, 1, 80, 7.5, 2),  # every run wants two cores
+        (["0", "1"], 2, 1, 8, 7.5, 2),
+        (["0", "1"], 32, 1, 40, None, 2),
+        (["mps"], 8, 1, 64, 1.0, 1),
+    ],
+)
+def test_room(devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, wanted: int) -> None:
+    memory = dict.fromkeys(devices, gigabytes * 10**9)
+    found = room(devices, cores, threads, memory, None if step is None else int(step * 10**9))
+    assert len(found) == wanted
+    assert found[: len(devices)] == devices[:wanted]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"teacher": None}, "teacher= missing"),
+        ({"arms": "plain,distil_model"}, "did you mean 'distill_model'"),
+        ({"seeds": [0, 1, 0]}, "0 twice"),
+        ({"seeds": "many"}, "whole numbers"),
+        ({"seeds": -1}, "whole numbers"),
+        ({"baseline": "ds2d2", "arms": "plain,explicit"}, "baseline=ds2d2 is none"),
+        ({"baseline": "teacher", "arms": "teacher,plain"}, "baseline=teacher is none"),
+        ({"level": 1}, "under 1"),
+        ({"distill_model": "t.pt"}, "is an arm here"),
+        ({"seed": 1}, "seeds="),
+        ({"model": "s.yaml"}, "student="),
+        ({"implicit": False}, "name the arms"),
+        ({"time": 1.0}, "use epochs="),
+        ({"batch": -1}, "one number for all"),
+        ({"imgsz": [96, 64]}, "one whole number"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"wavelt": "db2"}, "did you mean 'wavelet'"),
+        ({"wavelet": "db"}, "arm ds2d2: wavelet='db'"),
+        ({"gains": 1, "arms": "plain,distill_model"}, "no arm takes DS2D2 settings"),
+        ({"epochs": "many"}, "epochs"),
+        ({"student": "none.yaml"}, "none.yaml"),
+    ],
+)
+def test_bad_use_ends_in_one_line_before_anything_runs(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
+    given = {**NEEDED, "project": str(tmp_path / "runs"), **keys}
+    with pytest.raises(BadUseError, match=said) as e:
+        compare(**given)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_amplifier_of_an_earlier_session_is_not_asked_for_again(tmp_path: Path) -> None:
+    plan = planned(arms="plain,ds2d2", seeds=0)
+    CompareState(tmp_path / "c", plan.fingerprint(HASHES), arms_as_kept(plan)).begin()
+    names = [name for name, _ in named(plan, tmp_path / "c")]
+    kept = tmp_path / "kept.safetensors"
+    kept.touch()
+    write_json(tmp_path / "c" / "amplifiers" / "haar" / "result.json", [{"file": str(kept), "seconds": 1.0}])
+    assert named(plan, tmp_path / "c") == [(name, ()) for name in names[1:]]
+    kept.unlink()
+    assert [name for name, _ in named(plan, tmp_path / "c")] == names

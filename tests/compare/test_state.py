@@ -1,0 +1,103 @@
+"""What the folder of a comparison keeps, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d2_yolo.compare.results import Result
+from ds2d2_yolo.compare.state import CompareState
+from ds2d2_yolo.errors import BadUseError
+
+PRINT = {"teacher": "aaa", "data": "bbb", "settings": {"epochs": 2, "lr0": 0.1}, "versions": {"torch": "2.4"}}
+ARMS: dict[str, Any] = {"plain": {"kind": "plain", "settings": {}}, "ours": {"kind": "ds2d2", "settings": {"imhi": 0}}}
+
+
+def begun(folder: Path, arms: dict[str, Any] = ARMS) -> CompareState:
+    """A comparison whose arms have begun."""
+    state = CompareState(folder, PRINT, arms)
+    state.begin()
+    for arm in arms:
+        (folder / arm).mkdir(exist_ok=True)
+    return state
+
+
+def row(state: CompareState, arm: str, seed: int) -> Result:
+    """A raw result of a run."""
+    values = ("d", "t", "s", 96, 2, "last", "all", "all", 0.5, 0.4, 8, 32)
+    return Result(arm, seed, *values, settings_hash=state.hash_of(arm))
+
+
+def test_finished_runs_are_known_again(tmp_path: Path) -> None:
+    state = begun(tmp_path / "c")
+    assert not state.done("plain", 0)
+    state.add([row(state, "plain", 0)])
+    again = CompareState(tmp_path / "c", PRINT, ARMS)
+    assert again.done("plain", 0)
+    assert not again.done("plain", 1)
+    assert not again.done("ours", 0)
+
+
+def test_arms_may_be_added(tmp_path: Path) -> None:
+    begun(tmp_path / "c", {"plain": ARMS["plain"]})
+    begun(tmp_path / "c", {"ours": ARMS["ours"]})
+    assert set(CompareState(tmp_path / "c", PRINT, {}).arms) == {"plain", "ours"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"teacher": "ccc"}, "teacher was aaa, is ccc"),
+        ({"settings": {"epochs": 3, "lr0": 0.1}}, r"\(epochs was 2, is 3\)"),
+        ({"settings": {"epochs": 2}}, "lr0 was 0.1, is None"),
+        ({"versions": {"torch": "2.5"}}, "torch was 2.4, is 2.5"),
+    ],
+)
+def test_another_comparison_is_refused_with_what_differs(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    begun(tmp_path / "c")
+    with pytest.raises(BadUseError, match=said) as e:
+        CompareState(tmp_path / "c", {**PRINT, **change}, ARMS)
+    assert "\n" not in str(e.value)
+
+
+def test_an_arm_with_other_settings_is_refused(tmp_path: Path) -> None:
+    begun(tmp_path / "c")
+    with pytest.raises(BadUseError, match="arm ours: imhi was 0, is 1"):
+        CompareState(tmp_path / "c", PRINT, {"ours": {"kind": "ds2d2", "settings": {"imhi": 1}}})
+
+
+def test_what_has_not_begun_may_change(tmp_path: Path) -> None:
+    CompareState(tmp_path / "c", PRINT, ARMS).begin()
+    CompareState(tmp_path / "c", {**PRINT, "teacher": "ccc"}, ARMS)
+    (tmp_path / "c" / "plain").mkdir()
+    CompareState(tmp_path / "c", PRINT, {"ours": {"kind": "ds2d2", "settings": {"imhi": 1}}})
+    with pytest.raises(BadUseError, match="teacher was"):
+        CompareState(tmp_path / "c", {**PRINT, "teacher": "ccc"}, ARMS)
+
+
+def test_results_without_the_rest_of_the_folder_go_on(tmp_path: Path) -> None:
+    state = begun(tmp_path / "c")
+    state.add([row(state, "plain", 0)])
+    (tmp_path / "c" / "compare.json").unlink()
+    assert CompareState(tmp_path / "c", PRINT, ARMS).done("plain", 0)
+    with pytest.raises(BadUseError, match="runs of arm plain with other settings"):
+        CompareState(tmp_path / "c", {**PRINT, "data": "x"}, ARMS)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "notes.txt").write_text("mine")
+    with pytest.raises(BadUseError, match="holds no comparison"):
+        CompareState(tmp_path / "c", PRINT, ARMS)
+    (tmp_path / "d").write_text("a file")
+    with pytest.raises(BadUseError, match="holds no comparison"):
+        CompareState(tmp_path / "d", PRINT, ARMS)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    begun(tmp_path / "c")
+    (tmp_path / "c" / "compare.json").write_text("{")
+    with pytest.raises(BadUseError, match=r"compare\.json cannot be read"):
+        CompareState(tmp_path / "c", PRINT, ARMS)
