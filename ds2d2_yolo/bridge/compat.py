@@ -79,6 +79,14 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
     ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # prediction
+    ("ultralytics.engine.model", "Model._smart_load", ("key",)),
+    ("ultralytics.engine.predictor", "BasePredictor.setup_model", ("model", "verbose")),
+    ("ultralytics.engine.predictor", "BasePredictor.__call__", ("source", "stream")),
+    ("ultralytics.engine.results", "Results", ("orig_img", "path", "names", "boxes", "obb")),
+    ("ultralytics.engine.results", "Results.save_txt", ("txt_file",)),
+    ("ultralytics.cfg", "QUANTIZE_ALIASES", ()),
+    ("ultralytics.utils", "TQDM", ()),
     # comparison of arms
     ("ultralytics.engine.trainer", "BaseTrainer.run_callbacks", ("event",)),
     ("ultralytics.nn.distill_model", "DistillationModel", ("teacher_model", "student_model")),

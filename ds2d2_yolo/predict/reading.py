@@ -1,0 +1,280 @@
+"""Reading windows of scenes: GeoTIFF, tiled and stripped TIFF and JPEG2000 window by window, other formats whole.
+
+JPEG2000 should be tiled inside: OpenJPEG takes memory of its own for a whole tile of the file, which no bound covers.
+
+Rules. *Bands*: those named by `bands=`; else the ones that the file calls red, green and blue; else the first ones. One
+band stands for three where the model takes three; a palette becomes its colours. *Stretch*: data of other than 8 bits
+are stretched band by band between two percentiles (2 and 98) of a sample: up to 64 windows of 256 px spread over the
+scene, without nodata. The same values hold for all tiles of a scene. Nodata pixels become 0.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import PngImagePlugin
+
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.predict.bands import Pixels, chosen_bands, palette_of
+from ds2d2_yolo.predict.options import PredictOptions
+
+Raw = NDArray[Any]
+
+DECODED_WHOLE = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
+WHOLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+GIB = 2**30
+STRIP = 2**19  # pixels that are read at once for the small picture
+SAMPLES, SAMPLE_SIDE = 8, 256  # windows a side of the sample, their side in pixels
+# turning the picture as the camera was held: EXIF orientation -> (transpose, flip rows, flip columns)
+TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
+
+
+def need_rasterio() -> ModuleType:
+    """Return rasterio, or say how to get it and what else large scenes need."""
+    try:
+        import rasterio
+        import rasterio.windows
+        import shapely  # noqa: F401  the seams need it: found missing before the first tile is read
+    except ImportError as e:
+        raise BadUseError(f"slice= needs {e.name}: pip install 'ds2d2-yolo[scenes]'") from e
+    module: ModuleType = rasterio
+    return module
+
+
+class DamagedImageError(DS2D2Error):
+    """An image whose pixels cannot be read."""
+
+
+class Scene:
+    """An open image of any size that gives 8-bit windows as a model wants them.
+
+    Attributes:
+        path (Path): The file.
+        width (int): Width in pixels.
+        height (int): Height in pixels.
+        crs (Any): rasterio's coordinate reference system, None without one.
+        transform (Any): Affine transform from pixels to `crs`.
+        windowed (bool): Whether windows are read from the file, and not the file as a whole.
+    """
+
+    def __init__(self, path: Path, dataset: Any, channels: int, options: PredictOptions) -> None:
+        """Check bands and memory; nothing is decoded yet. `open_scene` makes scenes."""
+        self.path, self._data, self._options = path, dataset, options
+        self.width, self.height = int(dataset.width), int(dataset.height)
+        self.crs, self.transform = dataset.crs, dataset.transform
+        self.windowed = dataset.driver not in DECODED_WHOLE
+        self._table = None if options.bands else palette_of(dataset)
+        self._bands = chosen_bands(path, dataset, options.bands, channels, self._table is not None)
+        self._kind = np.result_type(*(np.dtype(dataset.dtypes[b - 1]) for b in self._bands))
+        if self._kind.kind == "c":
+            raise BadUseError(f"{path} holds complex numbers: convert it to a real type first")
+        self._mask = any(flags != [need_rasterio().enums.MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+        self._whole: tuple[Raw, Raw | None] | None = None
+        self._limits: NDArray[np.float64] | None = None
+        self._turn = TURNS.get(int(dataset.tags().get("EXIF_Orientation", 1)), (0, 0, 0))
+        if self._turn[0]:
+            self.width, self.height = self.height, self.width
+        self._refuse_too_large()
+
+    def tile(self, window: tuple[int, int, int, int]) -> Pixels | None:
+        """Return a window as the model takes it.
+
+        Args:
+            window (tuple[int, int, int, int]): Left, top, right and bottom in pixels.
+
+        Returns:
+            (np.ndarray | None): Pixels (H, W, C), uint8, BGR where C is 3; None where all is nodata.
+        """
+        raw, valid = self._read(window)
+        if valid is not None and not valid.any():
+            return None
+        pixels = self._table[raw[0]].transpose(2, 0, 1) if self._table is not None else self._eight_bit(raw)
+        if valid is not None:
+            pixels = np.where(valid, pixels, np.uint8(0))
+        image = pixels.transpose(1, 2, 0)
+        result: Pixels = np.ascontiguousarray(image[:, :, ::-1] if image.shape[2] == 3 else image)
+        return result
+
+    def shrunk(self, side: int) -> Pixels:
+        """Return the scene as a BGR picture of at most `side` pixels, read strip by strip."""
+        factor = max(1.0, max(self.width, self.height) / side)
+        across, down = max(1, round(self.width / factor)), max(1, round(self.height / factor))
+        columns = ((np.arange(across) + 0.5) * self.width / across).astype(int)
+        rows = ((np.arange(down) + 0.5) * self.height / down).astype(int)
+        picture = np.zeros((down, across, 3), np.uint8)
+        high = max(1, STRIP // self.width)
+        for top in range(0, self.height, high):
+            inside = (rows >= top) & (rows < top + high)
+            strip = self.tile((0, top, self.width, min(self.height, top + high))) if inside.any() else None
+            if strip is not None:
+                picture[inside] = strip[rows[inside] - top][:, columns][:, :, [0, -(-strip.shape[2] // 2) - 1, -1]]
+        return picture
+
+    def _read(self, window: tuple[int, int, int, int]) -> tuple[Raw, NDArray[np.bool_] | None]:
+        """Return the raw bands (C, H, W) of a window and which pixels hold data; None for all."""
+        left, top, right, bottom = window
+        try:
+            if not self.windowed:
+                raw, valid = self._decoded()
+                inside = (slice(top, bottom), slice(left, right))
+                return raw[:, inside[0], inside[1]], None if valid is None else valid[inside] > 0
+            area = need_rasterio().windows.Window(left, top, right - left, bottom - top)
+            raw = self._data.read(self._bands, window=area)
+            return raw, self._data.dataset_mask(window=area) > 0 if self._mask else None
+        except need_rasterio().errors.RasterioError as e:
+            at = "" if not self.windowed else f" at pixels {left},{top} to {right},{bottom}"
+            raise DamagedImageError(f"{self.path} is cut off or damaged{at}: {_first_line(e)}") from e
+
+    def _decoded(self) -> tuple[Raw, Raw | None]:
+        """Return all bands (C, H, W) and the mask (H, W), decoded once and turned upright."""
+        if self._whole is None:
+            if self._data.driver == "PNG":
+                _check_png(self.path)
+            mask = self._turned(self._data.dataset_mask()) if self._mask else None
+            self._whole = self._turned(self._data.read(self._bands)), mask
+        return self._whole
+
+    def _turned(self, pixels: Raw) -> Raw:
+        """Return pixels (..., H, W) as the camera was held."""
+        transpose, rows, columns = self._turn
+        pixels = pixels.swapaxes(-1, -2) if transpose else pixels
+        return pixels[..., :: -1 if rows else 1, :: -1 if columns else 1]
+
+    def _eight_bit(self, raw: Raw) -> Pixels:
+        """Return raw bands (C, H, W) as 8 bits."""
+        if self._limits is None:
+            self._limits = self._find_limits()
+        if not self._limits.size:
+            return np.asarray(raw, np.uint8)
+        low, high = self._limits[:, :1, None], self._limits[:, 1:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = (raw.astype(np.float32) - low.astype(np.float32)) * (255 / (high - low)).astype(np.float32)
+        good = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)
+        return np.asarray(np.rint(good), np.uint8)
+
+    def _find_limits(self) -> NDArray[np.float64]:
+        """Return the values (C, 2) that become 0 and 255; empty where values stay as they are."""
+        eight = self._kind == np.uint8
+        asked = self._options.percentiles(bool(eight))
+        if asked is None:
+            if eight:
+                return np.zeros((0, 2))
+            info = None if self._kind.kind == "f" else np.iinfo(self._kind)
+            return np.array([(0.0, 1.0) if info is None else (max(info.min, 0), info.max)] * len(self._bands), float)
+        parts: list[list[Raw]] = [[] for _ in self._bands]
+        for window in self._samples():
+            raw, valid = self._read(window)
+            for band, values in enumerate(raw):
+                good = np.isfinite(values) if valid is None else np.isfinite(values) & valid
+                parts[band].append(values[good])
+        limits = []
+        for values in parts:
+            found = np.concatenate(values)
+            low, high = np.percentile(found, asked) if len(found) else (0.0, 1.0)
+            limits.append((float(low), float(high) if high > low else float(low) + 1.0))
+        return np.array(limits)
+
+    def _samples(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield the windows of the sample."""
+        spots = [sorted({round(i * max(0, side - SAMPLE_SIDE) / (SAMPLES - 1)) for i in range(SAMPLES)})
+                 for side in (self.width, self.height)]  # fmt: skip
+        for y in spots[1]:
+            for x in spots[0]:
+                yield x, y, min(x + SAMPLE_SIDE, self.width), min(y + SAMPLE_SIDE, self.height)
+
+    def _refuse_too_large(self) -> None:
+        """Refuse what does not fit the memory bound: a whole image, or the blocks that the file is made of."""
+        size = self._kind.itemsize * len(self._bands)
+        limit = self._options.memory * GIB - _cache(self._options.memory, self.windowed)
+        if not self.windowed:
+            need, what = self.width * self.height * (size + int(self._mask)), "decoded whole, as its format wants"
+            hint = "or convert it to a tiled TIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+        else:
+            high, wide = max(self._data.block_shapes)
+            need, what = high * wide * size, f"read in its blocks of {wide} x {high} px"
+            hint = "or rewrite it in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+        if need > limit:
+            raise BadUseError(
+                f"{self.path} ({self.width} x {self.height} px, {len(self._bands)} bands, {self._kind}) needs "
+                f"{amount(need)} {what}: give memory={_enough(need, self.windowed)} or more, {hint}"
+            )
+
+
+@contextmanager
+def open_scene(path: Path, channels: int, options: PredictOptions) -> Iterator[Scene]:
+    """Open an image for reading in windows.
+
+    Args:
+        path (Path): The file.
+        channels (int): Channels that the model takes.
+        options (PredictOptions): Bands, stretch and memory.
+
+    Yields:
+        (Scene): The open image.
+
+    Raises:
+        BadUseError: If it is no image, its bands do not fit, or it needs more memory than allowed.
+    """
+    rasterio = need_rasterio()
+    cache = _cache(options.memory, path.suffix.lower() not in WHOLE_SUFFIXES)
+    settings = rasterio.Env(GDAL_CACHEMAX=cache, GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_PAM_ENABLED=False)
+    with settings, _opened(path) as dataset:
+        if not dataset.count:
+            raise BadUseError(f"{path} holds no bands: name one of its subdatasets")
+        yield Scene(path, dataset, channels, options)
+
+
+def _check_png(path: Path) -> None:
+    """Refuse a PNG file that is cut off or damaged: GDAL 3.10 decodes what is missing as noise, without an error."""
+    try:
+        with PngImagePlugin.PngImageFile(path) as file:  # Image.open would refuse large images
+            file.verify()
+    except (OSError, SyntaxError) as e:
+        raise DamagedImageError(f"{path} is cut off or damaged: {_first_line(e)}") from e
+
+
+def amount(size: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+
+
+def _enough(need: int, windowed: bool) -> float:
+    """Return the `memory` that suffices for so many bytes, in tenths."""
+    return math.ceil((need * 2 if windowed else need + 2**25) / GIB * 10) / 10
+
+
+def _cache(memory: float, windowed: bool) -> int:
+    """Return the bytes that GDAL may keep of decoded blocks, so that a row of tiles decodes each once where it can."""
+    return min(int(memory * GIB / 2), GIB if windowed else 2**25)
+
+
+def georeference(path: Path) -> tuple[Any, Any]:
+    """Return coordinate reference system and transform of a TIFF or JPEG2000; other formats carry none."""
+    if path.suffix.lower() not in (".tif", ".tiff", ".jp2"):
+        return None, None
+    with _opened(path) as dataset:
+        return dataset.crs, dataset.transform
+
+
+def _opened(path: Path) -> Any:
+    """Return an open dataset of rasterio's."""
+    rasterio = need_rasterio()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most images have none
+        try:
+            return rasterio.open(path)
+        except rasterio.errors.RasterioIOError as e:
+            raise BadUseError(f"{path} cannot be read as an image: {_first_line(e)}") from e
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error, or of its cause, which says more."""
+    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]

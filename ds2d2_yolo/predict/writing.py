@@ -1,0 +1,142 @@
+"""Files of detections: DOTA submissions, CSV and a small picture. GeoJSON is in `geojson`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.files import write_whole
+from ds2d2_yolo.predict.merging import Floats, corners_of
+
+TASKS = ("Task1", "Task2")
+COLUMNS = ("image", "class_id", "class", "score", "x", "y", "w", "h", "angle",
+           "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")  # fmt: skip
+PICTURE = 4096  # longest side of the picture in pixels, where the memory bound allows it
+
+
+@dataclass(frozen=True)
+class Found:
+    """The objects of one image.
+
+    Attributes:
+        path (Path): The image.
+        size (tuple[int, int]): Width and height in pixels.
+        rows (np.ndarray): Objects (N, 7): x, y, w, h, angle (radians), score, class; pixels of the image.
+        crs (Any): rasterio's coordinate reference system, None without one.
+        transform (Any): Affine transform from pixels to `crs`.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    rows: Floats
+    crs: Any = None
+    transform: Any = None
+
+
+def refuse_unfit_names(images: Sequence[Path], names: dict[int, str]) -> None:
+    """Refuse images and classes that DOTA's files cannot tell apart.
+
+    Args:
+        images (Sequence[Path]): Images.
+        names (dict[int, str]): Class names.
+
+    Raises:
+        BadUseError: In one line.
+    """
+    seen: dict[str, Path] = {}
+    for path in images:
+        if re.search(r"\s", path.stem):
+            raise BadUseError(f"DOTA files separate by spaces: rename {path}")
+        if path.stem in seen:
+            raise BadUseError(f"DOTA files name images without suffix and folder: rename {path} or {seen[path.stem]}")
+        seen[path.stem] = path
+    files = [file_name(name) for name in names.values()]
+    twice = sorted({f for f in files if files.count(f) > 1})
+    if twice:
+        raise BadUseError(f"two classes would share the DOTA file Task1_{twice[0]}.txt: rename one")
+
+
+def file_name(name: str) -> str:
+    """Return a class name as DOTA's files carry it: spaces become hyphens, what no file name takes becomes '_'."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", re.sub(r"\s+", "-", name.strip()))
+
+
+def write_dota(folder: Path, task: str, found: Sequence[Found], names: dict[int, str]) -> list[Path]:
+    """Write a DOTA submission: a file for each class, empty ones too, and all of them in a zip file.
+
+    Lines are `image score x1 y1 x2 y2 x3 y3 x4 y4` (Task 1, corners clockwise) or `image score xmin ymin xmax ymax`
+    (Task 2, the upright box around the object, within the image); images without suffix.
+    Source: https://captain-whu.github.io/DOTA/tasks.html.
+
+    Args:
+        folder (Path): Folder of the run.
+        task (str): 'Task1' or 'Task2'.
+        found (Sequence[Found]): Objects of all images.
+        names (dict[int, str]): Class names.
+
+    Returns:
+        (list[Path]): The folder and the zip file.
+    """
+    lines: dict[int, list[str]] = {kind: [] for kind in names}
+    for image in found:
+        corners = corners_of(image.rows)
+        if task == "Task2":
+            low, high = corners.min(1).clip(0, image.size), corners.max(1).clip(0, image.size)
+            corners = np.stack([low, high], 1)
+        for row, place in zip(
+            image.rows.tolist(), corners.reshape(len(corners), 2 * corners.shape[1]).tolist(), strict=True
+        ):
+            lines[int(row[6])].append(f"{image.path.stem} {row[5]:.6f} {' '.join(f'{v:.2f}' for v in place)}\n")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for kind, text in lines.items():
+            name = f"{task}_{file_name(names[kind])}.txt"
+            write_whole(folder / task / name, "".join(text))
+            archive.writestr(name, "".join(text))
+    write_whole(folder / f"{task}.zip", buffer.getvalue())
+    return [folder / task, folder / f"{task}.zip"]
+
+
+def write_csv(folder: Path, found: Sequence[Found], names: dict[int, str]) -> list[Path]:
+    """Write all objects of all images into one table; pixels, angle in radians clockwise from x to the side w."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for image in found:
+        corners = corners_of(image.rows).reshape(-1, 8)
+        for row, place in zip(image.rows.tolist(), corners.tolist(), strict=True):
+            kind, score = int(row[6]), f"{row[5]:.6f}"
+            box = [*(f"{v:.3f}" for v in row[:4]), f"{row[4]:.6f}"]
+            writer.writerow([str(image.path), kind, names[kind], score, *box, *(f"{v:.3f}" for v in place)])
+    write_whole(folder / "detections.csv", text.getvalue())
+    return [folder / "detections.csv"]
+
+
+def write_picture(target: Path, small: Any, image: Found) -> Path:
+    """Write a small picture with the objects drawn on it.
+
+    Args:
+        target (Path): JPEG file to write.
+        small (np.ndarray): The image reduced, BGR; it is drawn on.
+        image (Found): Its objects.
+
+    Returns:
+        (Path): The file.
+    """
+    factor = np.array([small.shape[1] / image.size[0], small.shape[0] / image.size[1]])
+    points = np.rint(corners_of(image.rows) * factor * 16).astype(np.int32)
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_HSV)[:, 0].tolist()
+    for corners, kind in zip(points, image.rows[:, 6].astype(int).tolist(), strict=True):
+        cv2.polylines(small, [corners], True, palette[kind * 47 % 256], 1, cv2.LINE_AA, 4)
+    write_whole(target, cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    return target

@@ -1,0 +1,115 @@
+"""Scenes of bright rectangles, and a detector that finds what is bright in a tile."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ds2d2_yolo.bridge import detecting
+from ds2d2_yolo.predict import run
+from ds2d2_yolo.predict.merging import corners_of
+
+rasterio = pytest.importorskip("rasterio")
+
+NAMES = {0: "small vehicle", 1: "ship"}
+
+
+class BrightDetector:
+    """Finds bright things; class 1 is what is brighter in the last channel."""
+
+    calls = 0
+    stop_at = 10**9  # calls after which it is interrupted, as by Ctrl-C
+
+    def __init__(self, yolo: Any, keys: dict[str, Any], tile: int) -> None:
+        self.oriented, self.names, self.channels, self.scale = yolo.task == "obb", NAMES, 3, 1.0
+
+    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+        kind = type(self)
+        kind.calls += 1
+        if kind.calls >= kind.stop_at:
+            raise KeyboardInterrupt
+        return [np.array(self._find(tile), np.float64).reshape(-1, 7) for tile in tiles]
+
+    def _find(self, tile: NDArray[np.uint8]) -> list[list[float]]:
+        rows = []
+        contours, _ = cv2.findContours((tile.max(2) > 150).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            if len(contour) < 8:
+                continue
+            if self.oriented:
+                (x, y), (w, h), degrees = cv2.minAreaRect(contour)
+            else:
+                left, top, w, h = cv2.boundingRect(contour)
+                (x, y), (w, h), degrees = (left + w / 2 - 0.5, top + h / 2 - 0.5), (w - 1, h - 1), 0.0
+            blue, _, red = tile[int(y), int(x)]
+            # contours run through pixel centres: half a pixel to every side is missing
+            rows.append([x + 0.5, y + 0.5, w + 1, h + 1, np.deg2rad(degrees), 0.9, float(red > blue)])
+        return rows
+
+
+def objects_of(width: int, height: int, count: int, seed: int = 0) -> NDArray[np.float64]:
+    """Return rectangles (N, 7) that keep 8 px from each other and fit 60 px."""
+    rng = np.random.default_rng(seed)
+    taken = np.zeros((height, width), bool)
+    rows: list[list[float]] = []
+    while len(rows) < count:
+        w, h = rng.uniform(16, 42, 2)
+        x, y = rng.uniform(36, width - 36), rng.uniform(36, height - 36)
+        row = [x, y, w, h, rng.uniform(0, np.pi / 2), 0.9, float(len(rows) % 2)]
+        low, high = (f(corners_of(np.array([row]))[0], 0) for f in (np.min, np.max))
+        area = taken[int(low[1]) - 8 : int(high[1]) + 8, int(low[0]) - 8 : int(high[0]) + 8]
+        if not area.any():
+            area[:] = True
+            rows.append(row)
+    return np.array(rows)
+
+
+def drawn(objects: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+    """Return RGB pixels (3, H, W)."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    for row, corners in zip(objects, corners_of(objects), strict=True):
+        points = np.rint(corners * 16 - 8).astype(np.int32)
+        cv2.fillConvexPoly(image, points, (240, 100, 90) if row[6] else (90, 100, 240), cv2.LINE_8, 4)
+    return image.transpose(2, 0, 1)
+
+
+def write_raster(path: Path, pixels: NDArray[Any], **keys: Any) -> Path:
+    """Write bands (C, H, W) as a tiled TIFF, or as `keys` say."""
+    tiled = {"driver": "GTiff", "tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+    every = {**tiled, "count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], **keys}
+    profile = {k: v for k, v in every.items() if v is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", dtype=pixels.dtype, **profile) as out:
+            out.write(pixels)
+    return path
+
+
+@pytest.fixture
+def bright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Run `predict` with the bright detector in the test's folder; `task` is the task of the model."""
+
+    class Detector(BrightDetector):
+        pass
+
+    def go(task: str = "obb", stop_at: int = 10**9, **keys: Any) -> Any:
+        model = tmp_path / "model.pt"
+        if not model.exists():
+            model.write_bytes(b"model")
+        Detector.calls, Detector.stop_at = 0, stop_at
+        monkeypatch.setattr(run, "Detector", Detector)
+        stub = SimpleNamespace(task=task, names=NAMES, model_name=str(model))
+        monkeypatch.setattr(detecting, "load_detector", lambda _: stub)
+        place = {"project": str(tmp_path / "runs"), "name": "p", "slice": 200, "overlap": 0.35}
+        return run.predict(**{"model": str(model), **place, **keys})
+
+    go.detector = Detector  # type: ignore[attr-defined]
+    return go

@@ -1,0 +1,222 @@
+"""Whole predictions in tiles, on real files, with a detector that sees pixels."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from numpy.typing import NDArray
+
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.predict.merging import corners_of
+
+from .conftest import NAMES, drawn, objects_of, write_raster
+
+WIDTH, HEIGHT = 700, 520
+Go = Callable[..., Any]
+
+
+def assert_found(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.8) -> None:
+    a, b = (shapely.polygons(corners_of(r)) for r in (found, objects))
+    shared = shapely.area(shapely.intersection(a[:, None], b[None]))
+    iou = shared / (shapely.area(a)[:, None] + shapely.area(b)[None] - shared)
+    iou[found[:, None, 6] != objects[None, :, 6]] = 0
+    assert len(found) == len(objects)
+    assert (iou.max(0) > least).all()
+
+
+def table(result: Any) -> NDArray[np.float64]:
+    data = result.obb.data if result.obb is not None else None
+    assert data is not None
+    return np.asarray(data)
+
+
+@pytest.fixture
+def objects() -> NDArray[np.float64]:
+    return objects_of(WIDTH, HEIGHT, 30)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, objects: NDArray[np.float64]) -> Path:
+    return write_raster(tmp_path / "scene.tif", drawn(objects, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize(("side", "overlap"), [(200, 0.35), (256, 0.3), (333, 0.25), (2000, 0.2)])
+@pytest.mark.parametrize("driver", ["GTiff", "PNG"])
+def test_every_object_is_found_once_at_its_place(
+    bright: Go, tmp_path: Path, objects: NDArray[np.float64], side: int, overlap: float, driver: str
+) -> None:
+    layout = {} if driver == "GTiff" else {"driver": "PNG", "tiled": None, "blockxsize": None, "blockysize": None}
+    pixels = drawn(objects, WIDTH, HEIGHT)
+    path = write_raster(tmp_path / f"scene.{driver[-3:].lower()}", pixels, **{**layout, "compress": None})
+    predicted = bright(source=str(path), slice=side, overlap=overlap)
+    assert_found(table(predicted.results[0]), objects)
+    assert predicted.results[0].orig_shape == (HEIGHT, WIDTH)
+    assert predicted.results[0].orig_img.base.nbytes == 1
+    assert not list((tmp_path / "runs" / "p").glob(".parts*"))
+
+
+def test_files_hold_what_was_found(bright: Go, scene: Path, objects: NDArray[np.float64], tmp_path: Path) -> None:
+    predicted = bright(source=str(scene), formats="geojson,csv,dota,picture", save_txt=True)
+    folder = tmp_path / "runs" / "p"
+    found = table(predicted.results[0])
+    lines = (folder / "Task1" / "Task1_small-vehicle.txt").read_text().splitlines()
+    with zipfile.ZipFile(folder / "Task1.zip") as archive:
+        assert archive.namelist() == ["Task1_small-vehicle.txt", "Task1_ship.txt"]
+        assert archive.read("Task1_small-vehicle.txt").decode().splitlines() == lines
+    mine = found[found[:, 6] == 0]
+    assert [line.split()[0] for line in lines] == ["scene"] * len(mine)
+    numbers = np.array([line.split()[1:] for line in lines], float)
+    np.testing.assert_allclose(numbers[:, 0], mine[:, 5], atol=1e-6)
+    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), corners_of(mine), atol=0.006)
+    upright = np.array([t.split()[1:] for t in (folder / "Task2" / "Task2_ship.txt").read_text().splitlines()], float)
+    ships = corners_of(found[found[:, 6] == 1])
+    np.testing.assert_allclose(upright[:, 1:], np.concatenate([ships.min(1), ships.max(1)], 1), atol=0.006)
+    rows = (folder / "detections.csv").read_text().splitlines()
+    assert rows[0].startswith("image,class_id,class,score,x,y,w,h,angle,x1")
+    assert len(rows) == 1 + len(objects)
+    assert {r.split(",")[2] for r in rows[1:]} == set(NAMES.values())
+    assert len((folder / "labels" / "scene.txt").read_text().splitlines()) == len(objects)
+    said = json.loads((folder / "scene.geojson").read_text())
+    assert said["coordinate_space"].startswith("pixels")
+    assert len(said["features"]) == len(objects)
+    assert (folder / "scene.jpg").stat().st_size > 1000
+    assert "30 objects" in str(predicted)
+    assert "15 ship" in str(predicted)
+
+
+@pytest.mark.parametrize("task", ["obb", "detect"])
+def test_a_scene_where_nothing_is_found_has_its_files_too(bright: Go, tmp_path: Path, task: str) -> None:
+    path = write_raster(tmp_path / "dark.tif", np.full((3, 300, 300), 9, np.uint8))
+    predicted = bright(task=task, source=str(path), formats="geojson,csv,dota,picture", save_txt=True)
+    folder = tmp_path / "runs" / "p"
+    assert len(predicted.results[0]) == 0
+    assert json.loads((folder / "dark.geojson").read_text())["features"] == []
+    assert (folder / "Task2" / "Task2_ship.txt").read_text() == ""
+    assert len((folder / "detections.csv").read_text().splitlines()) == 1
+    assert "nothing found" in str(predicted)
+
+
+def test_a_detect_model_has_upright_boxes_and_task_2_alone(bright: Go, scene: Path, tmp_path: Path) -> None:
+    predicted = bright(task="detect", source=str(scene), formats=["dota"])
+    assert predicted.results[0].obb is None
+    assert predicted.results[0].boxes.xyxy.shape == (30, 4)
+    assert not (tmp_path / "runs" / "p" / "Task1").exists()
+    with pytest.raises(BadUseError, match="task1 wants oriented boxes"):
+        bright(task="detect", source=str(scene), formats=["task1"])
+
+
+def test_a_killed_run_goes_on_with_the_same_command(bright: Go, scene: Path, tmp_path: Path) -> None:
+    whole = table(bright(source=str(scene), name="whole").results[0])
+    total = bright.detector.calls  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        bright(source=str(scene), stop_at=total // 2 + 2)
+    done = len(list((tmp_path / "runs/p/.parts").glob("*.npz")))
+    assert done >= 2
+    assert not list((tmp_path / "runs/p").glob("*.csv"))
+    again = bright(source=str(scene))
+    assert bright.detector.calls < total  # type: ignore[attr-defined]
+    assert again.folder == tmp_path / "runs/p"
+    np.testing.assert_array_equal(table(again.results[0]), whole)
+    assert bright(source=str(scene)).folder.name == "p-2"  # a finished run is never touched
+
+
+def test_another_command_does_not_go_on_with_it(bright: Go, scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bright(source=str(scene), stop_at=4)
+    assert bright(source=str(scene), conf=0.5).folder.name == "p-2"
+    with scene.open("ab") as file:  # another image of the same name
+        file.write(b"\0")
+    assert bright(source=str(scene)).folder.name == "p-3"
+    assert (tmp_path / "runs/p/.parts").is_dir()
+
+
+def test_tiles_without_data_are_skipped(bright: Go, tmp_path: Path, objects: NDArray[np.float64]) -> None:
+    pixels = drawn(objects, WIDTH, HEIGHT)
+    pixels[:, :, 350:] = 0
+    path = write_raster(tmp_path / "half.tif", pixels, nodata=0)
+    predicted = bright(source=str(path), batch=1)
+    image = predicted.images[0]
+    assert image.tiles == 5 * 4
+    assert image.empty == 2 * 4
+    assert bright.detector.calls == 3 * 4  # type: ignore[attr-defined]
+
+
+def test_a_folder_goes_on_behind_a_damaged_file(bright: Go, tmp_path: Path, objects: NDArray[np.float64]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 99, (3, 400, 400), dtype=np.uint8)
+    good, bad = (write_raster(folder / name, pixels, compress=None) for name in ("b.tif", "a.tif"))
+    bad.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    with pytest.raises(DS2D2Error, match=r"a\.tif is cut off or damaged at pixels .*the other 1 are in") as caught:
+        bright(source=str(folder))
+    assert caught.value.status == 1
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "runs/p/b.geojson").exists()
+    assert not (tmp_path / "runs/p/a.geojson").exists()
+    bad.write_bytes(good.read_bytes())
+    assert len(bright(source=str(folder)).images) == 2
+
+
+def test_dota_names_must_tell_images_apart(bright: Go, tmp_path: Path, scene: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "scene.tif").write_bytes(scene.read_bytes())
+    (tmp_path / "list.txt").write_text("scene.tif\nother/scene.tif\n")
+    with pytest.raises(BadUseError, match="without suffix and folder"):
+        bright(source=str(tmp_path / "list.txt"), formats=["dota"])
+    predicted = bright(source=str(tmp_path / "list.txt"), formats=["geojson"])
+    assert sorted(p.name for p in predicted.files) == ["scene-2.geojson", "scene.geojson"]
+    (tmp_path / "a b.tif").write_bytes(scene.read_bytes())
+    with pytest.raises(BadUseError, match="rename"):
+        bright(source=str(tmp_path / "a b.tif"), formats=["task2"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"source": None}, "source= missing"),
+        ({"source": "nowhere.tif"}, "source=nowhere.tif does not exist"),
+        ({"source": "no*.tif"}, "matches no image"),
+        ({"slice": 8}, "slice=8 must be a whole number of at least 32"),
+        ({"overlap": 1.0}, "overlap=1.0 must be a finite number"),
+        ({"ovrelap": 0.3}, "did you mean 'overlap'"),
+        ({"formats": "geojson,dotta"}, "did you mean 'dota'"),
+        ({"stretch": [98, 2]}, "the lower first"),
+        ({"stretch": "atuo"}, "did you mean 'auto'"),
+        ({"bands": [1, 2]}, "bands=.1, 2. are 2, the model takes 3"),
+        ({"bands": [1, 2, 7]}, "has 3 bands"),
+        ({"memory": 0.001}, "batch=4 of 200 px take 4 MiB"),
+        ({"conf": 2}, "conf"),
+        ({"show": True}, "show= cannot go with slice="),
+        ({"slice": None, "overlap": 0.2}, "overlap= only mean something with slice="),
+        ({"mode": "train"}, "mode= cannot be given"),
+    ],
+)
+def test_bad_use_is_one_line(bright: Go, scene: Path, keys: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadUseError, match=said) as caught:
+        bright(**{"source": str(scene), **keys})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_package_is_named_with_the_command(bright: Go, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(BadUseError, match=r"slice= needs rasterio: pip install 'ds2d2-yolo\[scenes\]'"):
+        bright(source=str(scene))
+
+
+def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.tif").write_bytes(b"no image")
+    (tmp_path / "list.txt").write_text("gone.tif\n")
+    for source, said in (("empty", "folder without images"), ("bad.tif", "cannot be read as an image"),
+                         ("list.txt", "gone.tif, which does not exist")):  # fmt: skip
+        with pytest.raises(BadUseError, match=said):
+            bright(source=str(tmp_path / source))
