@@ -79,6 +79,12 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
     ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # export
+    ("ultralytics.engine.exporter", "export_formats", ()),
+    ("ultralytics.engine.exporter", "validate_args", ("format", "passed_args", "valid_args")),
+    ("ultralytics.nn.autobackend", "AutoBackend", ("model", "device", "fp16", "end2end", "verbose")),
+    ("ultralytics.utils.nms", "non_max_suppression", ("agnostic", "max_det", "nc", "rotated", "end2end")),
+    ("ultralytics.data.utils", "check_det_dataset", ("dataset", "autodownload")),
     # prediction
     ("ultralytics.engine.model", "Model._smart_load", ("key",)),
     ("ultralytics.engine.predictor", "BasePredictor.setup_model", ("model", "verbose")),

@@ -102,12 +102,9 @@ class Detector:
         """
         given = {k: v for k, v in keys.items() if k not in ("batch", "save", "save_txt", "project", "name", "exist_ok")}
         settings = {"conf": 0.25, "mode": "predict", "rect": True, "imgsz": tile, **given}
-        own = {**yolo.overrides, **settings, "save": False, "verbose": False, "batch": 1}
-        own["quantize"] = QUANTIZE_ALIASES.get(str(own.get("quantize")).lower(), own.get("quantize"))
         try:
             with _quiet():
-                self._predictor = yolo._smart_load("predictor")(overrides=own, _callbacks=yolo.callbacks)
-                self._predictor.setup_model(model=yolo.model, verbose=False)
+                self._predictor = _predictor(yolo, {**settings, "save": False, "verbose": False, "batch": 1})
         except Exception as e:  # each format's runtime has its own errors
             raise BadUseError(f"model={yolo.model_name} cannot be used: {_line(e)}") from e
         loaded = self._predictor.model
@@ -146,6 +143,15 @@ class Detector:
         except Exception as e:  # each format's runtime has its own errors
             raise DS2D2Error(f"the model fails on a tile of {tiles[0].shape}: {_line(e)}") from e
         return [rows_of(r) for r in found]
+
+
+def _predictor(yolo: YOLO, settings: dict[str, Any]) -> Any:
+    """Return Ultralytics' predictor with the model set up, its settings resolved as `YOLO.predict` does."""
+    own = {**yolo.overrides, **settings}
+    own["quantize"] = QUANTIZE_ALIASES.get(str(own.get("quantize")).lower(), own.get("quantize"))
+    predictor = yolo._smart_load("predictor")(overrides=own, _callbacks=yolo.callbacks)
+    predictor.setup_model(model=yolo.model, verbose=own.get("verbose", True))
+    return predictor
 
 
 def rows_of(result: Results) -> NDArray[np.float64]:
@@ -190,6 +196,8 @@ def light_results(
 def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Results]:
     """Run Ultralytics' own prediction as `yolo predict` does, which saves pictures unless `save=False`.
 
+    Not through `YOLO.predict`: that one returns nothing under a command whose name ends in 'yolo' (8.4.190).
+
     Args:
         yolo (YOLO): From `load_detector`.
         source (str): Whatever Ultralytics takes.
@@ -199,7 +207,9 @@ def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Res
         (Results): One image after the other.
     """
     try:
-        yield from yolo.predict(source=source, stream=True, **{"save": True, **keys})
+        settings = {"conf": 0.25, "batch": 1, "mode": "predict", "rect": True, "save": True, **keys}
+        yolo.predictor = _predictor(yolo, settings)
+        yield from yolo.predictor(source=source, stream=True)
     except FileNotFoundError as e:
         raise BadUseError(_line(e)) from e
 

@@ -1,0 +1,264 @@
+"""`benchmark`: what models cost and reach in formats on this machine.
+
+Of Ultralytics' own benchmark serve: its export, its validation called as it calls it (one square image at a time, from
+a score of 0.001) and its count of FLOPs. Its timing does not: `benchmark` takes the mean over the validation, without
+warm-up, for one model, format after format, so that drift of the machine becomes a difference between formats;
+`ProfileModels` knows ONNX and TensorRT alone, feeds noise, sets eight threads and cuts slow runs off, which is what a
+95th percentile is about. Neither measures memory, keeps what it has or goes on after a failure in a runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ds2d2_yolo.bridge import exporting as ultra
+from ds2d2_yolo.bridge import measuring
+from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.deploy.exporting import size_of
+from ds2d2_yolo.deploy.images import evenly
+from ds2d2_yolo.deploy.options import BenchmarkOptions, listed
+from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.files import write_json, write_whole
+from ds2d2_yolo.resources import resolve_data
+
+IMAGES = 16  # validation images that the timed runs take in turn
+QUANTIZE = {"": None, "fp16": 16, "int8": 8}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A finished benchmark.
+
+    Attributes:
+        rows (tuple[Row, ...]): One for each model and format.
+        machine (dict[str, Any]): Processor, threads and versions.
+        folder (Path): Where benchmark.json, .csv, .md and .png lie.
+        said (str): Settings in words.
+    """
+
+    rows: tuple[Row, ...]
+    machine: dict[str, Any]
+    folder: Path
+    said: str
+
+    def __str__(self) -> str:
+        """Return the table."""
+        m = self.machine
+        versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+        where = f"{m['gpu'] + ', ' if m['gpu'] else ''}{m['cpu']}, {m['cores']} cores, torch on {m['threads']} threads"
+        return f"{table(self.rows)}\n\n{self.said}\n{where}; {versions}\nIn {self.folder}: benchmark.csv, .json, .png"
+
+
+def benchmark(**keys: Any) -> Benchmark:
+    """Measure latency, throughput, size, memory and mAP of checkpoints in formats.
+
+    Every model and format has several turns, each in a process of its own, in changing order. What is measured is kept:
+    the same command measures only what is missing, and tries again what failed.
+
+    Args:
+        **keys (Any): See `BenchmarkOptions`.
+
+    Returns:
+        (Benchmark): The rows; a format that fails here has its reason instead of numbers.
+
+    Raises:
+        BadUseError: If anything does not fit, before the first measurement.
+
+    Examples:
+        >>> benchmark(model="teacher.pt,plain.pt,best.pt", formats="pt,onnx", data="hit-uav.yaml")  # doctest: +SKIP
+    """
+    options = BenchmarkOptions.of(keys, "benchmark")
+    if not options.model or not options.data:
+        raise BadUseError("model= and data= are needed: ds2d2-yolo benchmark model=teacher.pt,best.pt data=D.yaml")
+    models = {name: ultra.open_checkpoint(path, "benchmark", unfinished=True) for name, path in named(options.model)}
+    check_device(options.device)
+    data = resolve_data(options.data)
+    images = ultra.val_images(data)
+    folder = Path(options.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BadUseError(f"out={options.out} cannot be written: {e.strerror}") from e
+    return Bench(options, models, data, images, folder).run()
+
+
+def named(models: str | list[str]) -> list[tuple[str, str]]:
+    """Return name and path of each model; that of a run's best.pt is the run's.
+
+    Raises:
+        BadUseError: If two have one name.
+    """
+    found = []
+    for text in listed(models):
+        name, colon, path = text.partition(":")
+        if not colon or (os.name == "nt" and len(name) == 1):  # one letter is a drive there
+            file = Path(text).resolve()
+            run = file.parent.parent if file.parent.name == "weights" else file.parent
+            name, path = (run.name if file.stem in {"best", "last"} else file.stem), text
+        found.append((name, path))
+    if len({name for name, _ in found}) < len(found):
+        raise BadUseError(f"model={models} names two models alike: give them names, such as model=one:a.pt,two:b.pt")
+    return found
+
+
+class Bench:
+    """The measurements of one command.
+
+    Args:
+        options (BenchmarkOptions): What to measure.
+        models (dict[str, Checkpoint]): The checkpoints by name.
+        data (str): Data YAML.
+        images (list[Path]): Its validation images.
+        folder (Path): Where results are kept.
+    """
+
+    def __init__(
+        self,
+        options: BenchmarkOptions,
+        models: dict[str, ultra.Checkpoint],
+        data: str,
+        images: list[Path],
+        folder: Path,
+    ) -> None:
+        self.options, self.models, self.data, self.folder = options, models, data, folder
+        self.images = [str(p) for p in evenly(images, IMAGES)]
+        self.count = len(images)
+        self.file = folder / "benchmark.json"
+        self.machine = measuring.machine()
+        self.kept: dict[str, Any] = (
+            json.loads(self.file.read_text(encoding="utf-8"))["cells"] if self.file.is_file() else {}
+        )
+        self.cells = dict(self._cells())
+
+    def run(self) -> Benchmark:
+        """Measure what is missing and write the results."""
+        cells = list(self.cells.values())
+        for cell in cells:
+            self._export(cell)
+        for turn in range(self.options.rounds):
+            for cell in cells if turn % 2 == 0 else cells[::-1]:
+                self._time(cell, str(turn))
+        for cell in cells:
+            self._accuracy(cell)
+        return self._write()
+
+    def _cells(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each model and format with what is known of it already."""
+        o = self.options
+        common = {k: getattr(o, k) for k in ("imgsz", "runs", "rounds", "warmup", "batch", "nms", "device", "fraction")}
+        common |= {"data": measuring.data_identity(self.data), "machine": self.machine}
+        for name, checkpoint in self.models.items():
+            digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+            facts = {"parameters": checkpoint.parameters, "gflops": measuring.gflops(checkpoint.path, o.imgsz)}
+            for format in listed(o.formats):
+                key = hashlib.sha256(json.dumps([digest, format, common], sort_keys=True).encode()).hexdigest()[:16]
+                cell = self.kept.setdefault(key, {"turns": {}})
+                cell.update(model=name, format=format, path=str(checkpoint.path), **facts)
+                cell.pop("reason", None)  # what failed is tried again
+                yield key, cell
+
+    def _export(self, cell: dict[str, Any]) -> None:
+        """Make the files of a cell, one for single images and one for batches."""
+        base, _, precision = cell["format"].partition("-")
+        if base == "pt":
+            cell["file"] = cell["batched"] = cell["path"]
+        for name, batch in (("file", 1), ("batched", self.options.batch)):
+            if batch == 1 and name == "batched":
+                cell[name] = cell.get("file")
+            if cell.get(name) and Path(cell[name]).exists():
+                continue
+            folder = self.folder / "files" / f"{cell['model']}-{cell['format']}-{self.options.imgsz}-{batch}"
+            o = self.options
+            args: dict[str, Any] = {"imgsz": o.imgsz, "batch": batch, "nms": o.nms, "quantize": QUANTIZE[precision]}
+            if precision == "int8":
+                args |= {"data": self.data, "fraction": o.fraction}
+            args |= {"device": o.device} if base == "engine" else {}
+            self._ask(cell, {"work": "export", "model": cell["path"], "format": base, "args": args,
+                             "folder": str(folder)}, f"export, batch {batch}", {"file": name})  # fmt: skip
+        if not cell.get("reason"):
+            cell["file_mb"] = size_of(Path(cell["file"]))
+
+    def _time(self, cell: dict[str, Any], turn: str) -> None:
+        """Give a cell one of its turns."""
+        if cell.get("reason") or turn in cell["turns"]:
+            return
+        o = self.options
+        runs = o.runs // o.rounds + (int(turn) < o.runs % o.rounds)
+        answer = self._ask(cell, {**self._job(cell, "timing"), "batched": cell["batched"], "runs": runs,
+                                  "warmup": o.warmup, "batch": o.batch, "images": self.images},
+                           f"turn {int(turn) + 1} of {o.rounds}")  # fmt: skip
+        if answer:
+            cell["turns"][turn] = answer
+            self._save()
+
+    def _accuracy(self, cell: dict[str, Any]) -> None:
+        """Measure the mAP of a cell."""
+        if not cell.get("reason") and "map50" not in cell:
+            cell |= self._ask(cell, {**self._job(cell, "accuracy"), "data": self.data}, "mAP")
+            self._save()
+
+    def _job(self, cell: dict[str, Any], work: str) -> dict[str, Any]:
+        """Return what every job on a file has to know."""
+        base, _, precision = cell["format"].partition("-")
+        half = precision == "fp16" and base in {"pt", "torchscript"}
+        task = self.models[cell["model"]].task
+        return {"work": work, "file": cell["file"], "format": base, "task": task, "half": half, "nms": self.options.nms,
+                "imgsz": self.options.imgsz, "device": self.options.device}  # fmt: skip
+
+    def _ask(
+        self, cell: dict[str, Any], job: dict[str, Any], what: str, rename: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Have a job done in a process of its own; a failure becomes the cell's reason."""
+        if cell.get("reason"):
+            return {}
+        print(f"{cell['model']} {cell['format']}: {what}", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            asked, told = Path(place, "job.json"), Path(place, "answer.json")
+            asked.write_text(json.dumps(job), encoding="utf-8")
+            command = [sys.executable, "-m", "ds2d2_yolo.deploy.worker", str(asked), str(told)]
+            environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
+            done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            answer = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {
+                "reason": f"its process ended with status {done.returncode}" + (f": {said[-1]}" if said else "")
+            }  # fmt: skip
+        if "reason" in answer:
+            cell["reason"] = f"{what}: {answer['reason']}"
+            print(f"{cell['model']} {cell['format']}: {cell['reason']}", flush=True)
+            return {}
+        for old, new in (rename or {}).items():
+            cell[new] = answer[old]
+        self._save()
+        return dict(answer)
+
+    def _save(self) -> None:
+        """Keep everything measured so far."""
+        write_json(self.file, {"machine": self.machine, "cells": self.kept})
+
+    def _write(self) -> Benchmark:
+        """Write table, CSV and picture of this command's cells."""
+        o = self.options
+        rows = ratios([row_of(c, o.batch) for c in self.cells.values()])
+        threads = [t["threads"] for c in self.cells.values() for t in c["turns"].values()]
+        machine = {**self.machine, "threads": max(threads, default="?")}
+        said = (
+            f"{o.imgsz} x {o.imgsz} px on {o.device}; {o.runs} timed runs each in {o.rounds} turns after {o.warmup} to "
+            f"warm up; total is letterbox, forward pass and NMS of one image; img/s in batches of {o.batch}; mAP on "
+            f"{self.count} validation images of {self.data}"
+        )
+        found = Benchmark(tuple(rows), machine, self.folder, said)
+        self._save()
+        write_whole(self.folder / "benchmark.csv", as_csv(rows))
+        write_whole(self.folder / "benchmark.md", f"```\n{found}\n```\n")
+        draw(rows, self.folder / "benchmark.png", f"{o.imgsz} px, {machine['cpu']}, {machine['cores']} cores")
+        return found

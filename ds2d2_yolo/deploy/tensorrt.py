@@ -1,0 +1,42 @@
+"""The next step to a TensorRT engine where this machine cannot build one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+
+def next_step(onnx: Path, args: Mapping[str, Any], channels: int) -> str:
+    """Return the command that makes an engine of an ONNX file.
+
+    It asks for what Ultralytics' own build asks for: with dynamic=True images from 32 px to twice the image size and
+    batches of up to `batch`. The flags are those of TensorRT 8.4 to 10.
+
+    Args:
+        onnx (Path): The ONNX file, in FP32.
+        args (Mapping[str, Any]): Of `bridge.exporting.export_args`.
+        channels (int): Channels of the input.
+
+    Returns:
+        (str): The command. For INT8 it is the export itself on the machine with the GPU, since trtexec calibrates on
+            no images.
+    """
+    if args["quantize"] == 8:
+        data = quote(str(args["data"]))
+        return f"run this export on the machine with the GPU, with data={data} there for its calibration"
+    engine = onnx.with_suffix(".engine")
+    words = ["trtexec", f"--onnx={quote(str(onnx))}", f"--saveEngine={quote(str(engine))}"]
+    if args["quantize"] == 16:
+        words.append("--fp16")
+    if args.get("dynamic"):
+        (height, width), batch = args["imgsz"], args["batch"]
+        words += [
+            f"--minShapes=images:1x{channels}x32x32",
+            f"--optShapes=images:{batch}x{channels}x{height}x{width}",
+            f"--maxShapes=images:{batch}x{channels}x{2 * height}x{2 * width}",
+        ]
+    if args.get("workspace"):
+        words.append(f"--memPoolSize=workspace:{round(args['workspace'] * 1024)}")  # MiB
+    return " ".join(words)

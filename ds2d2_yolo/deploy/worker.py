@@ -1,0 +1,89 @@
+"""One piece of a benchmark in a process of its own: `python -m ds2d2_yolo.deploy.worker JOB.json ANSWER.json`.
+
+A process of its own keeps memory honest, and a crash of a runtime from taking the benchmark with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Job = dict[str, Any]
+
+
+def export(job: Job) -> Job:
+    """Export a checkpoint to a format."""
+    from ds2d2_yolo.bridge import exporting as ultra
+
+    checkpoint = ultra.open_checkpoint(job["model"], "benchmark", unfinished=True)
+    if job["format"] == "engine" and (lacks := ultra.engine_lacks()):
+        raise RuntimeError(f"this machine lacks {lacks}")
+    args = ultra.export_args(job["format"], job["args"], checkpoint)
+    file = ultra.write_export(checkpoint, job["format"], args, Path(job["folder"]))
+    return {"file": str(file)}
+
+
+def timing(job: Job) -> Job:
+    """Load a file, warm up and time it, one image at a time and in batches."""
+    from ds2d2_yolo.bridge.detector import Detector
+    from ds2d2_yolo.bridge.exporting import quiet
+    from ds2d2_yolo.bridge.measuring import resident, timings
+    from ds2d2_yolo.bridge.plain import all_cores, check_device, read_image
+
+    with all_cores(), quiet():
+        import torch
+
+        device = check_device(job["device"])
+        if job["format"] == "pt" and job["half"] and device.type == "cpu":
+            raise RuntimeError("PyTorch in FP16 needs a GPU")
+        images = [read_image(Path(p)) for p in job["images"]]
+        before = resident(peak=False)
+
+        def load(file: str) -> Detector:
+            head = job["nms"] is False if job["format"] == "pt" else None
+            return Detector(Path(file), job["task"], device, end2end=head, half=job["half"])
+
+        detector = load(job["file"])
+        forward, total = timings(detector, images, job["imgsz"], 1, job["warmup"], job["runs"])
+        peak = resident(peak=True)
+        answer = {"forward": forward, "total": total, "peak_mb": peak, "threads": torch.get_num_threads(),
+                  "added_mb": None if peak is None or before is None else peak - before}  # fmt: skip
+        if job["batch"] > 1:
+            runs = max(3, job["runs"] // job["batch"])
+            many = load(job["batched"])
+            answer["batches"] = timings(many, images, job["imgsz"], job["batch"], min(job["warmup"], 2), runs)[1]
+    return answer
+
+
+def accuracy(job: Job) -> Job:
+    """Measure mAP."""
+    from ds2d2_yolo.bridge.measuring import accuracy as measure
+    from ds2d2_yolo.bridge.plain import all_cores
+
+    with all_cores():
+        keys = {k: job[k] for k in ("data", "imgsz", "device", "nms")}
+        map50, map50_95 = measure(Path(job["file"]), job["task"], **keys, quantize=16 if job["half"] else None)
+    return {"map50": map50, "map50_95": map50_95}
+
+
+WORKS: dict[str, Callable[[Job], Job]] = {"export": export, "timing": timing, "accuracy": accuracy}
+
+
+def main(arguments: list[str]) -> int:
+    """Do one job; what goes wrong becomes one line in the answer."""
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    try:
+        answer = WORKS[job["work"]](job)
+    except Exception as e:  # each runtime fails in its own way, and the row is to say how
+        answer = {"reason": (str(e).strip().splitlines() or [type(e).__name__])[0]}
+    Path(arguments[1]).write_text(json.dumps(answer), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

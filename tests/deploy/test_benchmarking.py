@@ -1,0 +1,197 @@
+"""What is measured, kept, measured again and shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from ds2d2_yolo.bridge import exporting as ultra
+from ds2d2_yolo.deploy import benchmark, worker
+from ds2d2_yolo.deploy.benchmarking import Bench, named
+from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
+from ds2d2_yolo.errors import BadUseError
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """Jobs are answered here instead of in processes; openvino fails."""
+    jobs: list[tuple[str, str, str]] = []
+
+    def answer(self: Bench, cell: dict[str, Any], job: dict[str, Any], what: str, rename: Any = None) -> dict[str, Any]:
+        if cell.get("reason"):
+            return {}
+        jobs.append((cell["model"], cell["format"], what))
+        if job["work"] == "export":
+            if job["format"] == "openvino":
+                cell["reason"] = f"{what}: no openvino"
+                return {}
+            file = Path(job["folder"]) / "a.onnx"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(b"x" * 2_000_000)
+            cell[rename["file"]] = str(file)
+            return {"file": str(file)}
+        if job["work"] == "accuracy":
+            return {"map50": 0.5, "map50_95": 0.25}
+        ms = 10.0 if cell["format"] == "pt" else 5.0
+        timed = {"forward": [ms] * job["runs"], "total": [2 * ms] * job["runs"]}
+        batches = {"batches": [4 * ms] * 3} if job["batch"] > 1 else {}
+        return {**timed, **batches, "peak_mb": 300.0, "added_mb": 40.0, "threads": 1}
+
+    monkeypatch.setattr(Bench, "_ask", answer)
+    return jobs
+
+
+def keys(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], out: Path) -> dict[str, Any]:
+    models = f"big:{checkpoint('yolov8s-obb.yaml')},small:{checkpoint('yolov8n-obb.yaml')}"
+    return {"model": models, "data": str(tiny_data("obb")), "imgsz": 96, "runs": 5, "rounds": 2, "out": str(out)}
+
+
+def test_turns_are_interleaved_and_what_is_measured_is_kept(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    given = keys(checkpoint, tiny_data, tmp_path / "out")
+    found = benchmark(**given, formats="pt,onnx,openvino", batch=4)
+    cells = [("big", "pt"), ("big", "onnx"), ("small", "pt"), ("small", "onnx")]
+    assert [j[:2] for j in asked if j[2] == "turn 1 of 2"] == cells
+    assert [j[:2] for j in asked if j[2] == "turn 2 of 2"] == cells[::-1]
+    rows = {(r.model, r.format): r for r in found.rows}
+    first, second = rows["big", "pt"], rows["small", "onnx"]
+    assert (first.times_first, second.times_first, first.runs) == (1, 0.5, 5)
+    assert (second.latency_ms, second.total_ms, second.file_mb) == (5, 10, 2)
+    assert second.images_per_s == 200
+    assert first.parameters > second.parameters
+    assert "no openvino" in str(rows["big", "openvino"].reason)
+    assert "not measured: export, batch 1: no openvino" in str(found)
+    assert found.machine["versions"]["torch"] in str(found)
+    with (tmp_path / "out" / "benchmark.csv").open(encoding="utf-8") as file:
+        assert [r["total_ms"] for r in csv.DictReader(file)] == ["20.0", "10.0", "", "20.0", "10.0", ""]
+    assert cv2.imread(str(tmp_path / "out" / "benchmark.png")) is not None
+
+    asked.clear()
+    again = benchmark(**given, formats="pt,onnx,openvino", batch=4)
+    assert {j[1] for j in asked} == {"openvino"}  # what failed is tried again, nothing else
+    assert again.rows == found.rows
+    asked.clear()
+    benchmark(**given, formats="pt", batch=4, warmup=1)
+    assert len(asked) == 2 * 3  # other settings are other measurements
+
+
+def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{tmp_path / 'a.pt'}"}
+    (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
+    benchmark(**given)
+    kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
+    del next(iter(kept["cells"].values()))["turns"]["1"]
+    (tmp_path / "benchmark.json").write_text(json.dumps(kept), encoding="utf-8")
+    asked.clear()
+    benchmark(**given)
+    assert [j[2] for j in asked] == ["turn 2 of 2"]
+    asked.clear()
+    (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml", seed=1).read_bytes())
+    benchmark(**given)
+    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": None}, "model= and data= are needed"),
+        ({"model": "aa:nowhere.pt"}, "model=nowhere.pt does not exist"),
+        ({"formats": "pt,onxx"}, "formats=onxx must be one of pt, torchscript, onnx"),
+        ({"formats": "onnx-int4"}, "formats=onnx-int4 must be one of fp16, int8"),
+        ({"formats": "pt-int8"}, "PyTorch runs in FP32 or FP16"),
+        ({"formats": "pt,pt"}, "names a format twice"),
+        ({"runs": 3, "rounds": 9}, "runs=3 are fewer than rounds=9"),
+        ({"round": 9}, "did you mean 'rounds'"),
+    ],
+)
+def test_bad_use_is_one_line(
+    changed: dict[str, Any],
+    said: str,
+    checkpoint: Callable[..., Path],
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(BadUseError) as caught:
+        benchmark(**{**keys(checkpoint, tiny_data, tmp_path / "out"), **changed})
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_are_named_after_their_runs() -> None:
+    found = named("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
+    assert [name for name, _ in found] == ["teacher", "xx", "model"]
+    with pytest.raises(BadUseError, match="names two models alike"):
+        named(["a/x.pt", "b/x.pt"])
+
+
+def test_a_job_that_fails_answers_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"work": "export", "model": "nowhere.pt"}), encoding="utf-8")
+    assert worker.main([str(tmp_path / "job.json"), str(tmp_path / "answer.json")]) == 0
+    assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8")) == {
+        "reason": "model=nowhere.pt does not exist"
+    }
+
+
+def test_medians_percentiles_and_throughput_are_over_all_turns() -> None:
+    turn = {"forward": [1.0, 2.0, 3.0], "total": [2.0, 4.0, 6.0], "peak_mb": 10.0, "added_mb": None}
+    later = {"forward": [9.0, 9.0], "total": [20.0, 20.0], "peak_mb": 12.0, "added_mb": None}
+    cell = {
+        "model": "a",
+        "format": "pt",
+        "parameters": 1,
+        "gflops": 2.0,
+        "turns": {"0": turn, "1": later},
+        "file_mb": 1.0,
+    }
+    row = row_of(cell, 1)
+    assert (row.latency_ms, row.total_ms, row.peak_mb, row.added_mb, row.runs) == (3, 6, 12, None, 5)
+    assert row.p95_ms == pytest.approx(9)
+    assert row.images_per_s == pytest.approx(1000 / 6)
+    failed = row_of({**cell, "format": "onnx", "reason": "no"}, 1)
+    both = ratios([failed, row])
+    assert [r.times_first for r in both] == [None, None]
+    assert "not measured: no" in table(both)
+
+
+def test_a_picture_of_nothing_is_not_drawn(tmp_path: Path) -> None:
+    assert not draw([Row("a", "pt", "no", 1, 1.0)], tmp_path / "a.png", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_of_a_process_becomes_the_reason(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    found = benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="pt")
+    assert [r.reason for r in found.rows] == ["turn 1 of 2: its process ended with status 1"] * 2
+
+
+@pytest.mark.slow
+def test_a_real_benchmark(detecting: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path) -> None:
+    model = detecting("yolov8n-obb.yaml", tmp_path / "m")
+    found = benchmark(
+        model=str(model), formats="pt,onnx,onnx-int8,pt-fp16", data=str(tiny_data("obb")), imgsz=96, runs=4, rounds=2,
+        warmup=1, batch=2, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    rows = {r.format: r for r in found.rows}
+    assert "needs a GPU" in str(rows.pop("pt-fp16").reason)
+    for row in rows.values():
+        assert row.reason is None
+        assert 0 < row.latency_ms < row.total_ms
+        assert row.peak_mb > row.added_mb > 0
+        assert row.images_per_s > 0
+    assert rows["onnx-int8"].file_mb < rows["onnx"].file_mb / 2
+    assert rows["pt"].map50_95 == pytest.approx(rows["onnx"].map50_95, abs=1e-3)
+    assert ultra.open_checkpoint(str(model), "").parameters == rows["pt"].parameters

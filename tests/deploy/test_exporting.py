@@ -1,0 +1,268 @@
+"""Exports that are really run, whole and spoilt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ds2d2_yolo.bridge import exporting as ultra
+from ds2d2_yolo.bridge.detector import Detector
+from ds2d2_yolo.deploy import export
+from ds2d2_yolo.deploy import exporting as deploy
+from ds2d2_yolo.deploy.images import find_images, read_images
+from ds2d2_yolo.deploy.options import ExportOptions
+from ds2d2_yolo.deploy.tensorrt import next_step
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+
+OBB, UPRIGHT = "yolov8n-obb.yaml", "yolov8n.yaml"
+CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a trained one
+
+
+@pytest.mark.parametrize(
+    ("yaml", "strength", "keys", "said"),
+    [
+        (UPRIGHT, 1.0, {"dynamic": True, "batch": 3}, "96 x 96 and 64 x 96 px, batch 3"),
+        (OBB, 0.25, {"nms": True}, "NMS inside the file"),
+        (UPRIGHT, 1.0, {"nms": True, "conf": 0.4, "iou": 0.5}, "score 0.402 and more"),
+        ("yolo26n-obb.yaml", 1.0, {"nms": False, "max_det": 100}, "end-to-end head"),
+        pytest.param(OBB, 1.0, {"half": True}, "FP16 tolerances", marks=pytest.mark.slow),
+        (UPRIGHT, CALM, {"int8": True}, "INT8 tolerances"),
+        (UPRIGHT, CALM / 2, {"format": "openvino"}, "openvino on cpu"),
+        pytest.param(OBB, CALM, {"format": "openvino"}, "openvino on cpu", marks=pytest.mark.slow),
+        (OBB, CALM, {"format": "openvino", "quantize": 8}, "INT8 tolerances"),
+        pytest.param(UPRIGHT, CALM, {"format": "openvino", "quantize": 8}, "INT8", marks=pytest.mark.slow),
+        pytest.param("yolov10n.yaml", 1.0, {"nms": False, "max_det": 100}, "end-to-end head", marks=pytest.mark.slow),
+        pytest.param("yolo26n.yaml", 1.0, {"nms": None}, "the same NMS for both", marks=pytest.mark.slow),
+        pytest.param(OBB, 1.0, {"format": "torchscript"}, "FP32 tolerances", marks=pytest.mark.slow),
+    ],
+)
+def test_an_export_finds_what_pytorch_finds(
+    yaml: str, strength: float, keys: dict[str, Any], said: str, detecting: Callable[..., Path],
+    tiny_data: Callable[[str], Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    if keys.get("format") == "openvino":
+        pytest.importorskip("openvino")
+    model = detecting(yaml, tmp_path, strength)
+    data = {"data": str(tiny_data("obb" if "obb" in yaml else "detect"))} if {"quantize", "int8"} & set(keys) else {}
+    found = export(model=str(model), **{"format": "onnx", **keys, **data})
+    assert found.parity is not None
+    assert found.parity.holds
+    assert found.parity.matched > 60
+    assert said in str(found)
+    assert found.file.parent == tmp_path
+    assert found.report is not None
+    assert json.loads(found.report.read_text(encoding="utf-8"))["matched"] == found.parity.matched
+    assert not list(tmp_path.glob(".*"))
+
+
+# Spoilt files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(detecting: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A checkpoint, its ONNX file and what it was exported with, made once for each precision."""
+    made: dict[Any, Any] = {}
+
+    def get(quantize: int | None) -> Any:
+        if quantize not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            checkpoint = ultra.open_checkpoint(str(detecting(OBB, folder, CALM if quantize else 1.0)), "export")
+            keys = {"quantize": 8, "data": checkpoint.data} if quantize else {}
+            args = ultra.export_args("onnx", keys, checkpoint)
+            made[quantize] = checkpoint, args, ultra.write_export(checkpoint, "onnx", args, folder)
+        return made[quantize]
+
+    return get
+
+
+def checked(whole: Any, file: Path, **keys: Any) -> Any:
+    checkpoint, args, _ = whole
+    images = read_images(*find_images(None, None, checkpoint.data, 96), 4)
+    cpu = torch.device("cpu")
+    return deploy.check(ExportOptions(**keys), checkpoint, Detector(file, "obb", cpu), args, cpu, images)
+
+
+def spoil(source: Path, target: Path, change: Callable[[str, np.ndarray], np.ndarray | None]) -> Path:
+    """Write an ONNX file with changed weights."""
+    import onnx
+    from onnx import numpy_helper
+
+    model, changed = onnx.load(source), 0
+    for weight in model.graph.initializer:
+        new = change(weight.name, numpy_helper.to_array(weight).copy())
+        if new is not None:
+            changed += 1
+            weight.CopyFrom(numpy_helper.from_array(new, weight.name))
+    assert changed
+    onnx.save(model, target)
+    return target
+
+
+def first_layer(name: str, value: np.ndarray) -> np.ndarray | None:
+    return value * np.float32(1.05) if name.endswith("model.0.conv.weight") else None
+
+
+def second_class(name: str, value: np.ndarray) -> np.ndarray | None:
+    """Silence the second class on all levels."""
+    if ".cv3." not in name or not name.endswith(".2.bias"):
+        return None
+    value[1] = -20
+    return value
+
+
+def weights(name: str, value: np.ndarray) -> np.ndarray | None:
+    """Mix up what one quantized layer of the neck weighs."""
+    return value[::-1] if name.endswith("model.15.cv1.conv.weight_quantized") else None
+
+
+def angles(name: str, value: np.ndarray) -> np.ndarray | None:
+    return value + np.float32(0.2) if ".cv4." in name and name.endswith(".2.bias") else None
+
+
+def scales(name: str, value: np.ndarray) -> np.ndarray | None:
+    return value * np.float32(1.5) if name.endswith("model.2.cv1.conv.weight_scale") else None
+
+
+@pytest.mark.parametrize(
+    ("quantize", "damage", "said"),
+    [
+        (None, first_layer, "one-sided|1 - IoU|score"),
+        (None, second_class, "only in PyTorch"),
+        (None, angles, "angle"),
+        (8, weights, "one-sided|1 - IoU|score"),
+        (8, scales, "one-sided|1 - IoU|score"),
+    ],
+)
+def test_a_spoilt_file_fails(
+    quantize: int | None, damage: Callable[..., Any], said: str, whole: Callable[..., Any], tmp_path: Path
+) -> None:
+    import re
+
+    made = whole(quantize)
+    assert checked(made, made[2]).holds
+    found = checked(made, spoil(made[2], tmp_path / "best.onnx", damage))
+    assert not found.holds
+    assert re.search(said, "; ".join(found.wrong))
+
+
+def test_tolerances_can_be_given(whole: Callable[..., Any], tmp_path: Path) -> None:
+    spoilt = spoil(whole(None)[2], tmp_path / "best.onnx", angles)
+    wide = {"tol_iou": 0.5, "tol_angle": 2.0, "tol_missing": 0.5, "tol_score": 0.1}
+    assert checked(whole(None), spoilt, **wide).holds
+
+
+def test_a_failed_check_fails_the_command_and_keeps_the_files(
+    detecting: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = ultra.write_export
+
+    def spoiling(*arguments: Any, **keys: Any) -> Path:
+        file = write(*arguments, **keys)
+        return spoil(file, file, angles)
+
+    monkeypatch.setattr(ultra, "write_export", spoiling)
+    with pytest.raises(DS2D2Error, match=r"best\.onnx fails its check against PyTorch: ") as caught:
+        export(model=str(detecting(OBB, tmp_path)), format="onnx")
+    assert caught.value.status == 1
+    assert len(str(caught.value).splitlines()) == 1
+    assert "THE CHECK FAILED" in capsys.readouterr().out
+    report = json.loads((tmp_path / "best.onnx.parity.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "best.onnx").is_file()
+    assert not report["holds"]
+
+
+# TensorRT --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(ultra.engine_lacks() is None, reason="this machine builds engines")
+def test_without_a_gpu_the_onnx_file_is_made_and_the_next_step_printed(
+    detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    keys = {"half": True, "dynamic": True, "batch": 2, "workspace": 4}
+    with pytest.raises(DS2D2Error, match="this machine lacks an NVIDIA GPU") as caught:
+        export(model=str(detecting(OBB, tmp_path)), format="engine", check_limit=2, **keys)
+    assert caught.value.status == 1
+    assert str(caught.value).endswith(
+        f"next: trtexec --onnx={tmp_path}/best.onnx --saveEngine={tmp_path}/best.engine --fp16 "
+        "--minShapes=images:1x3x32x32 --optShapes=images:2x3x96x96 --maxShapes=images:2x3x192x192 "
+        "--memPoolSize=workspace:4096"
+    )
+    assert len(str(caught.value).splitlines()) == 1
+    assert (tmp_path / "best.onnx").is_file()
+
+
+def test_the_next_step_to_an_engine() -> None:
+    args = {"imgsz": [320, 640], "batch": 1, "quantize": None}
+    assert next_step(Path("a b.onnx"), args, 3) == "trtexec --onnx='a b.onnx' --saveEngine='a b.engine'"
+    assert "data=d.yaml there for its calibration" in next_step(
+        Path("a.onnx"), {**args, "quantize": 8, "data": "d.yaml"}, 3
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("yaml", [UPRIGHT, OBB])
+def test_an_engine_finds_what_pytorch_finds(yaml: str, detecting: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt")
+    found = export(model=str(detecting(yaml, tmp_path, 0.25)), format="engine", half=True)
+    assert found.parity is not None
+    assert found.parity.holds
+
+
+# What it refuses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"format": "onxx"}, "did you mean 'onnx'"),
+        ({"fromat": "onnx"}, "'fromat' (did you mean 'format'?)"),
+        ({"int8": True}, "INT8 needs images to calibrate on: name a data YAML, data=..."),
+        ({"format": "ncnn", "dynamic": True}, "argument 'dynamic' is not supported for format='ncnn'"),
+        ({"quantize": 7}, "'quantize=7' is invalid"),
+        ({"check_images": "nowhere"}, "check_images=nowhere holds no images"),
+        ({"data": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"device": "cuda:9"}, "device=cuda:9 is no device of this machine"),
+    ],
+)
+def test_bad_use_is_one_line_and_leaves_nothing(
+    keys: dict[str, Any], said: str, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BadUseError) as caught:
+        export(model=str(detecting(OBB, tmp_path)), **keys)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_format_that_does_not_run_here_is_not_checked(
+    detecting: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'runtime'")
+
+    monkeypatch.setattr(deploy, "Detector", missing)
+    found = export(model=str(detecting(OBB, tmp_path)), format="onnx")
+    assert "not checked: onnx does not run on this machine: No module named 'runtime'" in str(found)
+    assert found.file.is_file()
+
+
+def test_images_are_those_asked_for_then_the_datas_then_the_checkpoints_then_scenes(
+    tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data, other = str(tiny_data("obb")), str(tiny_data("detect"))
+    folder = str(Path(data).parent / "images" / "train")
+    assert find_images(folder, other, other, 96)[0] == f"images of {folder}"
+    assert find_images(data, other, other, 96)[0] == f"validation images of {data}"
+    assert find_images(None, data, other, 96)[0] == f"validation images of {data}"
+    source, found = find_images(None, None, data, 96)
+    images = read_images(source, found, 3)
+    assert (images.source, len(images.pixels)) == (f"3 of 8 validation images of {data}", 3)
+    assert find_images(None, None, "gone.yaml", 96) == ("built-in scenes", 96)
+    drawn = read_images("built-in scenes", 98, 2)
+    assert [x.shape for x in drawn.pixels] == [(100, 100, 3)] * 2

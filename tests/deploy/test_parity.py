@@ -1,0 +1,66 @@
+"""The verdict over many images."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ds2d2_yolo.deploy.matching import Compared
+from ds2d2_yolo.deploy.parity import TOLERANCES, Parity
+
+NONE = np.zeros((0, 7))
+FP32 = TOLERANCES["FP32"]
+
+
+def parity(*images: Compared, tolerance: Any = FP32) -> Parity:
+    about = {"precision": "FP32", "tolerance": tolerance, "conf": 0.25, "source": "s", "setting": "x"}
+    return Parity.of(images, ["a.png"] * len(images), True, **about)
+
+
+def image(*pairs: tuple[float, float, float], torch: int = 0, file: int = 0, ties: int = 0) -> Compared:
+    return Compared(pairs, np.ones((torch, 7)), np.ones((file, 7)), ties)
+
+
+GOOD = (1e-4, 1e-4, 1e-4)
+
+
+def test_equal_sides_hold() -> None:
+    found = parity(image(GOOD, GOOD, ties=1), image())
+    assert found.holds
+    assert (found.matched, found.ties, found.images) == (2, 1, 2)
+    assert "the check holds" in str(found)
+    assert json.loads(json.dumps(found.as_dict()))["holds"] is True
+
+
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [((0.02, 0, 0), "1 - IoU"), ((0, 0.003, 0), "score"), ((0, 0, 0.02), "angle"), ((math.nan, 0, 0), "1 - IoU nan")],
+)
+def test_one_pair_too_far_apart_fails(which: tuple[float, float, float], said: str) -> None:
+    found = parity(*[image(GOOD)] * 500, image(which))
+    assert len(found.wrong) == 1
+    assert said in found.wrong[0]
+
+
+@pytest.mark.parametrize("missing", [{"torch": 1}, {"file": 1}])
+def test_one_missing_detection_fails_in_fp32(missing: dict[str, int]) -> None:
+    found = parity(*[image(GOOD)] * 500, image(**missing))
+    assert "one-sided" in found.wrong[0]
+    assert parity(*[image(GOOD)] * 500, image(**missing), tolerance=TOLERANCES["FP16"]).holds
+    assert found.listed[0]["only"] == {"torch": "PyTorch", "file": "file"}[next(iter(missing))]
+
+
+def test_int8_is_judged_by_its_ninetieth_percentile() -> None:
+    int8 = TOLERANCES["INT8"]
+    assert parity(*[image(GOOD)] * 91, *[image((0.4, 0.4, 1.0))] * 9, tolerance=int8).holds
+    assert len(parity(*[image(GOOD)] * 88, *[image((0.4, 0.4, 1.0))] * 12, tolerance=int8).wrong) == 3
+
+
+def test_nothing_to_compare_proves_nothing() -> None:
+    found = parity(image(), image())
+    assert not found.holds
+    assert "no detections" in found.wrong[0]
