@@ -19,10 +19,12 @@ class Check:
     Attributes:
         takes (str): Its range in words, for the help.
         wrong (Callable[[Any], str | None]): Returns what is wrong with a value, None if nothing is.
+        words (tuple[str, ...]): The words that a value may be, for the completion; none for numbers and paths.
     """
 
     takes: str
     wrong: Callable[[Any], str | None]
+    words: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
@@ -61,7 +63,7 @@ def one_of(*names: str) -> Check:
         near = get_close_matches(str(value), names, n=1)
         return f"must be one of {', '.join(names)}" + (f" (did you mean '{near[0]}'?)" if near else "")
 
-    return Check(" | ".join(names), check)
+    return Check(" | ".join(names), check, names)
 
 
 def many(check: Check, low: int = 1) -> Check:
@@ -82,7 +84,7 @@ def either(first: Check, second: Check) -> Check:
         wrong = first(value), second(value)
         return None if None in wrong else f"{wrong[0]}, or {str(wrong[1]).removeprefix('must be ')}"
 
-    return Check(f"{first.takes} | {second.takes}", check)
+    return Check(f"{first.takes} | {second.takes}", check, (*first.words, *second.words))
 
 
 def optional(check: Check) -> Check:
@@ -91,7 +93,7 @@ def optional(check: Check) -> Check:
     def check_given(value: Any) -> str | None:
         return None if value is None or (said := check(value)) is None else f"{said}, or None"
 
-    return Check(check.takes, check_given)
+    return Check(check.takes, check_given, check.words)
 
 
 def _wrong_wavelet(value: Any) -> str | None:
@@ -103,14 +105,25 @@ def _wrong_wavelet(value: Any) -> str | None:
     return "must be a discrete wavelet of PyWavelets" + (f", such as '{near[0]}'" if near else ", such as 'haar'")
 
 
+def _wrong_path(value: Any) -> str | None:
+    """Check for a path or a name; one with a line break could not be named in one line."""
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        return "must be a path"
+    return None if str(value).splitlines() == [str(value)] and "\0" not in str(value) else "must be one line"
+
+
 def _is_number(value: Any) -> bool:
     """Return whether a value is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-flag = Check("True | False", lambda value: None if isinstance(value, bool) else "must be True or False")
-path = Check("path", lambda value: None if isinstance(value, (str, Path)) and str(value) else "must be a path")
+flag = Check(
+    "True | False", lambda value: None if isinstance(value, bool) else "must be True or False", ("True", "False")
+)
+path = Check("path", lambda value: _wrong_path(value))
 text = Check("text", lambda value: None if isinstance(value, str) and value else "must be text")
-wavelet = Check("PyWavelets name", _wrong_wavelet)
+wavelet = Check("PyWavelets name", _wrong_wavelet, tuple(pywt.wavelist(kind="discrete")))
 # text, number or list: Ultralytics' own meaning of it is checked where Ultralytics is loaded
 anything = Check("as Ultralytics takes it", lambda value: None)
+# the help of an option that several modes have
+SAFE = "refuse checkpoints, model YAMLs and data sets that could run code"

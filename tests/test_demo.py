@@ -61,7 +61,7 @@ def plan(tiny_data: Callable[[str], Path]) -> DemoPlan:
 
 def settings_in(folder: Path, **keys: Any) -> DemoSettings:
     """The settings of a demonstration in a test's folder."""
-    return DemoSettings.of({"project": str(folder), "device": "cpu", **keys})
+    return DemoSettings.of({"project": str(folder), "device": "cpu", **keys}, "demo")
 
 
 @pytest.fixture(scope="module")
@@ -474,10 +474,10 @@ def _here(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["size=medium"], "size=medium must be one of small, full"),
+        (["size=medium"], "size='medium' must be one of small, full"),
         (["sise=small"], "'sise' (did you mean 'size'?)"),
         (["seed=-1"], "seed=-1 must be"),
-        (["batch=0", "seed=x"], "seed=x must be a whole number of at least 0; batch=0 must be"),
+        (["batch=0", "seed=x"], "seed='x' must be a whole number of at least 0; batch=0 must be"),
         (["device=0,1"], "must be one device"),
         (["device=99"], "is no device of this machine"),
         (["data=nowhere.yaml"], "nowhere.yaml"),

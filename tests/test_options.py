@@ -60,9 +60,14 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "x.json"
     write_json(file, {"a": "ü"})
     before = file.read_bytes()
-    with pytest.raises(OSError, match="full"), replacing(file) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise OSError("full")
+
+    def fail() -> None:
+        with replacing(file) as temporary:
+            temporary.write_text("half", encoding="utf-8")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert file.read_bytes() == before == b'{\n  "a": "\xc3\xbc"\n}\n'
     write_whole(file, b"new")
     assert file.read_bytes() == b"new"

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.options import check_keys
+from ds2d2_yolo import settings_checks as ok
+from ds2d2_yolo.options import Options, option
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,17 @@ FULL = DemoPlan(
 PLANS: dict[str, DemoPlan] = {"small": SMALL, "full": FULL}
 
 
+def _wrong_device(value: Any) -> str | None:
+    """Return what is wrong with the name of one device."""
+    one = isinstance(value, (str, int)) and not isinstance(value, bool) and "," not in str(value)
+    return None if one else "must be one device: cpu, mps, or the number of a GPU"
+
+
+ONE_DEVICE = ok.Check("one device", _wrong_device)
+
+
 @dataclass(frozen=True)
-class DemoSettings:
+class DemoSettings(Options):
     """What a person can set, validated when made.
 
     Attributes:
@@ -116,38 +125,19 @@ class DemoSettings:
         BadUseError: If any value is wrong; all of them are named in one line.
     """
 
-    size: str = "small"
-    data: str | None = None
-    project: str = "runs/demo"
-    name: str | None = None
-    device: str | int | None = None
-    seed: int = 0
-    batch: int | None = None
-    verbose: bool = False
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        """Check every value and report all that are wrong together."""
-        wrong = []
-        if self.size not in PLANS:
-            wrong.append(f"size={self.size} must be one of {', '.join(PLANS)}")
-        texts = (("data", self.data), ("project", self.project), ("name", self.name))
-        wrong += [f"{k}={v!r} must be a path" for k, v in texts if v is not None and not _is_path(v)]
-        one = isinstance(self.device, (str, int)) and not isinstance(self.device, bool) and "," not in str(self.device)
-        if self.device is not None and not one:
-            wrong.append(f"device={self.device} must be one device: cpu, mps, or the number of a GPU")
-        if not _is_whole(self.seed, 0):
-            wrong.append(f"seed={self.seed} must be a whole number of at least 0")
-        if self.batch is not None and not _is_whole(self.batch, 1):
-            wrong.append(f"batch={self.batch} must be a whole number of at least 1")
-        if wrong:
-            raise BadUseError("; ".join(wrong))
-
-    @classmethod
-    def of(cls, keys: Mapping[str, Any]) -> DemoSettings:
-        """Return the settings of a command, unknown keys refused."""
-        check_keys(dict(keys), set(cls.__dataclass_fields__), "demo")
-        return cls(**keys)
+    size: str = option("small", ok.one_of(*PLANS), "small: minutes on a CPU; full: hours on a GPU")
+    data: str | None = option(
+        None, ok.optional(ok.path), "a data YAML with oriented boxes instead of the built-in scenes"
+    )
+    project: str = option("runs/demo", ok.path, "folder of the run's folder")
+    name: str | None = option(None, ok.optional(ok.path), "name of the run's folder, by default the size")
+    device: str | int | None = option(
+        None, ok.optional(ONE_DEVICE), "cpu, mps or the number of a GPU; by default what Ultralytics chooses"
+    )
+    seed: int = option(0, ok.whole(0), "seed of all trainings")
+    batch: int | None = option(None, ok.optional(ok.whole(1)), "images per batch, by default the size's own")
+    verbose: bool = option(False, ok.flag, "show a traceback when something fails")
+    resume: bool = option(False, ok.flag, "accepted for habit's sake: the same command goes on anyway")
 
     @property
     def folder(self) -> Path:
@@ -169,13 +159,3 @@ def fingerprint(plan: DemoPlan, settings: DemoSettings, data_hash: str) -> dict[
     words = ("duration", "verdict", "workers", "data")
     trained = {k: v for k, v in asdict(plan).items() if k not in words}
     return {**trained, "batch": settings.batch or plan.batch, "seed": settings.seed, "data": data_hash}
-
-
-def _is_path(value: Any) -> bool:
-    """Return whether a value is a non-empty path."""
-    return isinstance(value, (str, Path)) and bool(str(value))
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    """Return whether a value is a whole number of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

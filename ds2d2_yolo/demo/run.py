@@ -45,7 +45,7 @@ def run_demo(**keys: Any) -> dict[str, Any]:
     Examples:
         >>> run_demo(size="small", seed=1, name="seed1")  # doctest: +SKIP
     """
-    settings = DemoSettings.of(keys)
+    settings = DemoSettings.of(keys, "demo")
     demo = Demo(PLANS[settings.size], settings)
     with ultra.all_cores():
         return demo.run()
