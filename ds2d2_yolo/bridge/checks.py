@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+import torch
+
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import Settings
 
@@ -23,6 +25,10 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool) -> No
         raise BadUseError("distill_model= is Ultralytics' own distillation: use either it or teacher=")
     if args.quantize == 8:
         raise BadUseError("quantize=8 (quantisation-aware training) cannot be distilled: train first, then export")
+    if args.amp == "bf16" and (str(args.device).lower() in {"cpu", "mps"} or not torch.cuda.is_available()):
+        raise BadUseError("amp=bf16 needs a CUDA device: leave amp= out, training on a CPU is in float32")
+    if args.batch < 1 and "," in str(args.device):
+        raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
     if args.time and "imhi" in settings.active and not (settings.amplifier or settings.amplifier_epochs):

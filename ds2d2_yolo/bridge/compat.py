@@ -79,6 +79,10 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
     ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # AutoBatch
+    ("ultralytics.engine.trainer", "BaseTrainer.auto_batch", ("max_num_obj", "dataset_size")),
+    ("ultralytics.models.yolo.detect", "DetectionTrainer.auto_batch", ()),
+    ("ultralytics.utils.torch_utils", "profile_ops", ("input", "ops", "n", "device", "max_num_obj")),
     # export
     ("ultralytics.engine.exporter", "export_formats", ()),
     ("ultralytics.engine.exporter", "validate_args", ("format", "passed_args", "valid_args")),

@@ -133,6 +133,7 @@ class DistillationCriterion:
         if self.gains.due:
             self._measure(features, guide, seen[0], batch)
         terms = self.distiller.terms(features, guide, seen[0])
+        self.gains.note_left_out(guide.sound, self.distiller.left_out)
         gains = self.gains.current(self.fading)
         zero = loss.detach().new_zeros(())
         distilled = torch.stack([gains[t] * terms[t] if t in terms else zero for t in TERMS])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.amplifier import Amplifier
 from ds2d2_yolo.bridge.heads import logits_and_boxes, raw_predictions, strides_of
+from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.disw import disw_map
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
@@ -29,10 +30,12 @@ class Answer:
     Attributes:
         logits (Tensor): B x anchors x classes.
         boxes (Tensor): B x anchors x 4 or 5.
+        sound (Tensor): B bool, the images whose answer is usable; the others count nothing.
     """
 
     logits: Tensor
     boxes: Tensor
+    sound: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ class Guide:
     """What the teacher has to say to one batch; it needs no gradient.
 
     Attributes:
-        features (list[Tensor]): Neck outputs of the shared levels.
+        features (list[Tensor]): Neck outputs of the shared levels, zeros for images that are not sound.
+        sound (Tensor): B bool, the images on which the teacher gives usable numbers; the others count nothing.
         images (Tensor | None): Indices of the images of the implicit stream, None is all.
         answers (dict[str, Answer]): By implicit term, for those images.
         mass (Tensor | None): Normaliser of the implicit terms, see `score_mass`.
     """
 
     features: list[Tensor]
+    sound: Tensor
     images: Tensor | None
     answers: dict[str, Answer]
     mass: Tensor | None
@@ -62,6 +67,9 @@ class Distiller:
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is on.
         columns (list[int] | None): The teacher's classes that are distilled, None is all.
         seed (int): Seed of the choice of images where `implicit_fraction` is below 1.
+
+    Attributes:
+        left_out (dict[str, Tensor]): For each term of the last `terms`, whether it was not finite and left out.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class Distiller:
         self.adapters = adapters
         self.columns = columns
         self.strides = strides_of(teacher.head)
+        self.left_out: dict[str, Tensor] = {}
         self.heads = {"imfu": teacher.head}
         self.amplifier = amplifier
         if amplifier is not None:
@@ -108,23 +117,29 @@ class Distiller:
         """
         active = self.settings.active
         if not set(active) & set(IMPLICIT):
-            return Guide(self.teacher.features(images), None, {}, None)
+            features = self.teacher.features(images)
+            return Guide(*_blanked(features, sound_images(features)), None, {}, None)
         predictions = self.teacher(images)
-        features = predictions["feats"]
         logits, boxes = logits_and_boxes(self.teacher.head, predictions)
-        mass = score_mass(self._shared(logits))
+        features, sound = _blanked(predictions["feats"], sound_images([*predictions["feats"], logits, boxes]))
+        mass = score_mass(self._shared(logits), sound)
         drawn = self._choose(len(images), images.device)
         chosen = None if whole else drawn
+        usable = _pick(sound, chosen)
         answers = {}
         if "imfu" in active:
-            answers["imfu"] = Answer(_pick(logits, chosen), _pick(boxes, chosen))
+            answers["imfu"] = Answer(_pick(logits, chosen), _pick(boxes, chosen), usable)
         if "imhi" in active and self.amplifier is not None:
             high = self.amplifier([_pick(f, chosen) for f in features])
-            answers["imhi"] = Answer(*logits_and_boxes(self.amplifier.head, high))
-        return Guide(features, chosen, answers, mass)
+            found = logits_and_boxes(self.amplifier.head, high)
+            answers["imhi"] = Answer(*found, usable & sound_images(found))
+        return Guide(features, sound, chosen, answers, mass)
 
     def terms(self, features: list[Tensor], guide: Guide, targets: Targets) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
+
+        Images that are not sound count nothing. The terms of a stream that are not finite all the same (features that
+        the teacher's head cannot take, say) are exactly 0, with a gradient of 0; see `left_out`.
 
         Args:
             features (list[Tensor]): The student's neck outputs, all of its levels.
@@ -138,13 +153,18 @@ class Distiller:
         active = self.settings.active
         terms: dict[str, Tensor] = {}
         if set(active) & set(EXPLICIT):
-            terms["exlo"], terms["exhi"] = self._explicit(adapted, guide.features, targets)
+            gate = Gate()
+            low, high = self._explicit(gate.inputs(adapted), guide, targets)
+            terms["exlo"], terms["exhi"] = gate.close(low, high)
+            self.left_out |= dict.fromkeys(EXPLICIT, gate.shut)
         if guide.answers:
             chosen = [_pick(a, guide.images) for a in adapted]
             # a sample without replacement, scaled up: its mean over all samples is the whole batch's term
             scale = len(adapted[0]) / len(chosen[0])
             for term, answer in guide.answers.items():
-                terms[term] = scale * self._implicit(term, chosen, answer, guide.mass)
+                gate = Gate()
+                (terms[term],) = gate.close(scale * self._implicit(term, gate.inputs(chosen), answer, guide.mass))
+                self.left_out[term] = gate.shut
         return {term: terms[term] for term in active}
 
     def _choose(self, batch: int, device: torch.device) -> Tensor | None:
@@ -164,19 +184,24 @@ class Distiller:
         head: Detect = self.heads[term]
         inputs = self.amplifier.inputs(adapted) if term == "imhi" and self.amplifier is not None else adapted
         logits, boxes = logits_and_boxes(head, raw_predictions(head, inputs))
-        mine, wanted = self._shared(logits), self._shared(answer.logits)
-        return implicit_class_loss(mine, wanted, mass) + implicit_box_loss(boxes, answer.boxes, wanted, mass)
+        sound = answer.sound[:, None, None]
+        # without an answer both sides are 0: so are the terms, and torch.where lets no gradient through
+        mine, wanted, boxes, theirs = (
+            torch.where(sound, x, 0) for x in (self._shared(logits), self._shared(answer.logits), boxes, answer.boxes)
+        )
+        return implicit_class_loss(mine, wanted, mass) + implicit_box_loss(boxes, theirs, wanted, mass)
 
-    def _explicit(self, adapted: list[Tensor], wanted: list[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
+    def _explicit(self, adapted: list[Tensor], guide: Guide, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""
         batch, count = targets.mask.shape
         index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
         flat = (targets.boxes.flatten(0, 1).float(), index, batch, targets.mask.flatten())
         keys = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
+        sound = guide.sound[:, None, None, None]
         low, high = zip(
             *(
-                explicit_loss(mine, theirs, self._weight(mine, stride, *flat), *keys)
-                for mine, theirs, stride in zip(adapted, wanted, self.strides, strict=True)
+                explicit_loss(mine, theirs, self._weight(mine, stride, *flat) * sound, *keys)
+                for mine, theirs, stride in zip(adapted, guide.features, self.strides, strict=True)
             ),
             strict=True,
         )
@@ -204,7 +229,12 @@ def _pick(x: Tensor, images: Tensor | None) -> Tensor:
     return x if images is None else x[images]
 
 
-def score_mass(logits: Tensor) -> Tensor:
+def _blanked(features: list[Tensor], sound: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the teacher's features with zeros for the images that are not sound, in place, and which are."""
+    return [f.masked_fill_(~sound[:, None, None, None], 0) for f in features], sound
+
+
+def score_mass(logits: Tensor, sound: Tensor | None = None) -> Tensor:
     """Return the normaliser of the implicit terms: the sum over the images of max(sum of the teacher's scores, 1).
 
     The published code divides by the number of positives, which weighs like a sum of scores there, its targets being
@@ -214,8 +244,10 @@ def score_mass(logits: Tensor) -> Tensor:
 
     Args:
         logits (Tensor): The teacher's class logits, B x anchors x classes.
+        sound (Tensor | None): B bool, images whose logits are usable; the others count 1. None is all.
 
     Returns:
         (Tensor): Scalar, at least B.
     """
-    return logits.sigmoid().sum((1, 2)).clamp(min=1).sum()
+    mass = logits.sigmoid().sum((1, 2)).clamp(min=1)
+    return (mass if sound is None else mass.where(sound, 1)).sum()

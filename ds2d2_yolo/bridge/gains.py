@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ds2d2_yolo.settings import TERMS, Settings
 
 TASK = "task"
@@ -15,6 +18,7 @@ WATCHED = 3  # batches of every later epoch whose gradients are measured for the
 LARGEST = 1e6  # a term whose gradient is next to nothing is not blown up without bound
 DOMINANT = 3.0  # times the task's gradient, or times its share if that is above 1, at which a term dominates
 VANISHING = 0.1  # fraction of the wanted share below which a term has vanished
+IMAGES, BATCHES = "images", "batches"  # what was left out
 FAINT = 1e-3  # share below which a term with a gain of the user's own has vanished
 
 
@@ -67,6 +71,8 @@ class Gains:
         self._needed = SETTLING
         self._norms: list[dict[str, float]] = []
         self._fading = 1.0
+        self._epoch = 0
+        self._left_out: dict[str, Tensor] = {}
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, warm: bool) -> None:
         """Begin an epoch.
@@ -81,6 +87,8 @@ class Gains:
         self._needed = min(SETTLING, batches)
         self._warm = warm
         self._norms = []
+        self._epoch = epoch
+        self._left_out = {}
 
     @property
     def due(self) -> bool:
@@ -107,6 +115,17 @@ class Gains:
         self._first = self._first and not complete
         # an epoch of NaN, which Ultralytics repeats, settles nothing
         self.settled = complete and self._warm and None not in ratios.values()
+
+    def note_left_out(self, sound: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Count what a batch left out of the terms, without waiting for a GPU.
+
+        Args:
+            sound (Tensor): B bool, the images on which the teacher gave usable numbers.
+            terms (Mapping[str, Tensor]): Scalar bools by term, whether it was left out.
+        """
+        whole = torch.stack(list(terms.values()))
+        for key, value in ((IMAGES, (~sound).sum()), (BATCHES, whole.any()), *terms.items()):
+            self._left_out[key] = self._left_out.get(key, 0) + value.long()
 
     def current(self, fading: float) -> dict[str, float]:
         """Return the gain of each active term for the next batch.
@@ -141,16 +160,26 @@ class Gains:
         return {t: math.nan if (m := self._median_share(t)) is None else gains[t] * m for t in gains}
 
     def row(self) -> dict[str, float]:
-        """Return the columns of results.csv: the task loss's gradient, and gain and share of every term."""
+        """Return the columns of results.csv: the task loss's gradient, gain and share of every term, what was left out.
+
+        `left_out/images` counts images on which the teacher had no usable answer, `left_out/batches` those in which a
+        term was not finite; of the process that writes them.
+        """
         gains, shares = self.current(self._fading), self.shares()
         task = [n[TASK] for n in self._norms if _usable(n.get(TASK))]
         columns = {f"grad/{TASK}": median(task) if task else math.nan}
         columns |= {f"gain/{t}": gains.get(t, 0.0) for t in TERMS}
-        return columns | {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
+        columns |= {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
+        return columns | {f"left_out/{k}": float(self._left_out.get(k, 0)) for k in (IMAGES, BATCHES)}
 
     def remarks(self) -> dict[str, str]:
-        """Return what is wrong with a term in this epoch: it dominates the task loss, or it has vanished."""
+        """Return what is wrong in this epoch: a term dominates the task loss, has vanished or was left out."""
         said = {}
+        # with the epoch in the key: said in each one
+        if images := int(self._left_out.get(IMAGES, 0)):
+            said[f"{IMAGES} {self._epoch}"] = f"{images} images had no finite answer of the teacher and count nothing"
+        if terms := [f"{t} in {n}" for t in TERMS if (n := int(self._left_out.get(t, 0)))]:
+            said[f"{BATCHES} {self._epoch}"] = f"not finite, and left out of these batches: {', '.join(terms)}"
         for term, share in self.shares().items():
             wanted = self.settings.shares.get(term)
             floor = FAINT if wanted is None else VANISHING * wanted

@@ -113,8 +113,6 @@ def preflight(plan: Plan) -> Report:
         )
     if distiller is None:
         said.append("no term is on: this is a plain training")
-    elif plan.args.batch < 1 and plan.device.type == "cuda":
-        said.append(f"batch={plan.args.batch}: AutoBatch looks at the student alone, what it chooses may not fit")
     return replace(report, warnings=tuple(said))
 
 

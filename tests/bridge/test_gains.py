@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from ds2d2_yolo.bridge.gains import LARGEST, SETTLING, TASK, WATCHED, Gains, gain_factor
 from ds2d2_yolo.settings import TERMS, Settings
@@ -201,6 +202,21 @@ def test_remarks_name_what_dominates_or_vanishes() -> None:
 
 def test_row_has_every_column_whatever_is_on() -> None:
     wanted = {"grad/task", *(f"{kind}/{t}" for kind in ("gain", "share") for t in TERMS)}
+    wanted |= {"left_out/images", "left_out/batches"}
     for gains in (started(), started(imhi=0, implicit=False), started(gain_epochs=1)):
         measure(gains, NORMS)
         assert set(gains.row()) == wanted
+
+
+def test_counts_what_was_left_out_epoch_by_epoch() -> None:
+    gains, yes, no = started(), torch.tensor(True), torch.tensor(False)
+    assert gains.row()["left_out/images"] == gains.row()["left_out/batches"] == 0
+    gains.note_left_out(torch.tensor([True, False, False]), {"exlo": no, "exhi": no, "imfu": no, "imhi": no})
+    gains.note_left_out(torch.tensor([True, True, False]), {"exlo": yes, "exhi": yes, "imfu": no, "imhi": no})
+    assert (gains.row()["left_out/images"], gains.row()["left_out/batches"]) == (3, 1)
+    said = gains.remarks()
+    assert "3 images had no finite answer" in said["images 3"]
+    assert "exlo in 1, exhi in 1" in said["batches 3"]
+    gains.start_epoch(1, 10, 8, warm=True)
+    assert gains.row()["left_out/images"] == 0
+    assert gains.remarks() == {}
