@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ds2d2_yolo import settings_checks as ok
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.resources import resource_dir
 from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
@@ -31,6 +32,8 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         BadUseError: If there is none of that name, or it holds something else than DS2D2 settings.
     """
+    if said := ok.path(name):
+        raise BadUseError(f"recipe={name!r} {said}")
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
         path = resource_dir("cfg") / "recipes" / f"{name}.yaml"

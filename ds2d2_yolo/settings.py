@@ -57,6 +57,7 @@ class Settings(Options):
         amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
         exact_resume (bool): Whether each epoch leaves a side file, so that a resumed run ends as an uninterrupted one.
+        safe (bool): Whether checkpoints, model YAMLs and data sets that could run code are refused, see docs/safety.md.
 
     Raises:
         BadUseError: If any value is out of its range, or two contradict each other; all are named in one line.
@@ -121,6 +122,7 @@ class Settings(Options):
     exact_resume: bool = option(
         True, ok.flag, "a side file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
     )
+    safe: bool = option(False, ok.flag, ok.SAFE)
 
     def _contradictions(self) -> list[str]:
         """Return what two settings that are fine alone say against each other."""

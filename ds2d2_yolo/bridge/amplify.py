@@ -16,6 +16,8 @@ from ds2d2_yolo.bridge.api import check_theirs
 from ds2d2_yolo.bridge.channels import fit_channels
 from ds2d2_yolo.bridge.classes import class_names, match_classes
 from ds2d2_yolo.bridge.data import check_labels, load_data
+from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
 from ds2d2_yolo.bridge.teacher import load_teacher
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.options import check_keys
@@ -23,7 +25,7 @@ from ds2d2_yolo.recipes import resolve_settings
 from ds2d2_yolo.resources import resolve_data
 from ds2d2_yolo.settings import Settings
 
-OURS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs")
+OURS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs", "safe")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,16 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
     """
     settings = _settings(teacher, data, keys)
     rest = {k: v for k, v in keys.items() if k not in OURS}
+    with safe_loading(settings.safe):
+        if settings.safe:
+            refuse_code(str(data))
+        return _obtain(settings, str(data), rest)
+
+
+def _obtain(settings: Settings, data: str, rest: dict[str, Any]) -> AmplifierResult:
+    """Load teacher and data, and obtain the amplifier."""
     loaded = load_teacher(settings.teacher, None)
-    args = get_cfg(overrides={**rest, "task": "obb" if loaded.rotated else "detect", "data": resolve_data(str(data))})
+    args = get_cfg(overrides={**rest, "task": "obb" if loaded.rotated else "detect", "data": resolve_data(data)})
     args.device = parse_device(args.device)
     found = load_data(args)
     check_labels(found, args.task)
@@ -94,4 +104,5 @@ def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[st
     ours = {k: v for k, v in keys.items() if k in OURS}
     settings = resolve_settings({**ours, "teacher": str(teacher)})
     check_theirs({k: v for k, v in keys.items() if k not in OURS})
+    check_device(keys.get("device"))
     return settings

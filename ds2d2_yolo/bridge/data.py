@@ -14,6 +14,7 @@ from ultralytics.data.utils import (
     check_det_dataset,
     convert_ndjson_to_yolo_if_needed,
     img2label_paths,
+    verify_image_label,
 )
 
 from ds2d2_yolo.bridge.classes import ClassMap
@@ -22,21 +23,21 @@ from ds2d2_yolo.errors import BadUseError
 COLUMNS = {"detect": "5 (class x y w h)", "obb": "9 (class and four corners)"}
 
 
-def images_of(split: str | list[str]) -> list[Path]:
+def images_of(split: str | list[str] | None) -> list[Path]:
     """List the images of a split as Ultralytics finds them: folders, text files of paths, or both.
 
     Args:
-        split (str | list[str]): Resolved entry of a data YAML, such as data['train'].
+        split (str | list[str] | None): Resolved entry of a data YAML, such as data['train']; None holds nothing.
 
     Returns:
         (list[Path]): Sorted paths.
     """
     found: list[Path] = []
-    for place in map(Path, [split] if isinstance(split, str) else split):
+    for place in map(Path, [split] if isinstance(split, str) else split or []):
         if place.is_dir():
             found += [p for p in place.rglob("*") if p.suffix[1:].lower() in IMG_FORMATS]
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8-sig").strip().splitlines()
+            lines = place.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
             listed = [place.parent / x[2:] if x.startswith("./") else Path(x) for x in lines]
             found += [p for p in listed if p.suffix[1:].lower() in IMG_FORMATS]
     return sorted(found)
@@ -48,7 +49,9 @@ def labels_of(images: Iterable[Path]) -> list[Path]:
 
 
 def check_labels(data: Mapping[str, Any], task: str) -> None:
-    """Refuse a training split without images or labels, or with labels of another task.
+    """Refuse a data set without usable training or validation images, without labels, or with those of another task.
+
+    Single images that cannot be used are left out by Ultralytics, with a warning; there has to be one that can.
 
     Args:
         data (Mapping[str, Any]): Data set as `check_det_dataset` returns it.
@@ -67,6 +70,37 @@ def check_labels(data: Mapping[str, Any], task: str) -> None:
     columns = len(line.split())
     if task == "obb" and columns < 9:  # a detect student takes the hull of longer labels
         raise BadUseError(f"labels have {columns} columns and an obb student needs {COLUMNS['obb']}: use obb labels")
+    refuse_unusable(data, images)
+    if "val" in data:
+        validated = images_of(data["val"])
+        if not validated:
+            raise BadUseError(f"no validation images in {data['val']}: check 'path' and 'val' of the data YAML")
+        refuse_unusable(data, validated)
+
+
+def refuse_unusable(data: Mapping[str, Any], images: list[Path]) -> None:
+    """Refuse a split if Ultralytics could use none of its images with their labels, and channels that are no number.
+
+    Args:
+        data (Mapping[str, Any]): Data set as `check_det_dataset` returns it.
+        images (list[Path]): Its images, one or more; those before the first usable one are read.
+
+    Raises:
+        BadUseError: Naming what is wrong with the first of them.
+    """
+    channels = data.get("channels", 3)
+    if not isinstance(channels, int) or channels < 1:
+        raise BadUseError(f"channels: {channels!r} of the data YAML must be a whole number of at least 1")
+    one_class = data["nc"] == 1  # as under single_cls, where labels keep their own indices
+    first = ""
+    for image, label in zip(images, labels_of(images), strict=True):
+        found = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
+        if found[0] is not None:
+            return
+        first = first or str(found[-1])
+    said = (first.splitlines() or ["it cannot be read"])[0].replace("ignoring corrupt image/label: ", "")
+    said = said.replace("No module named 'pi_heif'", "it is no image")  # Ultralytics tries HEIC last
+    raise BadUseError(f"none of the {len(images)} images and labels can be used, such as {said}: correct them")
 
 
 def _first_label(files: Iterable[Path]) -> str | None:

@@ -70,6 +70,9 @@ def load_teacher(name: str | None, task: str | None = None) -> Teacher:
     if not name:
         raise BadUseError("teacher= is missing: name a trained checkpoint, such as teacher=yolov8x-obb.pt")
     path = str(check_model_file_from_stem(name))
+    if Path(path).suffix.lower() not in (".pt", ".yaml", ".yml"):
+        what = "is no checkpoint (.pt)" if Path(path).exists() or Path(path).suffix else "does not exist"
+        raise BadUseError(f"teacher={name} {what}: name what a training left, such as runs/train/weights/best.pt")
     if path.endswith((".yaml", ".yml")):
         refuse_yaml(path, f"teacher={name}")
         raise BadUseError(f"teacher={name} is untrained: name a trained checkpoint (.pt)")
@@ -97,7 +100,7 @@ def _load(path: str) -> tuple[Any, dict[str, Any]]:
     except FileNotFoundError as e:
         raise BadUseError(f"teacher={path} does not exist, and Ultralytics has no release of that name") from e
     except Exception as e:  # unpickling an arbitrary file can raise anything
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        first = (str(e).strip().splitlines() or [type(e).__name__])[0].removeprefix("ERROR ❌️ ")
         raise BadUseError(f"teacher={path} cannot be read as an Ultralytics checkpoint: {first}") from e
     return model, checkpoint
 

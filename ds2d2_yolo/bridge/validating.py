@@ -21,9 +21,10 @@ from ultralytics.utils.metrics import ap_per_class
 
 from ds2d2_yolo.bridge.api import check_theirs
 from ds2d2_yolo.bridge.compat import check_ultralytics
-from ds2d2_yolo.bridge.data import COLUMNS, images_of, labels_of, load_data
+from ds2d2_yolo.bridge.data import COLUMNS, images_of, labels_of, load_data, refuse_unusable
 from ds2d2_yolo.bridge.heads import dense_head
 from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.bridge.safety import first_line, refuse_code, refuse_program, safe_loading
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.resources import resolve_data
 
@@ -186,12 +187,13 @@ def xywhr(boxes: Tensor) -> NDArray[np.float32]:
     return np.concatenate([(low + high) / 2, high - low, np.zeros_like(values[:, :1])], 1)
 
 
-def validate(model: str, data: str | None = None, **keys: Any) -> Validated:
+def validate(model: str, data: str | None = None, safe: bool = False, **keys: Any) -> Validated:
     """Validate a model as Ultralytics does, and keep what it found.
 
     Args:
         model (str): Checkpoint, a release's name or an exported model.
         data (str | None): Data-set YAML; None is the one that the checkpoint was trained on.
+        safe (bool): Whether a model or a data set that could run code is refused.
         **keys (Any): Ultralytics' settings.
 
     Returns:
@@ -204,12 +206,22 @@ def validate(model: str, data: str | None = None, **keys: Any) -> Validated:
     check_ultralytics()
     check_theirs(keys)
     check_device(keys.get("device"))
-    opened = open_model(model, keys.pop("task", None))
-    data = data or opened.overrides.get("data")
-    if not data:
-        raise BadUseError("data= missing: ds2d2-yolo val model=best.pt data=D.yaml")
-    keys["data"] = resolve_data(str(data))
-    _check_split(get_cfg(overrides=keys), str(opened.task))
+    with safe_loading(safe):
+        if safe:
+            refuse_program(model)
+        opened = open_model(model, keys.pop("task", None))
+        data = data or opened.overrides.get("data")
+        if not data:
+            raise BadUseError("data= missing: ds2d2-yolo val model=best.pt data=D.yaml")
+        if safe:
+            refuse_code(str(data))
+        keys["data"] = resolve_data(str(data))
+        _check_split(get_cfg(overrides=keys), str(opened.task))
+        return _run(opened, model, str(data), keys)
+
+
+def _run(opened: YOLO, model: str, data: str, keys: dict[str, Any]) -> Validated:
+    """Run Ultralytics' validation of an opened model."""
     made: list[KeepingValidator] = []
 
     def build(**given: Any) -> KeepingValidator:
@@ -222,10 +234,13 @@ def validate(model: str, data: str | None = None, **keys: Any) -> Validated:
     except Exception as e:  # what a broken export raises depends on its runtime
         if isinstance(opened.model, nn.Module):
             raise
-        raise DS2D2Error(f"model={model} cannot be run: {_first_line(e)}") from e
+        if made and made[0].save_dir.is_dir() and not any(made[0].save_dir.iterdir()):
+            made[0].save_dir.rmdir()
+        kind = BadUseError if isinstance(e, TypeError) else DS2D2Error  # Ultralytics' for what is no model
+        raise kind(f"model={model} cannot be run: {first_line(e)}") from e
     args = made[0].args
     facts = {k: getattr(args, k) for k in ("split", "imgsz", "conf", "iou", "max_det")}
-    facts = {"model": str(model), "task": opened.task, "data": str(data), **facts}
+    facts = {"model": str(model), "task": opened.task, "data": data, **facts}
     found = made[0].found
     assert found is not None  # every validation ends with get_stats
     return Validated(found, metrics, Path(made[0].save_dir), facts)
@@ -251,7 +266,7 @@ def open_model(name: str, task: str | None = None) -> YOLO:
     except FileNotFoundError as e:
         raise BadUseError(f"model={name} does not exist, and Ultralytics has no release of that name") from e
     except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {_first_line(e)}") from e
+        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
     if model.task not in VALIDATORS:
         raise BadUseError(f"model={name} is a {model.task} model: val takes detect and obb")
     if task not in (None, model.task):
@@ -259,11 +274,6 @@ def open_model(name: str, task: str | None = None) -> YOLO:
     if isinstance(model.model, nn.Module):
         dense_head(model.model, f"model={name}")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of what an error says, its kind if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_split(args: Namespace, task: str) -> None:
@@ -283,3 +293,4 @@ def _check_split(args: Namespace, task: str) -> None:
         LOGGER.info("The labels are oriented: their upright hulls are the objects of a detect model.")
     if task == "obb" and columns < 9:
         raise BadUseError(f"labels have {columns} columns and an obb model needs {COLUMNS['obb']}: use obb labels")
+    refuse_unusable(data, images)

@@ -39,6 +39,8 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         merged = merge_equals_args(list(arguments))
     except SyntaxError as e:
         raise BadUseError(str(e).splitlines()[0]) from e
+    except IndexError as e:  # of '[ =' (8.4.190)
+        raise BadUseError(f"'{' '.join(arguments)}' is no key=value") from e
     for argument in merged:
         key, equals, text = argument.lstrip("-").partition("=")
         if key in settings:

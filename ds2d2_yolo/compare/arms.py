@@ -121,7 +121,7 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
         raise BadUseError(
             f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not 'amplifiers'"
         )
-    known = {*Settings.keys(), UPSTREAM} - {"teacher"}
+    known = {*Settings.keys(), UPSTREAM} - {"teacher", "safe"}
     if unknown := [k for k in settings if k not in known]:
         near = get_close_matches(unknown[0], known, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""

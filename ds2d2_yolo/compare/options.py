@@ -30,7 +30,7 @@ def _wrong_arms(value: Any) -> str | None:
 
 
 SEEDS = ok.Check("whole numbers, 0 or more", _wrong_seeds)
-NAMES = ok.Check("names, name:key=value;key=value, or a YAML", _wrong_arms)
+NAMES = ok.Check("names, 'name:key=value;key=value' (quoted), or a YAML", _wrong_arms)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class CompareOptions(Options):
         project (str): Folder of the comparison's folder.
         name (str): Name of the comparison's folder.
         resume (bool): Accepted for habit's sake: the same command goes on anyway.
+        safe (bool): Whether models and data sets that could run code are refused, in the processes of the runs too.
 
     Raises:
         BadUseError: If any value is wrong; all of them are named in one line.
@@ -77,6 +78,7 @@ class CompareOptions(Options):
     project: str = option("runs", ok.path, "folder of the comparison's folder")
     name: str = option("compare", ok.path, "name of the comparison's folder")
     resume: bool = option(False, ok.flag, "accepted for habit's sake: the same command goes on anyway")
+    safe: bool = option(False, ok.flag, ok.SAFE)
 
     def _contradictions(self) -> list[str]:
         """Return what is missing for a comparison that trains."""

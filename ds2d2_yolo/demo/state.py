@@ -52,7 +52,7 @@ class DemoState:
         advice = "give this one another folder with name=, or delete that one"
         try:
             kept = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
-            steps, before = dict(kept["steps"]), dict(kept["fingerprint"])
+            steps, before = {**kept["steps"]}, {**kept["fingerprint"]}
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise BadUseError(f"{self.folder / FILE} cannot be read: {advice}") from e
         other = sorted(k for k in {*before, *self.fingerprint} if before.get(k) != self.fingerprint.get(k))

@@ -14,6 +14,7 @@ from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.bridge.api import check_theirs
 from ds2d2_yolo.bridge.detector import Cuts, Detector
 from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
 from ds2d2_yolo.deploy.images import Images, find_images, read_images
 from ds2d2_yolo.deploy.matching import Side, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
@@ -74,6 +75,16 @@ def export(**keys: Any) -> Exported:
     theirs = ExportOptions.split(keys)[1]
     loud = bool(theirs.pop("verbose", False))
     check_theirs({k: v for k, v in theirs.items() if k not in {"half", "int8", "end2end"}})
+    with safe_loading(options.safe):
+        if options.safe:
+            for named in (theirs.get("data"), options.check_images):
+                if named and (named is not options.check_images or str(named).endswith((".yaml", ".yml"))):
+                    refuse_code(str(named))
+        return _made(options, theirs, loud)
+
+
+def _made(options: ExportOptions, theirs: dict[str, Any], loud: bool) -> Exported:
+    """Export, check, and say what is wrong with the result."""
     checkpoint = ultra.open_checkpoint(options.model, "export", options.unfinished)
     lacks = ultra.engine_lacks() if options.format == "engine" else None
     format = "onnx" if lacks else options.format

@@ -67,6 +67,7 @@ class ExportOptions(Options):
         tol_angle (float | None): Largest difference of a pair's angles in radians.
         tol_missing (float | None): Largest share of one-sided detections among all.
         unfinished (bool): Whether the checkpoint of an unfinished training may be exported.
+        safe (bool): Whether a checkpoint or a data set that could run code is refused.
 
     Raises:
         BadUseError: If a value is out of its range.
@@ -83,6 +84,7 @@ class ExportOptions(Options):
     tol_angle: float | None = _tolerance("largest difference of a pair's angles in radians")
     tol_missing: float | None = _tolerance("largest share of one-sided detections")
     unfinished: bool = option(False, ok.flag, "export the checkpoint of an unfinished training all the same")
+    safe: bool = option(False, ok.flag, ok.SAFE)
 
 
 def _wrong_list(value: Any) -> str | None:
@@ -115,6 +117,7 @@ class BenchmarkOptions(Options):
         device (str | int | None): Device as Ultralytics takes it.
         fraction (float): Share of the validation images, for calibration of INT8 only.
         out (str): Folder of the results; the same command there measures only what is missing.
+        safe (bool): Whether checkpoints or a data set that could run code are refused, in its processes too.
 
     Raises:
         BadUseError: If a value is out of its range.
@@ -138,6 +141,7 @@ class BenchmarkOptions(Options):
     device: str | int | None = option("cpu", ok.anything, "device as Ultralytics takes it")
     fraction: float = option(1.0, ok.number(0, 1, above=True), "share of the validation images that calibrate INT8")
     out: str = option("runs/benchmark", ok.path, "folder of the results; the same command there goes on")
+    safe: bool = option(False, ok.flag, ok.SAFE)
 
     def _contradictions(self) -> list[str]:
         """Refuse formats that nobody knows, and names that come twice."""

@@ -108,7 +108,7 @@ def _validate(options: ValOptions, theirs: dict[str, Any]) -> Validated:
     """Run Ultralytics' validation."""
     from ds2d2_yolo.bridge.validating import validate
 
-    return validate(str(options.model), options.data, **theirs)
+    return validate(str(options.model), options.data, options.safe, **theirs)
 
 
 def _write(done: Evaluation, plot: bool) -> None:

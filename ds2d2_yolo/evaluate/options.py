@@ -24,6 +24,7 @@ class ValOptions(Options):
         crowd_edges (list[int]): Numbers of others where a crowding group ends and the next begins: [1,5] is 0, 1-4, 5+.
         angle_bins (int): Number of directions of the long side, of 180 / `angle_bins` degrees each, centred on 0.
         square (float): Long side over short side under which a box is a square, which has no direction.
+        safe (bool): Whether a model or a data set that could run code is refused.
 
     Raises:
         BadUseError: If a value is out of its range.
@@ -43,6 +44,7 @@ class ValOptions(Options):
     )
     angle_bins: int = option(4, ok.whole(1), "directions of the long side, the first centred on the x axis (obb)")
     square: float = option(1.2, ok.number(1), "long over short side under which a box has no direction")
+    safe: bool = option(False, ok.flag, ok.SAFE)
 
     def _contradictions(self) -> list[str]:
         """Return which edges do not rise."""

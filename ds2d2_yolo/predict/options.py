@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ds2d2_yolo.options import Options, option
-from ds2d2_yolo.settings_checks import Check, either, many, number, one_of, optional, path, whole
+from ds2d2_yolo.settings_checks import SAFE, Check, either, flag, many, number, one_of, optional, path, whole
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
 
@@ -36,6 +36,7 @@ class PredictOptions(Options):
         memory (float): Bound of the pixels held at once, in GiB.
         seam_iou (float): IoU from which whole boxes of two tiles are one object.
         formats (list[str] | str | None): What to write.
+        safe (bool): Whether a model that could run code is refused.
     """
 
     model: str | None = option(None, optional(path), "trained detect or OBB model: best.pt or an exported file")
@@ -64,6 +65,7 @@ class PredictOptions(Options):
         optional(_formats()),
         "what to write, with slice geojson,csv by default; dota: task1 (OBB models) and task2",
     )
+    safe: bool = option(False, flag, SAFE)
 
     def _contradictions(self) -> list[str]:
         """Return what options say against each other."""

@@ -120,7 +120,7 @@ class Store:
     def _read_journal(self) -> None:
         """Read the entries whose files are all there."""
         journal = self.out / JOURNAL
-        lines = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.is_file() else []
+        lines = journal.read_bytes().decode("utf-8", "replace").split("\n")[:-1] if journal.is_file() else []
         for line in lines:  # a line that a kill cut short has no end, and is not among them
             try:
                 entry = Entry(**json.loads(line))
