@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Ultralytics
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the place of a temporary file that takes the place of `path` when the context ends without an error.
 
-    A kill at any moment leaves the old file or the new one; what is left over starts with a dot and ends in '.tmp'.
+    A kill at any moment leaves the old file or the new one, and perhaps a temporary one, whose name starts with a dot
+    and ends in '.tmp'; the next write of the same file removes that.
 
     Args:
         path (Path): The file to write; its folder is made.
@@ -23,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         (Path): Where to write, in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
@@ -31,6 +37,29 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the place of this process's temporary file or folder for `path`, in the same folder.
+
+    Those of processes of this machine that are gone are removed; one that lives may still write its own.
+
+    Args:
+        path (Path): What is to be written.
+
+    Returns:
+        (Path): Not there yet; the name starts with a dot and ends in '.tmp'.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_host()}-*.tmp"):
+        process = left.name[: -len(".tmp")].rpartition("-")[2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
+
+
+def _host() -> str:
+    """Return this machine's name as a part of a file's name; on a shared folder others have other processes."""
+    return "".join(c for c in socket.gethostname() if c.isalnum())
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from ultralytics.utils import USER_CONFIG_DIR
 
@@ -23,6 +23,7 @@ from ds2d2_yolo.files import replacing
 from ds2d2_yolo.wavelet import high_frequency
 
 FORMAT = "ds2d2-amplifier-2"
+KINDS: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}  # by the type of a card's value
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,19 @@ class Amplifier:
 
     Attributes:
         head (Detect): Takes what `inputs` returns.
+
+    Raises:
+        BadUseError: If the weights are not those of such a head.
     """
 
     def __init__(self, teacher: Teacher, state: dict[str, Tensor], levels: list[int], wavelet: str) -> None:
         model: Any = copy.copy(teacher.model)
         head = one_to_many(copy.deepcopy(dense_head(teacher.model, "the teacher")))
-        head.load_state_dict(state)
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as e:
+            said = (str(e).splitlines() or [""])[-1].strip()
+            raise BadUseError(f"the amplifier's weights are not those of the teacher's head: {said}") from e
         # fuse() is a method of models: lend it a model whose body is this head alone
         model._modules = {"model": nn.ModuleList([take_levels(head, levels).eval()])}
         model.fuse(verbose=False)
@@ -185,7 +193,8 @@ def save_amplifier(path: Path, state: dict[str, Tensor], card: AmplifierCard) ->
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
+        # save_file would leave a temporary file of its own behind when it is killed (0.8)
+        temporary.write_bytes(save(tensors, metadata={"format": FORMAT, "card": json.dumps(asdict(card))}))
 
 
 def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
@@ -209,14 +218,27 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
             state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  a safe_open handle is no mapping
         if metadata.get("format") != FORMAT:
             raise BadUseError(f"amplifier={path} is no amplifier of this version (wanted format '{FORMAT}')")
-        values: dict[str, Any] = json.loads(metadata["card"])
-        values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        card = AmplifierCard(**{f.name: values[f.name] for f in fields(AmplifierCard)})
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as e:
+        card = _card(metadata["card"])
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, OSError) as e:
         if isinstance(e, BadUseError):
             raise
         raise BadUseError(f"amplifier={path} cannot be read: {str(e).splitlines()[0]}") from e
     return state, card
+
+
+def _card(text: str) -> AmplifierCard:
+    """Return a card from its JSON, whose values are of the kinds that a card has."""
+    found: dict[str, Any] = json.loads(text)
+    values: dict[str, Any] = {}
+    for name, kind in get_type_hints(AmplifierCard).items():
+        value = found[name]
+        several = get_origin(kind) is tuple
+        inner = get_args(kind)[0] if several else kind
+        parts = value if several else [value]
+        if not isinstance(parts, list) or any(isinstance(p, bool) or not isinstance(p, KINDS[inner]) for p in parts):
+            raise ValueError(f"its card's {name} is {str(value)[:40]!r}")
+        values[name] = tuple(parts) if several else inner(value)
+    return AmplifierCard(**values)
 
 
 def check_amplifier(

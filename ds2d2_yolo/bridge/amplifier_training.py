@@ -18,9 +18,8 @@ from filelock import FileLock, Timeout
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, RANK
 from ultralytics.utils import __version__ as ultralytics_version
-from ultralytics.utils.torch_utils import strip_optimizer
 
 from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.amplifier import (
@@ -34,7 +33,10 @@ from ds2d2_yolo.bridge.amplifier import (
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
 from ds2d2_yolo.bridge.classes import class_names, match_classes
 from ds2d2_yolo.bridge.data import data_hash, load_data, take_teacher_classes
+from ds2d2_yolo.bridge.exact import ExactResume
+from ds2d2_yolo.bridge.finite import FiniteSteps
 from ds2d2_yolo.bridge.heads import dense_head
+from ds2d2_yolo.bridge.resume import is_over
 from ds2d2_yolo.bridge.teacher import Teacher
 from ds2d2_yolo.bridge.teacher_check import teacher_map
 from ds2d2_yolo.errors import BadUseError
@@ -54,12 +56,13 @@ class _NoFreezingLines(logging.Filter):
         return not record.getMessage().startswith("Freezing layer")
 
 
-class AmplifierTrainer(WholeCheckpoints):
+class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
     """Fine-tunes a copy of a teacher's one-to-many head on the high-frequency part of the teacher's neck features.
 
     The trunk is frozen, the statistics of its BatchNorm layers included; those of the head adapt to the new inputs.
-    Loss, data pipeline, EMA, validation, early stopping and resuming are Ultralytics' own. The head keeps the teacher's
-    classes, and the labels are given their indices: boxes of other classes are left out.
+    Loss, data pipeline, EMA, validation and early stopping are Ultralytics' own. The head keeps the teacher's classes,
+    and the labels are given their indices: boxes of other classes are left out. A training that was cut off ends with
+    the weights of one that was not.
 
     Args:
         teacher (Teacher): Unfused; a copy of its model is trained.
@@ -68,6 +71,11 @@ class AmplifierTrainer(WholeCheckpoints):
     """
 
     data: dict[str, Any]
+
+    @property
+    def _exact(self) -> bool:
+        """(bool): Whether a side file is kept."""
+        return RANK == -1
 
     def __init__(self, teacher: Teacher, wavelet: str, overrides: dict[str, Any]) -> None:
         self.teacher_names = teacher.names
@@ -107,10 +115,7 @@ class AmplifierTrainer(WholeCheckpoints):
         return None
 
     def final_eval(self) -> None:
-        """Strip the checkpoints; the best one is measured beside the teacher, by the same means."""
-        for file in (self.last, self.best):
-            if file.exists():
-                strip_optimizer(file)
+        """Leave the checkpoints as they are: the best one is read, measured beside the teacher and removed."""
 
     def _setup_train(self) -> None:
         """Set up as usual, without a line for each frozen parameter."""
@@ -208,6 +213,10 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
             LOGGER.info(f"DS2D2: high-frequency amplifier found: {file} ({found.reached})")
         else:
             _obtain(card, teacher, args, file)
+        kept = max(card.epochs, found.epochs if found else 0)
+        for folder in file.parent.glob(f"{card.key}-*"):  # trainings of no more epochs that were cut off, or this one
+            if int(folder.name.rpartition("-")[2]) <= kept:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
         lock.release()
     return file
@@ -230,17 +239,15 @@ def _obtain(card: AmplifierCard, teacher: Teacher, args: Namespace, file: Path) 
     save_amplifier(file, dense_head(model, "the amplifier").state_dict(), card)
     if (run / "results.csv").is_file():
         os.replace(run / "results.csv", file.with_suffix(".csv"))
-    for folder in file.parent.glob(f"{card.key}-*"):  # those of other budgets that were cut off too
-        shutil.rmtree(folder, ignore_errors=True)
     LOGGER.info(f"DS2D2: high-frequency amplifier kept: {file} ({card.reached})")
 
 
 def _finished(last: Path, epochs: int) -> bool:
-    """Return whether a training has run its last epoch; its file may still await the final clean-up."""
+    """Return whether a training has run its last epoch, or stopped early."""
     if not last.is_file():
         return False
-    epoch = torch_safe_load(last)[0].get("epoch", -2)
-    return bool(epoch == -1 or epoch + 1 >= epochs)
+    checkpoint, _ = torch_safe_load(last)
+    return checkpoint.get("epoch") == -1 or is_over(checkpoint, {**checkpoint["train_args"], "epochs": epochs})
 
 
 def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) -> None:

@@ -18,6 +18,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -27,6 +28,7 @@ from ds2d2_yolo.bridge.data import check_labels, data_hash, load_data
 from ds2d2_yolo.bridge.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.machine import peak_memory
 from ds2d2_yolo.bridge.plain import trained_epochs
+from ds2d2_yolo.bridge.resume import is_over
 from ds2d2_yolo.bridge.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -237,7 +239,7 @@ def train_arm(
     notes = Notes.read(folder)
     behind = -1 if notes.trained else trained_epochs(last)
     epochs = get_cfg(overrides=dict(keys)).epochs
-    if behind is not None and not 0 <= behind < epochs:  # cut off in the clean-up, or later
+    if behind is not None and (not 0 <= behind < epochs or _is_over(last)):  # cut off in the clean-up, or later
         finish_files(last.parent)
         return notes
     if behind is None:
@@ -256,6 +258,12 @@ def train_arm(
         again = {k: v for k, v in keys.items() if k in {"device", "workers", "cache"}}
         YOLO(str(last)).train(trainer=trainer, **{**again, **own, **places, "resume": str(last)})
     return Notes.read(folder)
+
+
+def _is_over(last: Path) -> bool:
+    """Return whether an unfinished last.pt is that of the run's last epoch, early stopping included."""
+    checkpoint, _ = torch_safe_load(last)
+    return is_over(checkpoint, checkpoint["train_args"])
 
 
 def _read_labels(args: Any, data: dict[str, Any], stride: int) -> None:

@@ -16,6 +16,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, drop_adapters
+from ds2d2_yolo.bridge.exact import drop_side_files
 from ds2d2_yolo.files import replacing
 
 STAGING = ".staging"
@@ -25,6 +26,7 @@ class WholeCheckpoints(DetectionTrainer):
     """A trainer whose checkpoints a kill leaves as they were or as they were to be; Ultralytics writes in place."""
 
     csv: Path
+    saved = False  # whether this process saved a checkpoint of the run
 
     def save_model(self) -> bool:
         """Let Ultralytics write into a staging folder, then rename each file over the one it replaces."""
@@ -32,13 +34,16 @@ class WholeCheckpoints(DetectionTrainer):
         shutil.rmtree(staging, ignore_errors=True)  # what a kill left there may be half written
         self._write_to(staging)
         try:
-            saved = bool(super().save_model())
+            try:
+                saved = bool(super().save_model())
+            finally:
+                self._write_to(weights)
+            # last.pt at the end: the epoch that it stands for is repeated until all of its files are there
+            for file in sorted(staging.glob("*.pt"), key=lambda f: f.name == "last.pt"):
+                _replace(file, weights / file.name)
         finally:
-            self._write_to(weights)
-        # last.pt at the end: the epoch that it stands for is repeated until all of its files are there
-        for file in sorted(staging.glob("*.pt"), key=lambda f: f.name == "last.pt"):
-            _replace(file, weights / file.name)
-        shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)  # on a full disk it would keep the rest of it
+        self.saved = self.saved or saved
         return saved
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
@@ -82,7 +87,7 @@ class WholeCheckpoints(DetectionTrainer):
 
 
 def finish_files(weights: Path) -> None:
-    """Make every checkpoint of a run a plain, finished one: nothing of ours, no optimizer state.
+    """Make every checkpoint of a run a plain, finished one: nothing of ours, no optimizer state, no file beside them.
 
     Each file is replaced whole. Ultralytics strips best and last alone, and the optimizer state counts the adapters.
 
@@ -100,7 +105,13 @@ def finish_files(weights: Path) -> None:
         torch.save(checkpoint, staging / file.name)
         strip_optimizer(staging / file.name)
         _replace(staging / file.name, file)
-    shutil.rmtree(staging, ignore_errors=True)
+    drop_left_over(weights)
+
+
+def drop_left_over(weights: Path) -> None:
+    """Remove from a finished run's `weights` folder what is no checkpoint: side files, and what a kill left."""
+    shutil.rmtree(weights / STAGING, ignore_errors=True)
+    drop_side_files(weights)
 
 
 def _epoch_of(row: str) -> float:

@@ -68,6 +68,8 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.trainer", "BaseTrainer.preprocess_batch", ("batch",)),
     ("ultralytics.engine.trainer", "BaseTrainer._close_dataloader_mosaic", ()),
     ("ultralytics.data.build", "_RepeatSampler", ("sampler",)),
+    ("ultralytics.data.build", "InfiniteDataLoader.close", ()),
+    ("ultralytics.utils.git", "GitRepo.commit", ()),
     ("ultralytics.data.base", "BaseDataset.load_image", ("i",)),
     # validation
     ("ultralytics.engine.model", "Model.val", ("validator",)),
@@ -79,6 +81,12 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),
     ("ultralytics.models.yolo.obb", "OBBValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
+    # safe loading
+    ("ultralytics.nn.tasks", "SAFE_LOAD", ()),
+    ("ultralytics.nn.tasks", "_SafeLoad", ()),
+    ("ultralytics.data.utils", "verify_image_label", ("args",)),
+    ("ultralytics.utils.checks", "check_yaml", ("file",)),
+    ("ultralytics.utils", "YAML.load", ("file",)),
     # AutoBatch
     ("ultralytics.engine.trainer", "BaseTrainer.auto_batch", ("max_num_obj", "dataset_size")),
     ("ultralytics.models.yolo.detect", "DetectionTrainer.auto_batch", ()),

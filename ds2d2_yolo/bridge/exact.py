@@ -61,8 +61,9 @@ class SideFile:
                 metadata = f.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     return None
-                return cls({k: f.get_tensor(k) for k in f.keys()}, json.loads(metadata["facts"]))  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError):
+                facts = json.loads(metadata["facts"])
+                return cls({k: f.get_tensor(k) for k in f.keys()}, facts) if isinstance(facts, dict) else None  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError):
             return None
 
 
@@ -73,8 +74,9 @@ def side_file(weights: Path, epoch: int) -> Path:
 
 def drop_side_files(weights: Path, but: Path | None = None) -> None:
     """Remove the side files of a run, and what a kill left of one, but for one of them."""
-    for file in (*weights.glob("resume-*.safetensors"), *weights.glob(".resume-*.tmp")):
-        if file != but:
+    # safetensors (0.8) writes into a temporary file of its own beside the one that it is given
+    for file in (*weights.glob("resume-*.safetensors"), *weights.glob(".resume-*.tmp"), *weights.glob(".tmp??????")):
+        if file != but and file.is_file():
             file.unlink(missing_ok=True)
 
 
@@ -145,7 +147,11 @@ class ExactResume(DetectionTrainer):
             return super().save_model()
         file = side_file(self.wdir, self.epoch)
         self._side().write(file)
-        saved = super().save_model()
+        try:
+            saved = super().save_model()
+        except Exception:  # such as a full disk: last.pt is that of the epoch before
+            file.unlink(missing_ok=True)
+            raise
         drop_side_files(self.wdir, but=file)
         return saved
 

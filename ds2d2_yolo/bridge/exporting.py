@@ -23,7 +23,9 @@ from ultralytics.utils.checks import check_imgsz
 
 from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.bridge.heads import dense_head
+from ds2d2_yolo.bridge.safety import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.files import temporary_of
 from ds2d2_yolo.resources import resolve_data
 
 # module, and what pip installs it with; what the formats that are not named need, Ultralytics says
@@ -106,7 +108,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
     try:
         yolo = YOLO(name)
     except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {_first(e)}") from e
+        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
     model: Any = yolo.model
     head = dense_head(model, f"model={name}")
     state: dict[str, Any] = yolo.ckpt or {}
@@ -202,8 +204,9 @@ def write_export(
         BadUseError: If the folder cannot be written.
         DS2D2Error: If the export fails.
     """
-    work = folder / f".{checkpoint.path.stem}-{format}.{os.getpid()}.tmp"
+    work = temporary_of(folder / f"{checkpoint.path.stem}-{format}")
     try:
+        shutil.rmtree(work, ignore_errors=True)  # in a container the number of this process may be that of a dead one
         work.mkdir(parents=True)
     except OSError as e:
         raise BadUseError(f"{folder} cannot be written: {e.strerror}") from e
@@ -225,7 +228,8 @@ def write_export(
 
 def _place(made: Path, target: Path) -> Path:
     """Move a finished file or folder to its place; a folder in the way goes aside first, so that none is half old."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old.tmp")
+    aside = temporary_of(target.with_name(f"{target.name}.old"))
+    shutil.rmtree(aside, ignore_errors=True)
     if target.is_dir():
         os.replace(target, aside)
     os.replace(made, target)
@@ -249,7 +253,7 @@ def val_images(data: str, download: bool = True) -> list[Path]:
     try:
         with quiet(download):
             found = check_det_dataset(data, autodownload=download)
-    except (OSError, SyntaxError, TypeError, RuntimeError, KeyError) as e:
+    except Exception as e:  # reading it can mean unpacking and downloading
         raise BadUseError(f"data={data}: {_first(e)}") from e
     images = images_of(found["val"])
     if not images:

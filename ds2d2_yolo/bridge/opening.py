@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from ds2d2_yolo.bridge.classes import ClassMap, class_names, match_classes
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.data import check_labels, data_hash
 from ds2d2_yolo.bridge.heads import refuse_yaml
+from ds2d2_yolo.bridge.origin import FILE, origin_of, with_origin
 from ds2d2_yolo.bridge.preflight import plan_of, preflight, report_files, write_files
 from ds2d2_yolo.bridge.randomness import preserved_random_state
+from ds2d2_yolo.bridge.safety import is_safe
 from ds2d2_yolo.bridge.sizes import FittingSizes
 from ds2d2_yolo.bridge.teacher import Teacher, load_teacher
 from ds2d2_yolo.errors import BadUseError
@@ -50,6 +53,7 @@ class RunOpening(FittingSizes):
     teacher: Teacher
     class_map: ClassMap
     channels: tuple[int, ...]
+    saved: bool
 
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
@@ -65,7 +69,13 @@ class RunOpening(FittingSizes):
         self.settings = Settings(**carried) if carried else resolve_settings(given)
         self._given = given
         launched_with = self._carried.pop("report", None)
+        if self.settings.safe and not rest.get("resume") and not is_safe():
+            raise BadUseError("safe=True comes too late, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before")
         super().__init__(cfg, rest, _callbacks)
+        if self.settings.safe and not self.resume and not is_safe():
+            raise BadUseError(
+                "safe=True comes too late here, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before"
+            )
         if launched_with and RANK == 0:  # Ultralytics' launch of several GPUs deletes what the launching process wrote
             write_files(launched_with, self.save_dir)
 
@@ -160,16 +170,20 @@ class RunOpening(FittingSizes):
         """Report on this run and obtain its amplifier, trained first where none is kept; one process does it.
 
         Returns:
-            files (dict[str, str]): The report's, by name; they lie in the run's folder and the text was printed.
+            files (dict[str, str]): The report's and run.json, by name; they lie in the run's folder, and the report's
+                text was printed.
             amplifier (str | None): Path, None for a run without `imhi`.
         """
         files = report_files(self.report())
         LOGGER.info("\n" + files["preflight.txt"])
         write_files(files, self.save_dir)
-        if "imhi" not in self.settings.active:
-            return files, None
-        with preserved_random_state(self.args.seed, self.args.deterministic):
-            return files, str(self._obtain_amplifier())
+        amplifier = None
+        if "imhi" in self.settings.active:
+            with preserved_random_state(self.args.seed, self.args.deterministic):
+                amplifier = self._obtain_amplifier()
+        files[FILE] = with_origin(self.save_dir, origin_of(self, amplifier), bool(self.resume))
+        write_files({FILE: files[FILE]}, self.save_dir)
+        return files, None if amplifier is None else str(amplifier)
 
     def _open_for_all(self) -> None:
         """Do the same in rank 0 of processes that torchrun started; what Ultralytics launched brings it along."""
@@ -198,7 +212,19 @@ class RunOpening(FittingSizes):
         if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
             gc.collect()
             torch.cuda.empty_cache()
-        super().train()
+        try:
+            super().train()
+        except KeyboardInterrupt as e:  # the command line says how to go on
+            self._close_loaders()
+            raise KeyboardInterrupt(*(["resume"] if self.resume or self.saved else [])) from e
+
+    def _close_loaders(self) -> None:
+        """End the workers of the data loaders: one that a signal ended too would be reported at this process' end."""
+        for name in ("train_loader", "test_loader"):
+            loader = getattr(self, name, None)  # Ultralytics sets them late
+            if loader is not None:
+                with suppress(RuntimeError):  # torch's own report of such a worker
+                    loader.close()
 
     def amplifier_card(self) -> AmplifierCard:
         """Return the origin of the amplifier that this run needs."""

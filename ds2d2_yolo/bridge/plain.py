@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ultralytics import YOLO
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
 from ultralytics.utils import torch_utils
-from ultralytics.utils.patches import imread, torch_load
+from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import get_flops, select_device
 
 from ds2d2_yolo.bridge.data import check_labels, labels_of
@@ -113,7 +113,7 @@ def obb_data(data: str) -> dict[str, Any]:
     """
     try:
         found: dict[str, Any] = check_det_dataset(data)
-    except (OSError, SyntaxError, TypeError, RuntimeError) as e:
+    except (OSError, SyntaxError, TypeError, ValueError, RuntimeError) as e:
         first = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise BadUseError(f"data={data}: {first}") from e
     check_labels(found, "obb")
@@ -133,7 +133,7 @@ def trained_epochs(last: Path) -> int | None:
     if not last.is_file():
         return None
     try:
-        epoch = int(torch_load(last, map_location="cpu")["epoch"])
+        epoch = int(torch_safe_load(last)[0]["epoch"])  # heeds ULTRALYTICS_SAFE_LOAD
     except Exception:  # unpickling half a file can raise anything
         return None
     return epoch if epoch < 0 else epoch + 1

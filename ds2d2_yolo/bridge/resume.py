@@ -11,7 +11,7 @@ from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.nn.tasks import torch_safe_load
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
-from ds2d2_yolo.bridge.checkpoints import finish_files
+from ds2d2_yolo.bridge.checkpoints import drop_left_over, finish_files
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -51,10 +51,12 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
         if checkpoint is None:
             continue
         args = checkpoint.get("train_args") or {}
-        if checkpoint.get("epoch", -1) + 1 >= args.get("epochs", 1) and ARGS_KEY in args:
-            finish_files(file.parent)  # cut off between the last epoch and the clean-up
+        if ARGS_KEY in args and is_over(checkpoint, args):  # cut off between the last epoch and the clean-up
+            finish_files(file.parent)
             finished = finished or file
         elif checkpoint.get("epoch", -1) < 0:
+            if file.name == "last.pt" and file.parent.name == "weights":  # not in a folder of something else
+                drop_left_over(file.parent)
             finished = finished or file
         elif ARGS_KEY in args:
             return Unfinished(file, str(args["task"]))
@@ -64,6 +66,24 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
         raise BadUseError(f"{finished} is finished, nothing to resume: train on with student={finished}")
     where = resume if named else " or ".join(str(_project(overrides, task)) for task in tasks)
     raise BadUseError(f"no saved epoch to resume in {where}: start the same command again without 'resume'")
+
+
+def is_over(checkpoint: Mapping[str, Any], args: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint is that of a run's last epoch, early stopping included.
+
+    Args:
+        checkpoint (Mapping[str, Any]): An unfinished last.pt, as Ultralytics writes it.
+        args (Mapping[str, Any]): Its Ultralytics settings.
+
+    Returns:
+        (bool): Whether only the clean-up is still to come.
+    """
+    epochs = int(checkpoint.get("epoch", -1)) + 1
+    if not epochs or epochs >= args.get("epochs", 1):
+        return bool(epochs)
+    best, patience = (checkpoint.get("stopper") or {}).get("best_epoch"), args.get("patience")
+    measured = (checkpoint.get("train_metrics") or {}).get("fitness") is not None
+    return bool(measured and best is not None and patience and epochs - best >= patience)
 
 
 def _last_of(path: Path) -> Path:

@@ -13,19 +13,22 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, adapters_of, attach_adapters, make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier
+from ds2d2_yolo.bridge.autobatch import TeacherAutoBatch
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints, finish_files
 from ds2d2_yolo.bridge.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distiller import Distiller
-from ds2d2_yolo.bridge.exact import ExactResume, drop_side_files
+from ds2d2_yolo.bridge.exact import ExactResume
+from ds2d2_yolo.bridge.finite import FiniteSteps
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
 from ds2d2_yolo.bridge.opening import AMPLIFIER_FILE, RunOpening
 from ds2d2_yolo.bridge.optimizing import AdapterOptimizing, clipped_share, clipping_remark
 from ds2d2_yolo.bridge.processes import same_file_in_all_processes, same_in_all_processes
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
+from ds2d2_yolo.files import replacing
 
 
-class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints):
+class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, WholeCheckpoints, TeacherAutoBatch):
     """Trains a horizontal-box student with DS2D2; the DS2D2 settings come among the Ultralytics ones.
 
     The model stays the plain student throughout, so EMA, validation, checkpoints, `compile`, `freeze` and export see
@@ -95,7 +98,8 @@ class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints)
         with same_file_in_all_processes(self._carried.get("amplifier") or self.settings.amplifier) as path:
             state = self.checked_amplifier(path)
             if RANK in {-1, 0} and path != self.save_dir / AMPLIFIER_FILE:
-                shutil.copyfile(path, self.save_dir / AMPLIFIER_FILE)
+                with replacing(self.save_dir / AMPLIFIER_FILE) as own:
+                    shutil.copyfile(path, own)
         levels = [t for _, t in pair_levels(student_strides, self.teacher.strides, self.settings.levels)]
         return Amplifier(self.teacher, state, levels, self.settings.wavelet)
 
@@ -172,7 +176,6 @@ class DS2D2Trainer(ExactResume, RunOpening, AdapterOptimizing, WholeCheckpoints)
         """Make every checkpoint of the run a plain one, then evaluate as usual."""
         if RANK in {-1, 0}:
             finish_files(self.wdir)
-            drop_side_files(self.wdir)
         super().final_eval()
 
 

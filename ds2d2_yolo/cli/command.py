@@ -16,6 +16,7 @@ from typing import Any
 from ds2d2_yolo import __version__
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.cli.completion import script
+from ds2d2_yolo.cli.faults import fault_of
 from ds2d2_yolo.cli.helping import help_of, usage
 from ds2d2_yolo.cli.modes import MODES, REFUSED, load
 from ds2d2_yolo.cli.parsing import parse
@@ -51,15 +52,20 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as e:
         if "verbose=True" in rest:
             traceback.print_exc()
-        print(f"ds2d2-yolo: {_one_line(e)}", file=sys.stderr)
+        fault = None if isinstance(e, DS2D2Error) else fault_of(e)
+        said = _one_line(e) if fault is None else f"{fault}; what was saved is whole, then {_after(mode, rest)}"
+        print(f"ds2d2-yolo: {said}", file=sys.stderr)
         return e.status if isinstance(e, DS2D2Error) else _status(e)
     return 0
 
 
 def _run(mode: str, rest: list[str]) -> None:
     """Find the mode and run it."""
+    mode = {"h": "help", "v": "version"}.get(mode, mode)
     if mode in REFUSED:
         raise BadUseError(REFUSED[mode])
+    if mode in ("detect", "obb") and rest:
+        raise BadUseError(f"leave '{mode}' out, the model says its task: ds2d2-yolo {rest[0]} ...")
     if mode not in MODES:
         near = get_close_matches(mode, MODES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"the modes are {', '.join(MODES)}"
@@ -78,7 +84,7 @@ def _run(mode: str, rest: list[str]) -> None:
         print(__version__)
     else:
         check_ultralytics()
-        _show(load(MODES[mode].runs)(**parse(rest)))
+        _show(load(MODES[mode].runs)(**parse(_without_ours(mode, rest))))
 
 
 def _run_data(words: list[str]) -> None:
@@ -87,9 +93,16 @@ def _run_data(words: list[str]) -> None:
         raise BadUseError("say 'ds2d2-yolo data', or 'ds2d2-yolo data prepare dota|dior|dior-r|hit-uav source=...'")
     check_ultralytics()
     if words:
-        _show(load("prepare:prepare")(words[1], **parse(words[2:])))
+        _show(load("prepare:prepare")(words[1], **parse(_without_ours("data", words[2:]))))
     else:
         print(load("prepare:list_data")())
+
+
+def _without_ours(mode: str, words: list[str]) -> list[str]:
+    """Leave `verbose=` out for a mode that has no such key: there it asks for the traceback alone."""
+    if MODES[mode].page or "verbose" in (f.name for f in MODES[mode].option_fields()):
+        return words
+    return [word for word in words if not word.startswith("verbose=")]
 
 
 def _print_help(modes: list[str]) -> None:
@@ -140,6 +153,14 @@ def _going_on(mode: str, rest: list[str], interruption: KeyboardInterrupt) -> st
     return shlex.join(["ds2d2-yolo", *words])
 
 
+def _after(mode: str, rest: list[str]) -> str:
+    """Return what to do once a fault of the machine is mended."""
+    again = "the same command goes on"
+    if mode == "train" and not any(w.startswith("resume") for w in rest):
+        return f"{again} with 'resume' behind it, or without if no epoch was saved yet"
+    return again
+
+
 def _one_line(error: Exception) -> str:
     """Return an error as one line; one that is not ours is named by its type."""
     first = (str(error).strip().splitlines() or [""])[0]
@@ -149,9 +170,3 @@ def _one_line(error: Exception) -> str:
 def _status(error: Exception) -> int:
     """Return 2 for what Ultralytics raises on bad settings, otherwise 1."""
     return 2 if isinstance(error, SyntaxError) else 1
-
-
-def entrypoint() -> None:
-    """Run the command line and leave with its status."""
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install behind the user's back
-    sys.exit(main(sys.argv[1:]))

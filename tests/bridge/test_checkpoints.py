@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.checkpoints import STAGING, finish_files
+from ds2d2_yolo.bridge.exact import side_file
+from ds2d2_yolo.bridge.resume import find_unfinished
+from ds2d2_yolo.errors import BadUseError
 
 
 def test_a_failed_write_leaves_the_checkpoint_before(
@@ -61,3 +65,51 @@ def test_finishing_twice_changes_nothing(tiny_trainer: Callable[..., DS2D2Traine
     after = weights()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+def test_a_kill_behind_the_last_epoch_leaves_nothing_of_ours(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+
+    def cut(self: Any) -> None:
+        raise Cut
+
+    monkeypatch.setattr(DS2D2Trainer, "final_eval", cut)
+    with pytest.raises(Cut):
+        trainer.train()
+    assert side_file(trainer.wdir, 0).is_file()
+    for killed_again in (False, True):
+        if killed_again:  # in the clean-up, between the files and the rest
+            (trainer.wdir / STAGING).mkdir()
+            (trainer.wdir / STAGING / "last.pt").write_bytes(b"half a file")
+            side_file(trainer.wdir, 0).write_bytes(b"half a file")
+        with pytest.raises(BadUseError, match="is finished, nothing to resume"):
+            find_unfinished(str(trainer.save_dir), {}, ("obb",))
+        assert {p.name for p in trainer.wdir.iterdir()} == {"best.pt", "last.pt"}
+        assert torch_load(trainer.last, map_location="cpu")["epoch"] == -1
+
+
+def test_a_run_that_stopped_early_is_finished(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is, though its epochs are not used up: one more epoch would not be the uninterrupted run's."""
+    trainer = tiny_trainer("obb", imhi=0, epochs=9, val=True, patience=1)
+    fitness = iter((0.5, 0.4, 0.3))
+    monkeypatch.setattr(DS2D2Trainer, "validate", lambda self: ({}, next(fitness)))
+    ends: list[Path] = []
+
+    def cut(self: Any) -> None:
+        ends.append(self.last)
+        raise Cut
+
+    monkeypatch.setattr(DS2D2Trainer, "final_eval", cut)
+    with pytest.raises(Cut):
+        trainer.train()
+    assert torch_load(ends[0], map_location="cpu")["epoch"] == 1
+    with pytest.raises(BadUseError, match="is finished, nothing to resume"):
+        find_unfinished(str(trainer.save_dir), {}, ("obb",))

@@ -40,6 +40,18 @@ def test_arguments_that_are_no_settings(argument: str) -> None:
         parse(argument.split())
 
 
+def test_verbose_asks_for_the_traceback_where_it_is_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run("data", "prepare", "dota", "verbose=True", capsys=capsys)
+    assert status == 2
+    assert "Traceback" in err
+    assert "ds2d2-yolo: source= missing" in err
+
+
+def test_short_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-v", capsys=capsys) == (0, f"{__version__}\n", "")
+    assert run("-h", capsys=capsys)[1] == run("help", capsys=capsys)[1]
+
+
 @pytest.mark.parametrize("mode", ["cfg", "help", "version"])
 def test_modes_that_print(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(mode, capsys=capsys)
@@ -123,6 +135,8 @@ def test_mistakes_are_one_line_with_status_2(
         ("trian",): "did you mean 'train'?",
         ("tune", "data=x.yaml"): "compare settings with 'ds2d2-yolo compare'",
         ("track",): "yolo track model=best.pt",
+        ("obb", "predict", "model=best.pt"): "leave 'obb' out, the model says its task: ds2d2-yolo predict",
+        ("train", *good, "classes=red"): "classes=red must be numbers of classes",
         ("help", "trian"): "did you mean 'train'?",
         ("data", "perpare", "dota"): "say 'ds2d2-yolo data', or",
         ("completion", "fish"): "the shells are bash, zsh",

@@ -1,0 +1,62 @@
+"""The training of an amplifier that was cut off, wherever that was, ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ds2d2_yolo.bridge import amplifier_training
+from ds2d2_yolo.bridge.amplify import amplify
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture
+def obtain(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], Path]:
+    """Obtain an amplifier of three epochs that is kept in a folder."""
+
+    def get(folder: Path) -> Path:
+        monkeypatch.setattr("ds2d2_yolo.bridge.amplifier.kept_amplifiers", lambda: folder)
+        keys: dict[str, Any] = {"imgsz": 96, "batch": 4, "nbs": 8, "device": "cpu", "lr0": 0.01, "optimizer": "AdamW"}
+        return amplify(checkpoint("yolov8n-obb.yaml"), tiny_data("obb"), amplifier_epochs=3, **keys).file
+
+    return get
+
+
+def test_ends_with_the_same_weights(
+    obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = load_file(obtain(tmp_path / "whole"))
+    saves, original = 0, amplifier_training.AmplifierTrainer.save_model
+
+    def cut_off(self: Any) -> bool:
+        nonlocal saves
+        saves += 1
+        done = original(self)
+        if saves in {1, 3}:  # after the first epoch, and after the last one
+            raise Cut
+        return done
+
+    monkeypatch.setattr(amplifier_training.AmplifierTrainer, "save_model", cut_off)
+    for _ in range(2):
+        with pytest.raises(Cut):
+            obtain(tmp_path / "cut")
+        torch.rand(3)  # another process would stand elsewhere
+    found = load_file(obtain(tmp_path / "cut"))
+    assert saves == 3, "no epoch was run twice"
+    assert found.keys() == wanted.keys()
+    assert [k for k in wanted if not torch.equal(found[k], wanted[k])] == []
+    left = tmp_path / "cut" / f"{next((tmp_path / 'cut').glob('*.safetensors')).stem}-3"
+    left.mkdir()  # a kill in the middle of the clean-up
+    obtain(tmp_path / "cut")
+    kinds = {p.suffix for p in (tmp_path / "cut").iterdir()}
+    assert kinds <= {".safetensors", ".csv", ".lock"}, "the folder of the training is gone"
