@@ -14,6 +14,8 @@ os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ds2d2-config-")
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["WANDB_MODE"] = "disabled"
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

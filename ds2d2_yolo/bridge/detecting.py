@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, takewhile
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import QUANTIZE_ALIASES, get_cfg, get_save_dir
 from ultralytics.engine.results import Results
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
 
 from ds2d2_yolo.bridge.api import check_theirs
+from ds2d2_yolo.bridge.heads import dense_head
+from ds2d2_yolo.bridge.safety import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 TASKS = ("detect", "obb")
@@ -30,7 +34,8 @@ NOT_IN_TILES = (
 
 def passing_keys() -> list[str]:
     """Return the keys that Ultralytics takes."""
-    return [*DEFAULT_CFG_KEYS, "half"]  # Ultralytics still takes half and turns it into quantize
+    # half and end2end are older names of quantize and nms; keys of an export mean nothing here
+    return [*({*DEFAULT_CFG_KEYS} - {"format", "simplify", "opset", "workspace"}), "half", "end2end", "save_dir"]
 
 
 def check_passing(keys: dict[str, Any], tiled: bool) -> None:
@@ -73,10 +78,23 @@ def load_detector(model: str) -> YOLO:
     except FileNotFoundError as e:
         raise BadUseError(f"model={model} does not exist, and Ultralytics has no release of that name") from e
     except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={model} cannot be read as an Ultralytics model: {_line(e)}") from e
+        raise BadUseError(f"model={model} cannot be read as an Ultralytics model: {first_line(e)}") from e
     if yolo.task not in TASKS:
         raise BadUseError(f"model={model} is a {yolo.task} model: predict takes detect and obb models")
+    if isinstance(yolo.model, nn.Module):
+        dense_head(yolo.model, f"model={model}")
+        return yolo
+    try:
+        _ = yolo.names  # opens an exported file
+    except Exception as e:  # each format's runtime has its own errors
+        raise BadUseError(f"model={model} cannot be used: {first_line(e)}") from e
     return yolo
+
+
+def drop_empty(folder: Path) -> None:
+    """Remove a run's folder if nothing is in it but the empty folders that Ultralytics makes."""
+    if folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Detector:
@@ -211,7 +229,7 @@ def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Res
         yolo.predictor = _predictor(yolo, settings)
         yield from yolo.predictor(source=source, stream=True)
     except FileNotFoundError as e:
-        raise BadUseError(_line(e)) from e
+        raise BadUseError(f"source={source}: {first_line(e)}") from e
 
 
 def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:

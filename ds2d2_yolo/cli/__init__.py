@@ -1,6 +1,30 @@
 """The command line, in Ultralytics' habits: `ds2d2-yolo MODE key=value ...`."""
 
-from ds2d2_yolo.cli.command import entrypoint, main
-from ds2d2_yolo.cli.parsing import parse
+from __future__ import annotations
 
-__all__ = ["entrypoint", "main", "parse"]
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command (see `ds2d2_yolo.cli.command.main`); Ctrl-C while it is still loading ends it quietly."""
+    try:
+        from ds2d2_yolo.cli.command import main as run
+    except KeyboardInterrupt:
+        return 130
+    return run(arguments)
+
+
+def parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """Turn `key=value` arguments into settings (see `ds2d2_yolo.cli.parsing.parse`)."""
+    from ds2d2_yolo.cli.parsing import parse as read
+
+    return read(arguments)
+
+
+def entrypoint() -> None:
+    """Run the command line and leave with its status."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install behind the user's back
+    sys.exit(main(sys.argv[1:]))

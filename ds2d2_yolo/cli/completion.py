@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ds2d2_yolo.cli.modes import MODES, SHARED, Mode
+from ds2d2_yolo.cli.modes import MODES, SHARED, Mode, load
 from ds2d2_yolo.errors import BadUseError
 
 SHELLS = ("bash", "zsh")
@@ -96,7 +96,8 @@ def keys_of(name: str, mode: Mode) -> dict[str, tuple[str, ...]]:
     """Return the keys of a mode, each with the words that its values may be (none: a number or a path)."""
     ours = {f.name: f.metadata["check"].words for f in mode.option_fields()}
     student = {"student": (), "data": ()} if name in ("train", "check", "compare") else {}
-    return {**theirs(mode.theirs), **student, **ours}
+    passing = dict.fromkeys(load(mode.passing), ()) if mode.passing else {}
+    return {**theirs(mode.theirs), **passing, **student, **ours}
 
 
 def theirs(sections: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

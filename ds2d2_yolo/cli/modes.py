@@ -29,6 +29,7 @@ class Mode:
         theirs (tuple[str, ...]): Sections of Ultralytics' settings that pass through.
         page (str): Ultralytics' page about those; empty if none pass.
         notes (str): Text under the keys in the help, as 'module:name'; empty if there is none.
+        passing (str): Names of Ultralytics' settings that pass through, as 'module:name', in the place of sections.
     """
 
     about: str
@@ -39,6 +40,7 @@ class Mode:
     theirs: tuple[str, ...] = ()
     page: str = ""
     notes: str = ""
+    passing: str = ""
 
     def option_fields(self) -> list[Field[Any]]:
         """Return the declarations of its own keys; neither torch nor Ultralytics is loaded for it."""
@@ -94,7 +96,7 @@ MODES: dict[str, Mode] = {
         "train a teacher's high-frequency amplifier on its own",
         "ds2d2-yolo amplify teacher=T.pt data=D.yaml",
         "cli.modes:run_amplify", "settings:Settings",
-        ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs"), TRAINING, "train",
+        ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs", "safe"), TRAINING, "train",
     ),
     "check": Mode(
         "what a training would do, and stop",
@@ -115,13 +117,13 @@ MODES: dict[str, Mode] = {
     "export": Mode(
         "export, and compare the file with PyTorch on real images",
         "ds2d2-yolo export model=best.pt format=onnx",
-        "deploy:export", "deploy.options:ExportOptions", theirs=("Export", "Val/Test"),
+        "deploy:export", "deploy.options:ExportOptions", passing="deploy.options:EXPORT_KEYS",
         notes="deploy.options:EXPORT_NOTES",
     ),
     "benchmark": Mode(
         "speed, size, memory and mAP of models in formats, here",
         "ds2d2-yolo benchmark model=teacher.pt,best.pt formats=pt,onnx data=D.yaml",
-        "deploy:benchmark", "deploy.options:BenchmarkOptions", theirs=("Val/Test",), page="benchmark",
+        "deploy:benchmark", "deploy.options:BenchmarkOptions",
     ),
     "compare": Mode(
         "train arms over seeds and compare them in pairs; the keys of 'train' are valid too",

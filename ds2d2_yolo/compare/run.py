@@ -73,12 +73,17 @@ def compare(**keys: Any) -> Comparison:
     from ds2d2_yolo.bridge.api import check_theirs
     from ds2d2_yolo.bridge.arms import TRAIN_KEYS
     from ds2d2_yolo.bridge.compat import check_ultralytics
+    from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
 
     options = CompareOptions.of(keys, "compare", passing={*Settings.keys(), *TRAIN_KEYS})
     plan = Plan.of(options, CompareOptions.split(keys)[1])
     check_ultralytics()
     check_theirs(plan.keys)
-    return _finish(options.folder, options, _run(plan))
+    with safe_loading(options.safe):
+        if options.safe:
+            refuse_code(str(options.data))
+        failed = _run(plan)
+    return _finish(options.folder, options, failed)
 
 
 def _of_results(keys: Mapping[str, Any]) -> Comparison:
@@ -123,6 +128,7 @@ def _run_open(
     slots = room(devices, cores(), threads or 1, memory, step)
     if options.parallel:
         slots = [devices[i % len(devices)] for i in range(options.parallel)]
+    slots = slots[: max(1, len(plan.runs) - _done(plan, state))]  # a run that has no other beside it keeps its times
     jobs = jobs_of(plan, state, subjects, len(slots), threads)
     if not jobs:
         return {}

@@ -161,7 +161,8 @@ def _reason(one: Running) -> str:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Take SIGTERM for Ctrl-C while the context lasts."""
-    if threading.current_thread() is not threading.main_thread():
+    ours = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # the command line takes it already
+    if ours or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

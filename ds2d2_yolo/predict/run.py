@@ -8,7 +8,6 @@ for each while they are merged and written.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from ds2d2_yolo.bridge import detecting
 from ds2d2_yolo.bridge.detecting import Detector
+from ds2d2_yolo.bridge.safety import refuse_program, safe_loading
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.files import replacing
 from ds2d2_yolo.predict.geojson import write_geojson
@@ -33,7 +33,20 @@ from ds2d2_yolo.predict.writing import PICTURE, TASKS, Found, refuse_unfit_names
 NMS_IOU = 0.7  # Ultralytics' default of iou=
 BATCH = 4  # tiles that go through the model at once, unless batch= says otherwise
 NOT_DECIDING = frozenset(
-    {"batch", "exist_ok", "line_width", "name", "project", "save", "save_dir", "save_txt", "verbose"}
+    {
+        "batch",
+        "exist_ok",
+        "line_width",
+        "name",
+        "plots",
+        "project",
+        "resume",
+        "save",
+        "save_dir",
+        "save_txt",
+        "verbose",
+        "workers",
+    }
 )
 
 
@@ -66,11 +79,14 @@ def predict(**keys: Any) -> Predicted:
         raise BadUseError(f"{', '.join(f'{k}=' for k in lost)} only mean something with slice=")
     detecting.check_passing(theirs, tiled=bool(options.slice))
     images = images_of(str(options.source)) if options.slice or options.wanted() else []
-    yolo = detecting.load_detector(str(options.model))
-    formats = _formats(options, yolo.task == "obb", images, yolo.names)
-    if options.slice:
-        return _sliced(options, theirs, yolo, images, formats)
-    return _plain(options, theirs, yolo, formats)
+    with safe_loading(options.safe):
+        if options.safe:
+            refuse_program(str(options.model))
+        yolo = detecting.load_detector(str(options.model))
+        formats = _formats(options, yolo.task == "obb", images, yolo.names)
+        if options.slice:
+            return _sliced(options, theirs, yolo, images, formats)
+        return _plain(options, theirs, yolo, formats)
 
 
 def _formats(options: PredictOptions, oriented: bool, images: list[Path], names: dict[int, str]) -> set[str]:
@@ -96,6 +112,9 @@ def _plain(options: PredictOptions, theirs: dict[str, Any], yolo: Any, formats: 
         result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
         results.append(result)
     folder, oriented = Path(yolo.predictor.save_dir), yolo.task == "obb"
+    if not results:
+        detecting.drop_empty(folder)
+        raise BadUseError(f"source={options.source} holds no image that can be read: look at the warnings above")
     files: list[Path] = []
     for image, stem in zip(images, _stems([i.found.path for i in images]), strict=True):
         if "geojson" in formats:
@@ -251,9 +270,13 @@ def _tables(folder: Path, formats: set[str], found: list[Found], names: dict[int
 
 def _stems(images: list[Path]) -> list[str]:
     """Return a file name without suffix for each image, each once."""
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     stems = []
     for path in images:
-        seen[path.stem] += 1
-        stems.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+        stem, number = path.stem, 1
+        while stem.casefold() in taken:  # some file systems take 'A' for 'a'
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
     return stems

@@ -89,6 +89,9 @@ def test_offers(shell: str, line: str, offered: set[str], not_offered: set[str],
 def test_keys_are_those_that_a_mode_takes() -> None:
     assert {"teacher", "student", "epochs", "lr0", "conf"} <= set(keys_of("train", MODES["train"]))
     assert "lr0" not in keys_of("predict", MODES["predict"])
+    assert not {"half", "split"} & set(keys_of("benchmark", MODES["benchmark"])), "benchmark takes its own alone"
+    assert {"nms", "opset"} <= set(keys_of("export", MODES["export"]))
+    assert "exist_ok" not in keys_of("export", MODES["export"])
     assert theirs(()) == {}
     assert theirs(("Export",))["dynamic"] == ("True", "False")
     assert {"model", "imgsz"} <= set(theirs(("Export",)))

@@ -15,7 +15,7 @@ from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.deploy import benchmark, worker
 from ds2d2_yolo.deploy.benchmarking import Bench, named
 from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 
 @pytest.fixture
@@ -127,6 +127,31 @@ def test_bad_use_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_one_file_under_two_names_and_other_settings_have_files_of_their_own(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    small = checkpoint("yolov8n-obb.yaml")
+    given = {**keys(checkpoint, tiny_data, tmp_path / "out"), "model": f"one:{small},two:{small}", "formats": "onnx"}
+    assert [r.model for r in benchmark(**given).rows] == ["one", "two"]
+    exports = len([j for j in asked if j[2].startswith("export")])
+    benchmark(**given, nms=True)
+    assert len([j for j in asked if j[2].startswith("export")]) == 2 * exports
+
+
+def test_nothing_measured_is_a_failure(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DS2D2Error, match="nothing could be measured"):
+        benchmark(**keys(checkpoint, tiny_data, tmp_path / "out"), formats="openvino")
+
+
+def test_a_size_that_the_model_cannot_take_is_refused(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BadUseError, match="imgsz=100 must be a multiple of the stride of big, small"):
+        benchmark(**{**keys(checkpoint, tiny_data, tmp_path / "out"), "imgsz": 100})
+
+
 def test_models_are_named_after_their_runs() -> None:
     found = named("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
     assert [name for name, _ in found] == ["teacher", "xx", "model"]
@@ -174,8 +199,9 @@ def test_a_crash_of_a_process_becomes_the_reason(
     import sys
 
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    found = benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="pt")
-    assert [r.reason for r in found.rows] == ["turn 1 of 2: its process ended with status 1"] * 2
+    with pytest.raises(DS2D2Error, match="nothing could be measured"):
+        benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="pt")
+    assert (tmp_path / "benchmark.csv").read_text(encoding="utf-8").count("its process ended with status 1") == 2
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.merging import corners_of
+from ds2d2_yolo.predict.run import NOT_DECIDING, _stems
 
 from .conftest import NAMES, drawn, objects_of, write_raster
 
@@ -220,3 +221,12 @@ def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Pa
                          ("list.txt", "gone.tif, which does not exist")):  # fmt: skip
         with pytest.raises(BadUseError, match=said):
             bright(source=str(tmp_path / source))
+
+
+def test_each_image_has_a_file_name_of_its_own() -> None:
+    names = _stems([Path("a.png"), Path("a.tif"), Path("a-2.png"), Path("A.jpg"), Path("b.png")])
+    assert names == ["a", "a-2", "a-2-2", "A-3", "b"]
+
+
+def test_resume_is_a_word_and_no_other_run() -> None:
+    assert {"resume", "workers", "plots"} <= NOT_DECIDING
