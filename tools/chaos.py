@@ -1,7 +1,7 @@
 """Kill every command at random moments, run it again until it finishes, and look at its files after each kill.
 
     PYTHONPATH=. python tools/chaos.py                    # 100 kills and more, some 20 minutes on one core
-    PYTHONPATH=. python tools/chaos.py only=train,prepare train=12 work=/tmp/chaos seed=7
+    PYTHONPATH=. python tools/chaos.py only=train,prepare train=12 work=chaos seed=7
 
 A kill is SIGKILL to the whole process group. It makes its own data and untrained models. A command runs in a process
 that is forked from this one, which has the modules loaded: a start costs next to nothing, and the kills fall on work

@@ -76,6 +76,11 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
+def memory_now() -> float:
+    """Return the memory that this process takes now, in MB (1e6 bytes)."""
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
 def cores() -> int:
     """Return the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

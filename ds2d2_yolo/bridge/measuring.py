@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -77,23 +76,6 @@ def timings(
             forward.append(1000 * middle)
             total.append(1000 * (before + middle + after))
     return forward, total
-
-
-def resident(peak: bool) -> float | None:
-    """Return this process's resident memory in MB (1e6 bytes), now or at its peak; None where it cannot be told.
-
-    Linux keeps the peak of a process itself: `getrusage` would give that of the parent it was forked from.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        key = "VmHWM:" if peak else "VmRSS:"
-        line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith(key))
-        return int(line.split()[1]) * 1024 / 1e6
-    if sys.platform == "darwin" and peak:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return None
 
 
 def data_identity(data: str) -> str:

@@ -31,7 +31,8 @@ def timing(job: Job) -> Job:
     """Load a file, warm up and time it, one image at a time and in batches."""
     from ds2d2_yolo.bridge.detector import Detector
     from ds2d2_yolo.bridge.exporting import quiet
-    from ds2d2_yolo.bridge.measuring import resident, timings
+    from ds2d2_yolo.bridge.machine import memory_now, peak_memory
+    from ds2d2_yolo.bridge.measuring import timings
     from ds2d2_yolo.bridge.plain import all_cores, check_device, read_image
 
     with all_cores(), quiet():
@@ -41,7 +42,7 @@ def timing(job: Job) -> Job:
         if job["format"] == "pt" and job["half"] and device.type == "cpu":
             raise RuntimeError("PyTorch in FP16 needs a GPU")
         images = [read_image(Path(p)) for p in job["images"]]
-        before = resident(peak=False)
+        before = memory_now()
 
         def load(file: str) -> Detector:
             head = job["nms"] is False if job["format"] == "pt" else None
@@ -49,9 +50,9 @@ def timing(job: Job) -> Job:
 
         detector = load(job["file"])
         forward, total = timings(detector, images, job["imgsz"], 1, job["warmup"], job["runs"])
-        peak = resident(peak=True)
+        peak = peak_memory(torch.device("cpu"))
         answer = {"forward": forward, "total": total, "peak_mb": peak, "threads": torch.get_num_threads(),
-                  "added_mb": None if peak is None or before is None else peak - before}  # fmt: skip
+                  "added_mb": peak - before}  # fmt: skip
         if job["batch"] > 1:
             runs = max(3, job["runs"] // job["batch"])
             many = load(job["batched"])
