@@ -66,5 +66,6 @@ def test_a_few_kills(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 def test_kills_of_every_command(tmp_path: Path) -> None:
     kills = [f"{name}=2" for name in ("amplify", "val", "prepare", "export", "compare")]
-    done = run_tool(tmp_path / "work", "train=5", "teach=0", *kills)
+    # taught: the check of an export fails where a model finds nothing
+    done = run_tool(tmp_path / "work", "train=5", *kills)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
