@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -62,10 +63,8 @@ def find_images(
     if named := asked or data:
         return f"validation images of {named}", val_images(resolve_data(named))
     if trained_on:
-        try:
+        with suppress(BadUseError):  # trained elsewhere: the checkpoint's data set is not on this machine
             return f"validation images of {trained_on}", val_images(resolve_data(trained_on), download=False)
-        except BadUseError:
-            pass  # trained elsewhere: the checkpoint's data set is not on this machine
     return "built-in scenes", imgsz
 
 
