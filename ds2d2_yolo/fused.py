@@ -1,10 +1,11 @@
 """The explicit terms for Haar, near the cost of reading the features.
 
-Left to autograd, they would keep several feature-sized intermediates for the backward pass. On the CPU the bands of the
-difference are written where the gradient will be, chunk by chunk through scratch that stays in the cache, and the
-backward pass turns them into it: one new tensor of the feature's size in all. Otherwise nothing but the inputs is kept:
-features that do not suit this are brought into shape a few images at a time, and on other devices a few images at a
-time pass through a handful of kernels, in either direction.
+Left to autograd, they would keep several feature-sized intermediates for the backward pass. On the CPU a loop in C
+reads the features once in each direction (`native`). Without a C compiler, and in float64, the bands of the difference
+are written where the gradient will be, chunk by chunk through scratch that stays in the cache, and the backward pass
+turns them into it. Either takes one new tensor of the feature's size in all. Features that do not suit this are brought
+into shape a few images at a time, and on other devices a few images at a time pass through a handful of kernels, in
+either direction; nothing but the inputs is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .native import Haar, haar
 
 # Elements of the feature that are in the cache at a time, for each thread.
 _CHUNK = 300_000
@@ -50,6 +53,29 @@ def _suits_cache(student: Tensor, teacher: Tensor, weight: Tensor) -> bool:
         and student.is_contiguous()
         and teacher.is_contiguous()
     )
+
+
+def _native(weight: Tensor) -> Haar | None:
+    """Return the energies in C for a computation in the dtype of the weight, None where there are none."""
+    return haar() if weight.dtype == torch.float32 else None
+
+
+def _energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the sums of W LL^2 and of W (LH^2 + HL^2 + HH^2) of features that suit the cache."""
+    if native := _native(weight):
+        return native.energy(student, teacher, weight, scale)
+    return _cached_energy(student, teacher, weight, scale, None)
+
+
+def _gradient(
+    student: Tensor, teacher: Tensor, weight: Tensor, of_low: Tensor, of_high: Tensor, scale: Tensor | None
+) -> Tensor:
+    """Return the gradient of half of ``of_low W LL^2 + of_high W (LH^2 + HL^2 + HH^2)`` where the cache suits."""
+    out = _empty_like(student)
+    if native := _native(weight):
+        return native.gradient(student, teacher, weight, scale, of_low.item(), of_high.item(), out)
+    _cached_energy(student, teacher, weight, scale, out)
+    return _cached_gradient(out, weight, scale, of_low, of_high)
 
 
 def _step(x: Tensor) -> int:
@@ -126,9 +152,9 @@ def _fit(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _fitted_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return what ``_cached_energy`` does, of features that do not suit it, a few images at a time."""
+    """Return what ``_energy`` does, of features that do not suit it, a few images at a time."""
     parts = _slices(student, teacher, weight)
-    sums = [torch.stack(_cached_energy(_fit(s, m), _fit(t, m), m, scale, None)) for s, t, m in parts]
+    sums = [torch.stack(_energy(_fit(s, m), _fit(t, m), m, scale)) for s, t, m in parts]
     low, high = torch.stack(sums).sum(0)
     return low, high
 
@@ -136,12 +162,11 @@ def _fitted_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tens
 def _fitted_gradient(
     student: Tensor, teacher: Tensor, weight: Tensor, of_low: Tensor, of_high: Tensor, scale: Tensor | None
 ) -> Tensor:
-    """Return what ``_cached_gradient`` does, of features that do not suit it, a few images at a time."""
+    """Return what ``_gradient`` does, of features that do not suit it, a few images at a time."""
     grad = torch.empty_like(student)
     for s, t, m, g in _slices(student, teacher, weight, grad):
-        bands = torch.empty_like(fitted := _fit(s, m))
-        _cached_energy(fitted, _fit(t, m), m, scale, bands)
-        g.copy_(_cached_gradient(bands, m, scale, of_low, of_high)[:, :, : g.shape[2], : g.shape[3]])
+        part = _gradient(_fit(s, m), _fit(t, m), m, of_low, of_high, scale)
+        g.copy_(part[:, :, : g.shape[2], : g.shape[3]])
     return grad
 
 
@@ -193,11 +218,15 @@ class HaarEnergy(torch.autograd.Function):
     def forward(
         ctx: Any, student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Sum the energies; keep the inputs, and the bands where they will be the gradient."""
+        """Sum the energies; keep the inputs, and without C code the bands where they will be the gradient."""
         ctx.save_for_backward(student, teacher, weight, scale)
+        ctx.bands = None
         if _suits_cache(student, teacher, weight):
-            ctx.bands = _empty_like(student) if ctx.needs_input_grad[0] else None
-            low, high = _cached_energy(student, teacher, weight, scale, ctx.bands)
+            if ctx.needs_input_grad[0] and _native(weight) is None:
+                ctx.bands = _empty_like(student)
+                low, high = _cached_energy(student, teacher, weight, scale, ctx.bands)
+            else:
+                low, high = _energy(student, teacher, weight, scale)
         else:
             energy = _fitted_energy if student.device.type == "cpu" else _sliced_energy
             low, high = energy(student, teacher, weight, scale)
@@ -216,6 +245,5 @@ class HaarEnergy(torch.autograd.Function):
             return gradient(student, teacher, weight, of_low, of_high, scale), None, None, None
         bands, ctx.bands = ctx.bands, None
         if bands is None:
-            bands = _empty_like(student)
-            _cached_energy(student, teacher, weight, scale, bands)
+            return _gradient(student, teacher, weight, of_low, of_high, scale), None, None, None
         return _cached_gradient(bands, weight, scale, of_low, of_high), None, None, None

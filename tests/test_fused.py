@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ds2d2_yolo import fused
+from ds2d2_yolo import fused, native
 from ds2d2_yolo.losses import explicit_loss
 from ds2d2_yolo.wavelet import band_shape, dwt2
 
@@ -41,6 +41,16 @@ def example(shape: tuple[int, ...], scaled: bool = False) -> tuple[Tensor, Tenso
     return student, teacher, weight, scale
 
 
+@pytest.fixture(params=["C", "eager"])
+def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The code that computes contiguous float32 features on a CPU."""
+    if request.param == "eager":
+        monkeypatch.setattr(fused, "haar", lambda: None)
+    elif native.haar() is None:
+        pytest.skip("no C compiler")
+    return str(request.param)
+
+
 EVEN, ODD = [(3, 6, 8, 10), (2, 7, 2, 4), (1, 1, 6, 2)], [(2, 7, 7, 9), (1, 3, 1, 4), (2, 4, 5, 1)]
 
 
@@ -69,7 +79,7 @@ def test_energy_and_gradient(way, shape, memory_format, pieces, scaled) -> None:
 @pytest.mark.parametrize(
     "change", ["none", "odd", "student's order", "teacher's order", "half student", "double weight"]
 )
-def test_features_take_the_way_that_suits_them(change: str) -> None:
+def test_features_take_the_way_that_suits_them(change: str, code: str) -> None:
     student, teacher, weight, _ = (x.float() if x is not None else None for x in example((2, 4, 8, 10)))
     if change == "odd":
         student, teacher = student[:, :, :7].contiguous(), teacher[:, :, :7].contiguous()
@@ -83,25 +93,30 @@ def test_features_take_the_way_that_suits_them(change: str) -> None:
         weight = weight.double()
     expected = sliced(student, teacher, weight, None, torch.tensor([2 / 160, 2 / 480]))
     student.requires_grad_()
-    with mock.patch.object(fused, "_fitted_energy", wraps=fused._fitted_energy) as way:
+    eager = mock.patch.object(fused, "_cached_energy", wraps=fused._cached_energy)
+    with mock.patch.object(fused, "_fitted_energy", wraps=fused._fitted_energy) as way, eager as taken:
         low, high = fused.HaarEnergy.apply(student, teacher, weight)
         (gradient,) = torch.autograd.grad(low + high, student)
     assert way.called == (change != "none")
+    assert taken.called == (code == "eager" or change == "double weight")
     torch.testing.assert_close((low.float() * 160, high.float() * 480), tuple(x.float() for x in expected[:2]))
     torch.testing.assert_close(gradient, expected[2], rtol=1e-3 if change == "half student" else 1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_memory_of_the_gradient_is_taken_only_for_one(enabled: bool) -> None:
-    student, teacher, weight, _ = example((2, 4, 8, 10))
+def test_memory_of_the_gradient_is_taken_only_for_one(enabled: bool, code: str) -> None:
+    student, teacher, weight, _ = (x if x is None else x.float() for x in example((2, 4, 8, 10)))
     student.requires_grad_()
     with mock.patch.object(fused, "_empty_like", wraps=fused._empty_like) as taken, torch.set_grad_enabled(enabled):
-        explicit_loss(student, teacher, weight)
-    assert taken.called == enabled
+        low, high = explicit_loss(student, teacher, weight)
+        assert taken.called == (enabled and code == "eager")
+        if enabled:
+            (low + high).backward()
+    assert taken.call_count == enabled
 
 
-def test_second_backward_leaves_the_first_gradient_alone() -> None:
-    student, teacher, weight, _ = example((2, 4, 8, 10))
+def test_second_backward_leaves_the_first_gradient_alone(code: str) -> None:
+    student, teacher, weight, _ = (x if x is None else x.float() for x in example((2, 4, 8, 10)))
     student.requires_grad_()
     low, high = fused.HaarEnergy.apply(student, teacher, weight)
     (first,) = torch.autograd.grad(low, student, retain_graph=True)
