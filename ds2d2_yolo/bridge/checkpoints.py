@@ -26,7 +26,8 @@ class WholeCheckpoints(DetectionTrainer):
     """A trainer whose checkpoints a kill leaves as they were or as they were to be; Ultralytics writes in place."""
 
     csv: Path
-    saved = False  # whether this process saved a checkpoint of the run
+    _saved = False
+    _renamed = 0  # inode of the last.pt that is, or is about to be, in its place
 
     def save_model(self) -> bool:
         """Let Ultralytics write into a staging folder, then rename each file over the one it replaces."""
@@ -40,11 +41,17 @@ class WholeCheckpoints(DetectionTrainer):
                 self._write_to(weights)
             # last.pt at the end: the epoch that it stands for is repeated until all of its files are there
             for file in sorted(staging.glob("*.pt"), key=lambda f: f.name == "last.pt"):
+                self._renamed = file.stat().st_ino
                 _replace(file, weights / file.name)
+            self._saved = self._saved or saved
         finally:
             shutil.rmtree(staging, ignore_errors=True)  # on a full disk it would keep the rest of it
-        self.saved = self.saved or saved
         return saved
+
+    @property
+    def saved(self) -> bool:
+        """(bool): Whether this process saved a checkpoint of the run; asked of the disk, in case a signal came then."""
+        return self._saved or (self.last.is_file() and self.last.stat().st_ino == self._renamed)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row into results.csv, whole or not at all, in the place of rows that are run again."""

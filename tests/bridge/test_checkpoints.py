@@ -12,6 +12,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge import checkpoints
 from ds2d2_yolo.bridge.checkpoints import STAGING, finish_files
 from ds2d2_yolo.bridge.exact import side_file
 from ds2d2_yolo.bridge.resume import find_unfinished
@@ -36,6 +37,26 @@ def test_a_failed_write_leaves_the_checkpoint_before(
         trainer.train()
     assert trainer.last == trainer.save_dir / "weights" / "last.pt"
     assert torch_load(trainer.last, map_location="cpu")["epoch"] == 0
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interruption_while_the_first_checkpoint_is_put_in_place_knows_it(
+    moment: str, tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = checkpoints._replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        if target.name != "last.pt" or moment == "after":
+            original(source, target)
+        if target.name == "last.pt":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "_replace", interrupted)
+    trainer = tiny_trainer("obb", epochs=2, imhi=0)
+    with pytest.raises(KeyboardInterrupt) as said:
+        trainer.train()
+    assert trainer.last.is_file() == (moment == "after")
+    assert ("resume" in said.value.args) == trainer.last.is_file()
 
 
 def test_what_a_kill_left_half_written_is_not_taken_over(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
