@@ -54,6 +54,7 @@ class Settings(Options):
         extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
         implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
         teacher_channels (list[int] | None): The data's channels that the teacher takes, in its order; None is all.
+        teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
         amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
         exact_resume (bool): Whether each epoch leaves a side file, so that a resumed run ends as an uninterrupted one.
@@ -112,6 +113,9 @@ class Settings(Options):
     )
     teacher_channels: list[int] | None = option(
         None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes; all without it"
+    )
+    teacher_bf16: bool = option(
+        False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"
     )
     amplifier: str | None = option(
         None, ok.optional(ok.path), "high-frequency amplifier (.safetensors); found or trained without it"

@@ -167,7 +167,8 @@ def _distiller(plan: Plan) -> Distiller | None:
     mine, wanted = level_channels(head), level_channels(theirs)
     adapters = make_adapters([mine[s] for s, _ in pairs], [wanted[t] for _, t in pairs], plan.args.seed)
     taken = replace(plan.teacher, model=copy.deepcopy(plan.teacher.model))
-    return Distiller(settings, FrozenTeacher(taken, strides_of(head), settings.levels), adapters, amplifier)
+    frozen = FrozenTeacher(taken, strides_of(head), settings.levels, settings.teacher_bf16)
+    return Distiller(settings, frozen, adapters, amplifier)
 
 
 def _model_facts(model: Any, source: str, sha256: str | None, imgsz: int, said: list[str]) -> ModelFacts:

@@ -105,6 +105,15 @@ def _load(path: str) -> tuple[Any, dict[str, Any]]:
     return model, checkpoint
 
 
+def _single(found: Any) -> Any:
+    """Return tensors, however nested, as contiguous float32 ones: what follows does not compute in halves."""
+    if isinstance(found, Tensor):
+        return found.float().contiguous() if found.is_floating_point() else found
+    if isinstance(found, dict):
+        return {key: _single(value) for key, value in found.items()}
+    return [_single(value) for value in found] if isinstance(found, (list, tuple)) else found
+
+
 class _Taps(nn.Module):
     """Stands where a model's head stood and hands back the features that it would have taken."""
 
@@ -126,19 +135,29 @@ class FrozenTeacher:
         teacher (Teacher): Loaded teacher; its model is taken over and changed.
         student_strides (tuple[float, ...]): Strides of the student's levels.
         levels (list[int] | None): Strides to distil, see `heads.pair_levels`.
+        bf16 (bool): Whether the forward pass runs in bfloat16 with channels last; what comes out is float32.
 
     Attributes:
         pairs (list[tuple[int, int]]): Student index and teacher index of each distilled level.
         head (Detect): View of the head on these levels, the full-frequency amplifier.
     """
 
-    def __init__(self, teacher: Teacher, student_strides: tuple[float, ...], levels: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        student_strides: tuple[float, ...],
+        levels: list[int] | None = None,
+        bf16: bool = False,
+    ) -> None:
         self.pairs = pair_levels(student_strides, teacher.strides, levels)
         self.model = teacher.model
         kept = [t for _, t in self.pairs]
         self.model.model[-1] = take_levels(dense_head(self.model, "the teacher"), kept)
         self.model.fuse(verbose=False)
         self.model.requires_grad_(False)
+        self.bf16 = bf16
+        if bf16:
+            self.model.to(memory_format=torch.channels_last)
         self.head = self.model.model[-1]
         # the same layers up to the head; copy.copy shares the dictionary of children, so it gets one of its own
         self._trunk = copy.copy(self.model)
@@ -160,7 +179,7 @@ class FrozenTeacher:
         Returns:
             (dict[str, Any]): See `heads.raw_predictions`.
         """
-        predictions: dict[str, Any] = self.model(images)
+        predictions: dict[str, Any] = self._run(self.model, images)
         return predictions
 
     @torch.no_grad()
@@ -173,5 +192,12 @@ class FrozenTeacher:
         Returns:
             (list[Tensor]): B x C x H x W each, what the call's 'feats' are.
         """
-        features: list[Tensor] = self._trunk(images)
+        features: list[Tensor] = self._run(self._trunk, images)
         return features
+
+    def _run(self, module: Any, images: Tensor) -> Any:
+        """Return what a module says to images, in the precision that was asked for."""
+        if not self.bf16:
+            return module(images)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return _single(module(images.to(memory_format=torch.channels_last)))

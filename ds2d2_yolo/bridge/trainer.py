@@ -74,7 +74,9 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             return
         amplifier = self._load_amplifier(strides_of(head))
         channels = level_channels(dense_head(self.teacher.model, "teacher"))
-        teacher = FrozenTeacher(self.teacher, strides_of(head), self.settings.levels).to(self.device)
+        teacher = FrozenTeacher(self.teacher, strides_of(head), self.settings.levels, self.settings.teacher_bf16).to(
+            self.device
+        )
         if self._restored is not None:
             adapters = self._restored.float().requires_grad_(True)
         else:

@@ -64,3 +64,24 @@ def test_answers_on_the_levels_asked_for(
     for feature in answer["feats"]:
         torch.testing.assert_close(feature, wanted[feature.shape[-1]], rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in dense_head(frozen.model, "teacher").parameters())
+
+
+@pytest.mark.parametrize("model", ["yolov8s-obb.yaml", "yolo26n.yaml"])
+def test_bfloat16_changes_the_precision_of_the_answers_alone(model: str, checkpoint: Callable[..., Path]) -> None:
+    task = "obb" if "obb" in model else "detect"
+    whole, half = (
+        FrozenTeacher(load_teacher(str(checkpoint(model)), task), (8.0, 16.0, 32.0), bf16=bf16)
+        for bf16 in (False, True)
+    )
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    wanted, found = whole(images), half(images)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        for one, other in zip(*((x if isinstance(x, list) else [x]) for x in (value, found[key])), strict=True):
+            assert (other.dtype, other.shape) == (torch.float32, one.shape)
+            assert other.is_contiguous()
+            apart = torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(one)
+            assert 0 < apart < 0.05, key
+    for one, other in zip(found["feats"], half.features(images), strict=True):
+        assert torch.equal(one, other)

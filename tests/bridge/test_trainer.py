@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -307,3 +308,17 @@ def test_an_amplifier_of_other_classes_is_refused(tiny_trainer: Trainer, tmp_pat
     kept.write_bytes((first.save_dir / "amplifier.safetensors").read_bytes())
     with pytest.raises(BadUseError, match="it has learnt the classes red, this run distils red, green"):
         tiny_trainer("obb", amplifier=str(kept), name="second")
+
+
+def test_teacher_in_bfloat16(tiny_trainer: Trainer) -> None:
+    losses = []
+    for bf16 in (False, True):
+        trainer = tiny_trainer("obb", teacher_bf16=bf16, gains=1, epochs=1, imhi=0, name=f"bf16-{bf16}")
+        trainer.train()
+        with (Path(trainer.save_dir) / "results.csv").open(encoding="utf-8") as f:
+            row = next(csv.DictReader(f))
+        losses.append({term: float(row[f"train/{term}_loss"]) for term in ("exlo", "exhi", "imfu")})
+    whole, half = losses
+    for term, loss in whole.items():
+        assert half[term] == pytest.approx(loss, rel=0.3), term  # the smallest loss has two digits in the file
+        assert half[term] != loss, term
