@@ -120,7 +120,7 @@ def haar() -> Haar | None:
     try:
         found = Haar(_library())
         _check(found)
-    except (OSError, subprocess.SubprocessError, ArithmeticError) as e:
+    except Exception as e:  # no compiler, no home, a full disk: whatever it is, it is no reason to end a training
         logger.debug("explicit terms without C: %s", e)
         return None
     return found
@@ -157,16 +157,18 @@ def _library() -> ctypes.CDLL:
     """Load what was built for this source and this kind of machine, or build it.
 
     Raises:
-        OSError: If there is no compiler, or the file cannot be written or loaded.
+        OSError: If there is no compiler, or the file cannot be written or loaded, or the folder is someone else's.
         subprocess.SubprocessError: If the compiler fails.
     """
     origin = (SOURCE.read_bytes(), *FLAGS, platform.system(), platform.machine())
     key = hashlib.sha256(repr(origin).encode()).hexdigest()[:16]
     file = _folder() / f"haar-{key}.so"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix" and file.parent.stat().st_uid != os.getuid():  # what lies there could be anyone's code
+        raise PermissionError(f"{file.parent} belongs to someone else")
     if file.is_file():
         with contextlib.suppress(OSError):  # what a full disk or a crash left of it is built again
             return ctypes.CDLL(str(file))
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         _compile(built := Path(folder) / file.name)
         os.replace(built, file)  # whole or not at all, whoever builds it at the same time

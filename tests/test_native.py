@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -111,7 +112,9 @@ def test_an_older_compiler_gets_plainer_code(
     assert native.haar.__wrapped__() is not None
 
 
-@pytest.mark.parametrize("without", ["switch", "compiler", "a compiler that fails", "a place", "threads of time"])
+@pytest.mark.parametrize(
+    "without", ["switch", "compiler", "a compiler that fails", "a command", "a place", "a home", "an owner", "time"]
+)
 def test_goes_without_where_it_cannot_be_had(
     without: str, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +125,14 @@ def test_goes_without_where_it_cannot_be_had(
         monkeypatch.setenv("PATH", str(tmp_path))
     elif without == "a compiler that fails":
         monkeypatch.setenv("CC", "false")
+    elif without == "a command":
+        monkeypatch.setenv("CC", "cc 'half of a quotation")
+    elif without == "a home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    elif without == "an owner":
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     elif without == "a place":
         (tmp_path / "file").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
