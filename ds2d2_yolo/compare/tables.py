@@ -24,6 +24,8 @@ def report(summary: Summary) -> str:
     """
     parts = [f"# Comparison with {summary.baseline}", heading(summary)]
     for weights, said in WEIGHTS.items():
+        if not any(row.weights == weights for row in summary.rows):
+            continue
         parts += [f"## {said}", overall(summary, weights)]
     for metric, name in METRICS.items():
         for by, said in SPLITS.items():
@@ -178,9 +180,10 @@ def _gap(summary: Summary, weights: str, arm: str) -> str:
     """Return which part of the way from baseline to teacher an arm has gone."""
     teacher = next((a for a in summary.arms if TEACHER in summary.seeds(a)), None)
     lines = [summary.line(weights, "all", "all", "map50_95", a) for a in (arm, summary.baseline, teacher) if a]
-    if len(lines) < 3 or arm in {teacher, summary.baseline}:
+    means = [line.values.mean for line in lines if line is not None]
+    if len(means) < 3 or arm in {teacher, summary.baseline}:
         return "-"
-    mine, base, best = (x.values.mean if x else 0.0 for x in lines)
+    mine, base, best = means
     return f"{(mine - base) / (best - base):.0%}" if best > base else "-"
 
 

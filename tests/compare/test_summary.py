@@ -105,6 +105,19 @@ def test_tables_hold_the_numbers() -> None:
     assert "swing by chance that seeds do not show: size 0-16 (9), size 16-32 (23)." in report(found)
 
 
+def test_a_checkpoint_that_was_not_measured_has_no_table() -> None:
+    text = report(summarise([r for r in results() if r.weights != "best"], "plain", 0.95))
+    assert "## last.pt" in text
+    assert "## best.pt" not in text
+
+
+def test_an_arm_without_a_teacher_or_a_baseline_of_its_group_closes_no_gap() -> None:
+    rows = [r for r in results() if not (r.arm == "plain" and r.weights == "best")]
+    table = overall(summarise(rows, "plain", 0.95), "best")
+    assert table.splitlines()[-1].rstrip(" |").endswith("-")
+    assert "%" not in table
+
+
 def test_one_seed_has_no_interval_and_says_so() -> None:
     found = summarise([r for r in results() if r.seed <= 0], "plain", 0.95)
     assert "[" not in overall(found, "last")
