@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.compare.summary import METRICS, TEACHER, Summary
-from ds2d2_yolo.compare.tables import percent
+from ds2d2_yolo.compare.tables import FEW, percent
 from ds2d2_yolo.files import replacing
 
 SPLITS = ("all", "size", "crowding", "orientation")
 
 
 def draw(summary: Summary, file: Path, weights: str = "last") -> None:
-    """Draw mean differences and intervals, a row for each group, a column for each metric; write a PNG.
+    """Draw mean differences and intervals, a row for each group of objects enough, a column a metric; write a PNG.
 
     Args:
         summary (Summary): The statistics.
@@ -23,7 +23,7 @@ def draw(summary: Summary, file: Path, weights: str = "last") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    groups = [g for by in SPLITS for g in summary.groups() if g[0] == by]
+    groups = shown_groups(summary)
     arms = [a for a in summary.arms if a != summary.baseline and TEACHER not in summary.seeds(a)]
     figure = Figure(figsize=(12, 1.8 + 0.32 * len(groups) * max(1.0, len(arms) / 3)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -44,6 +44,19 @@ def draw(summary: Summary, file: Path, weights: str = "last") -> None:
     )
     with replacing(file) as temporary, temporary.open("wb") as written:
         figure.savefig(written, format="png", dpi=110)
+
+
+def shown_groups(summary: Summary) -> list[tuple[str, str]]:
+    """Return the groups that are drawn: those of a few objects swing so far that nothing else could be read.
+
+    Args:
+        summary (Summary): The statistics.
+
+    Returns:
+        (list[tuple[str, str]]): What objects are split by, and the part, in the order of `SPLITS`.
+    """
+    objects = {(row.by, row.group): row.objects for row in summary.rows}
+    return [g for by in SPLITS for g in summary.groups() if g[0] == by and (by == "all" or objects[g] >= FEW)]
 
 
 def _panel(

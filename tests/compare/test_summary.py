@@ -12,9 +12,10 @@ import cv2
 import pytest
 
 from ds2d2_yolo.compare import compare
+from ds2d2_yolo.compare.plot import shown_groups
 from ds2d2_yolo.compare.results import COLUMNS, Result, add_results, read_results, write_results
 from ds2d2_yolo.compare.summary import summarise
-from ds2d2_yolo.compare.tables import cost, grouped, overall, remarks, report
+from ds2d2_yolo.compare.tables import FEW, cost, grouped, overall, remarks, report
 from ds2d2_yolo.errors import BadUseError
 
 GROUPS = [("all", "all", 32), ("size", "0-16", 9), ("size", "16-32", 23), ("size", "96+", 0), ("class", "red", 15)]
@@ -181,6 +182,12 @@ def test_all_tables_come_from_the_raw_results_alone_in_seconds(tmp_path: Path) -
     assert (line["seeds"], line["level"], float(line["difference_mean"])) == ("3", "0.9", pytest.approx(0.05))
     # Student's t with 2 degrees of freedom: 2.920 at 90 %
     assert float(line["difference_high"]) == pytest.approx(0.05 + 2.91998558 * 0.03 / 3**0.5)
+
+
+def test_groups_of_few_objects_are_not_drawn() -> None:
+    rows = [replace(r, objects={"0-16": FEW - 1, "16-32": FEW}.get(r.group, r.objects)) for r in results()]
+    groups = shown_groups(summarise([replace(r, objects=5) if r.by == "all" else r for r in rows], "plain", 0.95))
+    assert groups == [("all", "all"), ("size", "16-32")]
 
 
 def test_results_train_nothing(tmp_path: Path) -> None:
