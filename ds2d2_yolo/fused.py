@@ -1,11 +1,11 @@
 """The explicit terms for Haar, near the cost of reading the features.
 
-Left to autograd, they would keep several feature-sized intermediates for the backward pass. On the CPU a loop in C
-reads the features once in each direction (`native`). Without a C compiler, and in float64, the bands of the difference
-are written where the gradient will be, chunk by chunk through scratch that stays in the cache, and the backward pass
-turns them into it. Either takes one new tensor of the feature's size in all. Features that do not suit this are brought
-into shape a few images at a time, and on other devices a few images at a time pass through a handful of kernels, in
-either direction; nothing but the inputs is kept.
+Left to autograd, they would keep several feature-sized intermediates for the backward pass. On one or two CPU threads a
+loop in C reads the features once in each direction (`native`). With more threads, without a C compiler, and in float64,
+the bands of the difference are written where the gradient will be, chunk by chunk through scratch that stays in the
+cache, and the backward pass turns them into it. Either takes one new tensor of the feature's size in all. Features that
+do not suit this are brought into shape a few images at a time, and on other devices a few images at a time pass through
+a handful of kernels, in either direction; nothing but the inputs is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from .native import Haar, haar
 
+# Threads up to which one thread in C is faster than eager operations in all of them; measured with one and two. Threads
+# of our own would wait for those of torch, which go on spinning behind its operations.
+_FEW_THREADS = 2
 # Elements of the feature that are in the cache at a time, for each thread.
 _CHUNK = 300_000
 # Elements of the feature that are transformed at a time on other devices: large enough to occupy one, small in memory.
@@ -57,7 +60,7 @@ def _suits_cache(student: Tensor, teacher: Tensor, weight: Tensor) -> bool:
 
 def _native(weight: Tensor) -> Haar | None:
     """Return the energies in C for a computation in the dtype of the weight, None where there are none."""
-    return haar() if weight.dtype == torch.float32 else None
+    return haar() if weight.dtype == torch.float32 and torch.get_num_threads() <= _FEW_THREADS else None
 
 
 def _energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
  * The Haar energies of student - teacher and their gradient, each in one pass over the features.
  *
  * Planes are the images' channels, (2 h) x (2 w), one after the other; `weight` is h x w per image; `scale` holds a
- * factor per channel for the difference, or is NULL. A call does the planes begin <= p < end. `native.py` builds this.
+ * factor per channel for the difference, or is NULL. `native.py` builds this.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -31,7 +31,7 @@ typedef ptrdiff_t len;
 /* out = the sums of weight * LL^2 and of weight * (LH^2 + HL^2 + HH^2). Returns 0, or 1 without memory. */
 FOR_EACH_PROCESSOR
 int ds2d2_energy(const float *restrict student, const float *restrict teacher, const float *restrict weight,
-                 const float *restrict scale, len channels, len h, len w, len begin, len end,
+                 const float *restrict scale, len planes, len channels, len h, len w,
                  double *restrict out)
 {
     double low = 0, high = 0;
@@ -40,7 +40,7 @@ int ds2d2_energy(const float *restrict student, const float *restrict teacher, c
     if (!lows)
         return 1;
     float *restrict highs = lows + w;
-    for (len plane = begin; plane < end; plane++) {
+    for (len plane = 0; plane < planes; plane++) {
         const float *map = weight + plane / channels * h * w;
         memset(lows, 0, 2 * (size_t)w * sizeof(float));
         for (len i = 0; i < h; i++) {
@@ -88,13 +88,13 @@ static void store(float *restrict to, const float *restrict from, len count)
 /* gradient = weight * (of_low * the block's mean + of_high * what it leaves), of half the energies. As above. */
 FOR_EACH_PROCESSOR
 int ds2d2_gradient(const float *restrict student, const float *restrict teacher, const float *restrict weight,
-                    const float *restrict scale, len channels, len h, len w, len begin, len end,
+                    const float *restrict scale, len planes, len channels, len h, len w,
                     float of_low, float of_high, float *restrict gradient)
 {
     float *restrict rows = malloc(4 * (size_t)w * sizeof(float));
     if (!rows)
         return 1;
-    for (len plane = begin; plane < end; plane++) {
+    for (len plane = 0; plane < planes; plane++) {
         const float *map = weight + plane / channels * h * w;
         float k = scale ? scale[plane % channels] * scale[plane % channels] : 1;
         for (len i = 0; i < h; i++) {

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import itertools
 import logging
 import os
 import platform
@@ -19,8 +18,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -33,8 +30,6 @@ SOURCE = Path(__file__).with_name("haar.c")
 FLAGS = ("-O3", "-fPIC", "-shared")
 PLAIN = "-DPLAIN"  # one copy of the code for all processors: older compilers have no other
 SECONDS = 60  # a compiler that takes longer hangs
-# Elements of the feature below which a second thread costs more than it brings.
-_PART = 2**17
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +43,7 @@ class Haar:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, count, factor = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_float
-        shared = [pointer] * 4 + [count] * 5
+        shared = [pointer] * 4 + [count] * 4
         self._energy, self._gradient = library.ds2d2_energy, library.ds2d2_gradient
         self._energy.argtypes, self._energy.restype = [*shared, pointer], ctypes.c_int
         self._gradient.argtypes, self._gradient.restype = [*shared, factor, factor, pointer], ctypes.c_int
@@ -71,12 +66,9 @@ class Haar:
         Raises:
             MemoryError: If a few rows of scratch cannot be had.
         """
-        ranges, weight = _ranges(student), weight.contiguous()
-        sums = torch.empty(len(ranges), 2, dtype=torch.float64)
-        shared = _arguments(student, teacher, weight, scale)
-
-        _run(lambda i, begin, end: self._energy(*shared, begin, end, sums[i].data_ptr()), ranges)
-        low, high = sums.sum(0)
+        sums, weight = torch.empty(2, dtype=torch.float64), weight.contiguous()
+        _succeed(self._energy(*_arguments(student, teacher, weight, scale), sums.data_ptr()))
+        low, high = sums
         return low, high
 
     def gradient(
@@ -107,8 +99,7 @@ class Haar:
             MemoryError: If a few rows of scratch cannot be had.
         """
         weight = weight.contiguous()
-        shared, target = _arguments(student, teacher, weight, scale), out.data_ptr()
-        _run(lambda _, begin, end: self._gradient(*shared, begin, end, low, high, target), _ranges(student))
+        _succeed(self._gradient(*_arguments(student, teacher, weight, scale), low, high, out.data_ptr()))
         return out
 
 
@@ -126,30 +117,16 @@ def haar() -> Haar | None:
     return found
 
 
-def _arguments(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None
-) -> tuple[int, int, int, int | None, int, int, int]:
+def _arguments(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> tuple[int | None, ...]:
     """Return the arguments that both functions begin with."""
-    (h, w), factors = weight.shape[-2:], None if scale is None else scale.data_ptr()
-    return student.data_ptr(), teacher.data_ptr(), weight.data_ptr(), factors, student.shape[1], h, w
+    (batch, channels), (h, w) = student.shape[:2], weight.shape[-2:]
+    factors = None if scale is None else scale.data_ptr()
+    return student.data_ptr(), teacher.data_ptr(), weight.data_ptr(), factors, batch * channels, channels, h, w
 
 
-def _ranges(x: Tensor) -> list[tuple[int, int]]:
-    """Part the planes of a feature among the threads that torch may use."""
-    planes = x.shape[0] * x.shape[1]
-    parts = max(1, min(torch.get_num_threads(), planes, x.numel() // _PART))
-    edges = [planes * k // parts for k in range(parts + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _run(part: Callable[[int, int, int], int], ranges: list[tuple[int, int]]) -> None:
-    """Call a C function for each range, in threads if there are several: it runs without Python's lock."""
-    if len(ranges) == 1:
-        failed = part(0, *ranges[0])
-    else:
-        with ThreadPoolExecutor(len(ranges)) as threads:
-            failed = any([*threads.map(lambda i: part(i, *ranges[i]), range(len(ranges)))])
-    if failed:
+def _succeed(status: int) -> None:
+    """Raise MemoryError if a C function could not have its scratch."""
+    if status:
         raise MemoryError("no memory for a few rows of scratch")
 
 

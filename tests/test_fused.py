@@ -48,6 +48,7 @@ def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         monkeypatch.setattr(fused, "haar", lambda: None)
     elif native.haar() is None:
         pytest.skip("no C compiler")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     return str(request.param)
 
 
@@ -113,6 +114,17 @@ def test_memory_of_the_gradient_is_taken_only_for_one(enabled: bool, code: str) 
         if enabled:
             (low + high).backward()
     assert taken.call_count == enabled
+
+
+@pytest.mark.parametrize(("threads", "eager"), [(1, False), (2, False), (3, True), (16, True)])
+def test_many_threads_take_the_way_that_uses_them(threads: int, eager: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.haar() is None:
+        pytest.skip("no C compiler")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    student, teacher, weight, _ = (x if x is None else x.float() for x in example((2, 4, 8, 10)))
+    with mock.patch.object(fused, "_cached_energy", wraps=fused._cached_energy) as taken:
+        explicit_loss(student, teacher, weight)
+    assert taken.called == eager
 
 
 def test_second_backward_leaves_the_first_gradient_alone(code: str) -> None:
