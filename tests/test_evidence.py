@@ -14,6 +14,7 @@ from ds2d2_yolo.compare.plan import Plan
 from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import overall, report
+from ds2d2_yolo.errors import BadUseError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
@@ -42,6 +43,7 @@ def test_tables_are_those_of_the_raw_results(file: Path) -> None:
 def test_command_runs_what_the_page_says(
     evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the tool sets, and this undoes
     seen: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
     trained: list[Path] = []
@@ -52,8 +54,14 @@ def test_command_runs_what_the_page_says(
     assert (seen["seeds"], seen["arms"], seen["data"]) == ([1], "ds2d2", str(data))
     measured = read_results(next(file for file in RESULTS if file.parent.name == "hituav"))[0]
     assert (seen["imgsz"], seen["epochs"]) == (measured.imgsz, measured.epochs)
-    options = CompareOptions.of({**seen, "arms": evidence.ARMS}, "compare", passing=set(seen))
-    assert len(Plan.of(options, CompareOptions.split(seen)[1]).runs) == 6
+    for arms, seeds, runs in (("ds2d2", 1, 1), ("fu2:imfu_share=2.0", 1, 1), (evidence.ARMS, 2, 11)):
+        evidence.main([str(data), "--arms", arms, "--seeds", *map(str, range(seeds)), "--folder", str(tmp_path)])
+        options = CompareOptions.of(seen, "compare", passing=set(seen))
+        assert len(Plan.of(options, CompareOptions.split(seen)[1]).runs) == runs
+    trained.clear()
+    with pytest.raises(BadUseError, match="unknown arm"):
+        evidence.main([str(data), "--arms", "ds3d3", "--folder", str(tmp_path)])
+    assert not trained
 
 
 @pytest.mark.slow

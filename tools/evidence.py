@@ -48,6 +48,24 @@ def train_teacher(data: Path, folder: Path, schedule: dict[str, Any]) -> Path:
     return best
 
 
+def baseline_of(arms: str, folder: Path) -> str:
+    """Return the arm that differences are taken from: plain, or the first of the named ones while there is no plain.
+
+    Args:
+        arms (str): As `ds2d2-yolo compare` takes them.
+        folder (Path): The comparison's folder, there or not.
+
+    Returns:
+        (str): Its name.
+    """
+    from ds2d2_yolo.compare.arms import read_arms
+    from ds2d2_yolo.compare.state import rows_in
+
+    trained = [arm.name for arm in read_arms(arms) if arm.kind != "teacher"]
+    there = {*trained, *(row.arm for row in rows_in(folder))}
+    return "plain" if "plain" in there or not trained else trained[0]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments, train what is missing and print the tables.
 
@@ -67,11 +85,12 @@ def main(arguments: list[str] | None = None) -> None:
     from ds2d2_yolo.compare import compare
 
     folder, schedule = given.folder.resolve(), {**SCHEDULE, "epochs": given.epochs}
+    baseline = baseline_of(given.arms, folder / "compare")  # a wrong arm is refused before the teacher's training
     teacher = train_teacher(given.data.resolve(), folder / "teacher", schedule)
     print(
         compare(
             teacher=str(teacher), student=STUDENT, data=str(given.data.resolve()), arms=given.arms, seeds=given.seeds,
-            parallel=given.parallel, threads=1, project=str(folder), name="compare", **schedule,
+            parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare", **schedule,
         )
     )  # fmt: skip
 
