@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.adapted import AdaptedHead
 from ds2d2_yolo.bridge.amplifier import Amplifier
-from ds2d2_yolo.bridge.heads import logits_and_boxes, raw_predictions, strides_of
+from ds2d2_yolo.bridge.heads import logits_and_boxes, strides_of
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.disw import disw_map
@@ -18,8 +19,6 @@ from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.wavelet import band_origin, band_shape
 
 if TYPE_CHECKING:
-    from ultralytics.nn.modules.head import Detect
-
     from ds2d2_yolo.bridge.criterion import Targets
 
 
@@ -87,10 +86,10 @@ class Distiller:
         self.columns = columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
-        self.heads = {"imfu": teacher.head}
+        self.heads = {"imfu": AdaptedHead(teacher.head)}
         self.amplifier = amplifier
         if amplifier is not None:
-            self.heads["imhi"] = amplifier.head
+            self.heads["imhi"] = AdaptedHead(amplifier.head)
         # of its own: the choice must not move the random state that the run's data depend on
         self._random = torch.Generator().manual_seed(seed)
 
@@ -149,21 +148,24 @@ class Distiller:
         Returns:
             (dict[str, Tensor]): Scalars in float32, keys among `settings.TERMS`.
         """
-        adapted = [adapter(features[level]) for adapter, level in zip(self.adapters, self.levels, strict=True)]
+        mine = [features[level] for level in self.levels]
         active = self.settings.active
         terms: dict[str, Tensor] = {}
+        adapted: list[Tensor] | None = None
         if set(active) & set(EXPLICIT):
+            adapted = [adapter(x) for adapter, x in zip(self.adapters, mine, strict=True)]
             gate = Gate()
             low, high = self._explicit(gate.inputs(adapted), guide, targets)
             terms["exlo"], terms["exhi"] = gate.close(low, high)
             self.left_out |= dict.fromkeys(EXPLICIT, gate.shut)
         if guide.answers:
-            chosen = [_pick(a, guide.images) for a in adapted]
+            chosen = [_pick(x, guide.images) for x in mine]
+            adapted = adapted and [_pick(a, guide.images) for a in adapted]
             # a sample without replacement, scaled up: its mean over all samples is the whole batch's term
-            scale = len(adapted[0]) / len(chosen[0])
+            scale = len(mine[0]) / len(chosen[0])
             for term, answer in guide.answers.items():
                 gate = Gate()
-                (terms[term],) = gate.close(scale * self._implicit(term, gate.inputs(chosen), answer, guide.mass))
+                (terms[term],) = gate.close(scale * self._implicit(term, gate, chosen, adapted, answer, guide.mass))
                 self.left_out[term] = gate.shut
         return {term: terms[term] for term in active}
 
@@ -178,18 +180,31 @@ class Distiller:
         """Return the columns of the classes that are distilled."""
         return logits if self.columns is None else logits[..., self.columns]
 
-    def _implicit(self, term: str, adapted: list[Tensor], answer: Answer, mass: Tensor | None) -> Tensor:
+    def _implicit(
+        self,
+        term: str,
+        gate: Gate,
+        mine: list[Tensor],
+        adapted: list[Tensor] | None,
+        answer: Answer,
+        mass: Tensor | None,
+    ) -> Tensor:
         """Return class + box distillation of an amplifier on the student's features against its answer."""
         assert mass is not None
-        head: Detect = self.heads[term]
-        inputs = self.amplifier.inputs(adapted) if term == "imhi" and self.amplifier is not None else adapted
-        logits, boxes = logits_and_boxes(head, raw_predictions(head, inputs))
+        head, inputs = self.heads[term], gate.inputs(mine)
+        weights = gate.inputs(list(self.adapters.parameters()))  # one each, they have no bias
+        if term == "imhi" and self.amplifier is not None:
+            # hf acts on each channel alone, so hf(A S) = A hf(S), on as many channels as the student has
+            predictions = head(self.amplifier.inputs(inputs), weights)
+        else:
+            predictions = head(inputs, weights, adapted and gate.inputs(adapted))
+        logits, boxes = logits_and_boxes(head.head, predictions)
         sound = answer.sound[:, None, None]
         # without an answer both sides are 0: so are the terms, and torch.where lets no gradient through
-        mine, wanted, boxes, theirs = (
+        said, wanted, boxes, theirs = (
             torch.where(sound, x, 0) for x in (self._shared(logits), self._shared(answer.logits), boxes, answer.boxes)
         )
-        return implicit_class_loss(mine, wanted, mass) + implicit_box_loss(boxes, theirs, wanted, mass)
+        return implicit_class_loss(said, wanted, mass) + implicit_box_loss(boxes, theirs, wanted, mass)
 
     def _explicit(self, adapted: list[Tensor], guide: Guide, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge import distiller as distiller_module
+from ds2d2_yolo.bridge.adapted import AdaptedHead
 from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, Targets, tapped
 from ds2d2_yolo.bridge.distiller import Distiller, Guide, score_mass
-from ds2d2_yolo.bridge.heads import logits_and_boxes, raw_predictions
+from ds2d2_yolo.bridge.heads import logits_and_boxes
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
 from ds2d2_yolo.settings import TERMS
@@ -136,17 +136,17 @@ def test_a_term_that_is_not_finite_leaves_the_others(
     """Features that the frozen head cannot take: the answers of the teacher are sound, those to the student are not."""
     model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8n-obb.yaml", seed=1))
     assert criterion.distiller is not None
-    whole = distiller_module.raw_predictions
+    whole = AdaptedHead.__call__
 
-    def overflowing(head: Any, features: list[Tensor]) -> dict[str, Any]:
-        found = whole(head, features)
+    def overflowing(head: AdaptedHead, features: list[Tensor], *others: Any) -> dict[str, Any]:
+        found = whole(head, features, *others)
         assert criterion.distiller is not None
         if head is criterion.distiller.heads["imfu"] and features[0].requires_grad:
             found["scores"] = found["scores"] * 1e30 * 1e30
         return found
 
     _, usual = losses_and_gradients(model, criterion, batch_of(rotated=True))
-    monkeypatch.setattr(distiller_module, "raw_predictions", overflowing)
+    monkeypatch.setattr(AdaptedHead, "__call__", overflowing)
     items, gradients = losses_and_gradients(model, criterion, batch_of(rotated=True))
     assert float(items["imfu_loss"]) == 0
     assert all(float(items[f"{t}_loss"]) > 0 for t in TERMS if t != "imfu")
@@ -158,7 +158,8 @@ def test_a_term_that_is_not_finite_leaves_the_others(
 
 def unguarded(d: Distiller, features: list[Tensor], guide: Guide, targets: Targets) -> dict[str, Tensor]:
     """The four terms without a look at what is finite."""
-    adapted = [a(features[level]) for a, level in zip(d.adapters, d.levels, strict=True)]
+    mine, weights = [features[level] for level in d.levels], list(d.adapters.parameters())
+    adapted = [a(x) for a, x in zip(d.adapters, mine, strict=True)]
     count = targets.mask.shape[1]
     flat = targets.boxes.flatten(0, 1), torch.arange(2).repeat_interleave(count), 2, targets.mask.flatten()
     pairs = [
@@ -167,8 +168,8 @@ def unguarded(d: Distiller, features: list[Tensor], guide: Guide, targets: Targe
     found = {"exlo": torch.stack([x for x, _ in pairs]).sum(), "exhi": torch.stack([x for _, x in pairs]).sum()}
     assert guide.mass is not None
     assert d.amplifier is not None
-    for term, inputs in (("imfu", adapted), ("imhi", d.amplifier.inputs(adapted))):
-        logits, boxes = logits_and_boxes(d.heads[term], raw_predictions(d.heads[term], inputs))
+    for term, inputs in (("imfu", (mine, weights, adapted)), ("imhi", (d.amplifier.inputs(mine), weights))):
+        logits, boxes = logits_and_boxes(d.heads[term].head, d.heads[term](*inputs))
         answer = guide.answers[term]
         found[term] = implicit_class_loss(logits, answer.logits, guide.mass)
         found[term] = found[term] + implicit_box_loss(boxes, answer.boxes, answer.logits, guide.mass)
