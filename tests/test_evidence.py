@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics.cfg import get_cfg
+from ultralytics.data import build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import YAML
 
 from ds2d2_yolo import compare as comparing
+from ds2d2_yolo import evaluate as evaluating
+from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import Plan
-from ds2d2_yolo.compare.results import read_results
+from ds2d2_yolo.compare.results import Result, read_results, write_results
+from ds2d2_yolo.compare.state import folder_of
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import overall, report
 from ds2d2_yolo.errors import BadUseError
@@ -64,9 +73,66 @@ def test_command_runs_what_the_page_says(
     assert not trained
 
 
+def test_scenes_have_the_schedule_that_was_measured(
+    evidence: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, Any] = {}
+    taught: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: taught.update(schedule) or folder)
+    evidence.main(["aerial-scenes.yaml", "--arms", "plain", "--folder", str(tmp_path)])
+    measured = read_results(next(file for file in RESULTS if file.parent.name == "scenes"))[0]
+    assert (seen["data"], seen["imgsz"], seen["epochs"]) == (measured.data, measured.imgsz, measured.epochs)
+    assert {k for k in taught if taught[k] != seen[k]} == {"epochs"}
+    assert taught["epochs"] > seen["epochs"]
+    with pytest.raises(SystemExit):
+        evidence.main(["aerial-scenes.yaml", "--held-out", "--folder", str(tmp_path)])
+
+
+def test_held_out_images_are_those_that_runs_do_not_see(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path]
+) -> None:
+    data = str(tiny_data("obb"))
+    split = YAML.load(evidence.held_out(data, 0.25, tmp_path))["val"]
+    listed = Path(split).read_text(encoding="utf-8").split()
+    args = get_cfg(overrides={"data": data, "task": "obb", "fraction": 0.25})
+    found = check_det_dataset(data)
+    seen = build_yolo_dataset(args, found["train"], 2, found, mode="train").im_files
+    assert len(seen) == 2
+    assert len(listed) == 6
+    assert set(map(str, images_of(found["train"]))) == {*listed, *seen}
+
+
+def test_held_out_images_are_measured_once(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    yaml = evidence.held_out(str(tiny_data("obb")), 0.25, tmp_path / "held")
+    weights = folder_of(tmp_path, "plain", 0) / "weights"
+    weights.mkdir(parents=True)
+    shutil.copy(checkpoint("yolov8n-obb.yaml"), weights / "last.pt")
+    row = Result("plain", 0, "d.yaml", "t.pt", "s.yaml", 96, 1, "last", "all", "all", 0.9, 0.8, 1, 1, teacher_hash="t")
+    write_results(tmp_path / "results.csv", [row, replace(row, weights="best"), replace(row, by="size")])
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "imgsz": 96}
+    results = evidence.measure_held_out(yaml, tmp_path, weights, schedule)
+    found = read_results(results)
+    assert {(r.arm, r.seed, r.weights, r.data, r.teacher_hash) for r in found} == {
+        ("plain", 0, "last", "held/data.yaml", "t")
+    }
+    whole = found[0]
+    assert (whole.by, whole.images) == ("all", 6)
+    assert whole.map50 < 0.9, "measured, not copied"
+    assert any(r.by == "size" for r in found)
+    monkeypatch.setattr(evaluating, "evaluate", None)
+    before = results.read_text(encoding="utf-8")
+    assert evidence.measure_held_out(yaml, tmp_path, weights, schedule).read_text(encoding="utf-8") == before
+
+
 @pytest.mark.slow
 def test_teacher_is_trained_once(evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path]) -> None:
-    schedule = {**evidence.SCHEDULE, "epochs": 1, "imgsz": 96, "fraction": 1.0, "val": False}
-    best = evidence.train_teacher(tiny_data("obb"), tmp_path / "teacher", schedule)
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 1, "imgsz": 96, "fraction": 1.0, "val": False}
+    data = str(tiny_data("obb"))
+    best = evidence.train_teacher(data, tmp_path / "teacher", schedule)
     before = best.stat().st_mtime_ns
-    assert evidence.train_teacher(tiny_data("obb"), tmp_path / "teacher", schedule).stat().st_mtime_ns == before
+    assert evidence.train_teacher(data, tmp_path / "teacher", schedule).stat().st_mtime_ns == before
