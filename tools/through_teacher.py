@@ -1,0 +1,82 @@
+"""Read a student's neck through its teacher's head: is it the neck that lags behind the teacher, or the head?
+
+Takes the last.pt of a distillation that is not finished, which still holds the adapters, and writes a plain Ultralytics
+model: the student up to its neck, then the teacher's head with the adapters in its first convolutions, which is G(A S)
+of the implicit stream. Any tool that validates models tells what it reaches, next to the student's own head.
+
+    python tools/through_teacher.py runs/obb/train/weights/last.pt teacher.pt through.pt
+    ds2d2-yolo val model=through.pt data=my-data.yaml
+
+Heads whose branches open with dense convolutions only (YOLOv5u, v6, v8, v9); a finished run holds no adapters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn.modules.conv import Conv
+from ultralytics.nn.tasks import torch_safe_load
+
+from ds2d2_yolo.bridge.adapters import adapters_of, drop_adapters
+from ds2d2_yolo.bridge.heads import dense_head, pair_levels, strides_of
+from ds2d2_yolo.bridge.teacher import load_teacher
+
+
+def narrow(block: Any, adapter: torch.Tensor) -> None:
+    """Have the block that opens a branch take the student's feature: the kernel becomes the product of W and A."""
+    if type(block) is not Conv or block.conv.groups != 1:
+        raise SystemExit("the teacher's head opens with depthwise convolutions, in which no adapter can be folded")
+    weight = torch.einsum("otij,ts->osij", block.conv.weight.double(), adapter.double().flatten(1))
+    block.conv.in_channels, block.conv.weight = adapter.shape[1], nn.Parameter(weight.float())
+
+
+def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
+    """Return a checkpoint of the student whose head is the teacher's.
+
+    Args:
+        last (Path): last.pt of an unfinished distillation.
+        teacher (Path): Its teacher.
+
+    Returns:
+        (dict[str, Any]): For `torch.save`.
+    """
+    checkpoint, _ = torch_safe_load(last)
+    student: Any = (checkpoint.get("ema") or checkpoint["model"]).float()
+    adapters, head = adapters_of(student), dense_head(student, "the student")
+    if adapters is None:
+        raise SystemExit(f"{last} holds no adapters: it must be the last.pt of a distillation that is not finished")
+    loaded = load_teacher(str(teacher), student.task)
+    theirs = copy.deepcopy(dense_head(loaded.model, "the teacher"))
+    pairs = pair_levels(strides_of(head), strides_of(theirs))
+    if [s for s, _ in pairs] != list(range(head.nl)) or [t for _, t in pairs] != list(range(theirs.nl)):
+        raise SystemExit("student and teacher must have the same levels")
+    for branches in theirs.one2many.values():
+        for branch, adapter in zip(branches, adapters, strict=True):
+            narrow(branch[0], adapter.weight.detach())
+    theirs.f, theirs.i = head.f, head.i
+    drop_adapters(student)
+    student.model[-1] = theirs
+    return {**checkpoint, "ema": None, "model": student.half(), "optimizer": None}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the model.
+
+    Args:
+        arguments (list[str] | None): Of the command line, None is this process's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("last", type=Path, help="last.pt of a distillation that is not finished")
+    parser.add_argument("teacher", type=Path, help="its teacher")
+    parser.add_argument("out", type=Path, help="file to write")
+    given = parser.parse_args(arguments)
+    torch.save(through_teacher(given.last, given.teacher), given.out)
+
+
+if __name__ == "__main__":
+    main()
