@@ -52,6 +52,8 @@ class Settings(Options):
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
+        imfu_head (str): Whose head reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
+            (the student's), or 'both', the sum.
         implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
         teacher_channels (list[int] | None): The data's channels that the teacher takes, in its order; None is all.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
@@ -105,6 +107,11 @@ class Settings(Options):
         "touched",
         ok.one_of("touched", "reference"),
         "cells of a box in the DISW map; reference: as published, upright boxes only",
+    )
+    imfu_head: Literal["teacher", "own", "both"] = option(
+        "teacher",
+        ok.one_of("teacher", "own", "both"),
+        "whose head reads the student's features for imfu; own is the student's",
     )
     implicit_fraction: float = option(
         1.0,

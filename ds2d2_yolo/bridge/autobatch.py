@@ -47,14 +47,16 @@ class WithTeacher(nn.Module):
     def forward(self, images: Tensor) -> Any:
         """Return the student's predictions and the terms, all of which want a backward pass."""
         predictions = self.student(images)
-        features = predictions.get("one2many", predictions)["feats"]
+        dense = predictions.get("one2many", predictions)
+        features = dense["feats"]
         distiller = copy.copy(self._distiller)
         distiller.adapters = adapters_of(self.student) or distiller.adapters  # a copy's own take the gradient
         head, targets = dense_head(self.student, "the student"), self._targets(images)
         with torch.enable_grad():
             guide = distiller.guide(images.detach(), whole=True)
-            neck_gradients(head, _sum, lambda f: distiller.terms(f, guide, targets), features, distiller.levels)
-            return predictions, distiller.terms(features, guide, targets)
+            own = distiller.own(head, dense)
+            neck_gradients(head, _sum, lambda f, _: distiller.terms(f, guide, targets, own), features, distiller.levels)
+            return predictions, distiller.terms(features, guide, targets, own)
 
     def _targets(self, images: Tensor) -> Targets:
         """Return as many objects in each image as there may be, each a sixteenth of it."""

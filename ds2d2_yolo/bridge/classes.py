@@ -41,6 +41,11 @@ class ClassMap:
         return tuple(sorted(t for _, t in self.pairs))
 
     @property
+    def data_columns(self) -> tuple[int, ...]:
+        """(tuple[int, ...]): The data's indices of the shared classes, in the order of `teacher_columns`."""
+        return tuple(d for d, _ in sorted(self.pairs, key=lambda pair: pair[1]))
+
+    @property
     def identical(self) -> bool:
         """(bool): Whether both have the same names in the same order."""
         return self.teacher == self.data

@@ -126,19 +126,26 @@ class DistillationCriterion:
             return self._with_edge(loss), {**items, **dict.fromkeys(LOSS_NAMES.values(), zero)}
         with tapped(self.dense.assigner) as seen:
             loss, items = self.base(preds, batch)
-        outputs = self.dense.parse_output(preds)
-        features = outputs.get("one2many", outputs)["feats"]
+        dense = self._dense(preds)
+        features = dense["feats"]
         # the gradient of a part of the images, scaled up, is longer than that of all: measured on it, gains came small
         guide = self.distiller.guide(batch["img"], whole=self.gains.due)
         if self.gains.due:
             self._measure(features, guide, seen[0], batch)
-        terms = self.distiller.terms(features, guide, seen[0])
+        terms = self.distiller.terms(features, guide, seen[0], self.distiller.own(self.head, dense))
         self.gains.note_left_out(guide.sound, self.distiller.left_out)
         gains = self.gains.current(self.fading)
         zero = loss.detach().new_zeros(())
         distilled = torch.stack([gains[t] * terms[t] if t in terms else zero for t in TERMS])
         columns = dict(zip(LOSS_NAMES.values(), distilled.detach().unbind(), strict=True))
+        if self.distiller.settings.imfu_head == "own":  # the one term that may leave the adapters out
+            loss = self._with_edge(loss)
         return torch.cat((loss, distilled * batch["img"].shape[0])), {**items, **columns}
+
+    def _dense(self, preds: Any) -> dict[str, Any]:
+        """Return the raw one-to-many outputs among a head's outputs."""
+        outputs = self.dense.parse_output(preds)
+        return dict(outputs.get("one2many", outputs))
 
     def _with_edge(self, loss: Tensor) -> Tensor:
         """Tie the adapters to the loss by zero: DDP with a static graph wants every parameter in every step."""
@@ -153,7 +160,7 @@ class DistillationCriterion:
         norms = neck_gradients(
             self.head,
             lambda preds: self.base(preds, batch)[0].sum() / batch["img"].shape[0],
-            lambda leaves: distiller.terms(leaves, guide, targets),
+            lambda leaves, preds: distiller.terms(leaves, guide, targets, distiller.own(self.head, self._dense(preds))),
             features,
             distiller.levels,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.wavelet import band_origin, band_shape
 
 if TYPE_CHECKING:
+    from ultralytics.nn.modules.head import Detect
+
     from ds2d2_yolo.bridge.criterion import Targets
 
 
@@ -66,6 +68,7 @@ class Distiller:
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is on.
         columns (list[int] | None): The teacher's classes that are distilled, None is all.
         seed (int): Seed of the choice of images where `implicit_fraction` is below 1.
+        own_columns (list[int] | None): The student's classes that are distilled, in the order of `columns`.
 
     Attributes:
         left_out (dict[str, Tensor]): For each term of the last `terms`, whether it was not finite and left out.
@@ -79,11 +82,13 @@ class Distiller:
         amplifier: Amplifier | None,
         columns: list[int] | None = None,
         seed: int = 0,
+        own_columns: list[int] | None = None,
     ) -> None:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
         self.columns = columns
+        self.own_columns = own_columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
         self.heads = {"imfu": AdaptedHead(teacher.head)}
@@ -134,7 +139,32 @@ class Distiller:
             answers["imhi"] = Answer(*found, usable & sound_images(found))
         return Guide(features, sound, chosen, answers, mass)
 
-    def terms(self, features: list[Tensor], guide: Guide, targets: Targets) -> dict[str, Tensor]:
+    def own(self, head: Detect, predictions: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Return the student's own answer where `imfu_head` asks for it.
+
+        Args:
+            head (Detect): The student's head.
+            predictions (dict[str, Any]): Its raw one-to-many outputs.
+
+        Returns:
+            (tuple[Tensor, Tensor] | None): Logits of the distilled classes and boxes on the distilled levels.
+        """
+        if self.settings.imfu_head == "teacher" or "imfu" not in self.settings.active:
+            return None
+        cells = [f.shape[2] * f.shape[3] for f in predictions["feats"]]
+        logits, boxes = (
+            torch.cat([torch.split(x, cells, 1)[level] for level in self.levels], 1)
+            for x in logits_and_boxes(head, predictions)
+        )
+        return (logits if self.own_columns is None else logits[..., self.own_columns]), boxes
+
+    def terms(
+        self,
+        features: list[Tensor],
+        guide: Guide,
+        targets: Targets,
+        own: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
 
         Images that are not sound count nothing. The terms of a stream that are not finite all the same (features that
@@ -144,6 +174,7 @@ class Distiller:
             features (list[Tensor]): The student's neck outputs, all of its levels.
             guide (Guide): What the teacher says to the batch.
             targets (Targets): What the student's assigner received.
+            own (tuple[Tensor, Tensor] | None): From `own`.
 
         Returns:
             (dict[str, Tensor]): Scalars in float32, keys among `settings.TERMS`.
@@ -165,7 +196,14 @@ class Distiller:
             scale = len(mine[0]) / len(chosen[0])
             for term, answer in guide.answers.items():
                 gate = Gate()
-                (terms[term],) = gate.close(scale * self._implicit(term, gate, chosen, adapted, answer, guide.mass))
+                found = []
+                if term != "imfu" or self.settings.imfu_head != "own":
+                    found.append(self._amplified(term, gate, chosen, adapted))
+                if term == "imfu" and own is not None:
+                    logits, boxes = gate.inputs([_pick(x, guide.images) for x in own])
+                    found.append((logits, boxes))
+                compared = [self._compared(*each, answer, guide.mass) for each in found]
+                (terms[term],) = gate.close(scale * torch.stack(compared).sum())
                 self.left_out[term] = gate.shut
         return {term: terms[term] for term in active}
 
@@ -180,17 +218,10 @@ class Distiller:
         """Return the columns of the classes that are distilled."""
         return logits if self.columns is None else logits[..., self.columns]
 
-    def _implicit(
-        self,
-        term: str,
-        gate: Gate,
-        mine: list[Tensor],
-        adapted: list[Tensor] | None,
-        answer: Answer,
-        mass: Tensor | None,
-    ) -> Tensor:
-        """Return class + box distillation of an amplifier on the student's features against its answer."""
-        assert mass is not None
+    def _amplified(
+        self, term: str, gate: Gate, mine: list[Tensor], adapted: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what an amplifier says to the student's features: logits of the distilled classes, and boxes."""
         head, inputs = self.heads[term], gate.inputs(mine)
         weights = gate.inputs(list(self.adapters.parameters()))  # one each, they have no bias
         if term == "imhi" and self.amplifier is not None:
@@ -199,12 +230,17 @@ class Distiller:
         else:
             predictions = head(inputs, weights, adapted and gate.inputs(adapted))
         logits, boxes = logits_and_boxes(head.head, predictions)
+        return self._shared(logits), boxes
+
+    def _compared(self, logits: Tensor, boxes: Tensor, answer: Answer, mass: Tensor | None) -> Tensor:
+        """Return class + box distillation of predictions against an amplifier's answer."""
+        assert mass is not None
         sound = answer.sound[:, None, None]
         # without an answer both sides are 0: so are the terms, and torch.where lets no gradient through
-        said, wanted, boxes, theirs = (
-            torch.where(sound, x, 0) for x in (self._shared(logits), self._shared(answer.logits), boxes, answer.boxes)
+        logits, wanted, boxes, theirs = (
+            torch.where(sound, x, 0) for x in (logits, self._shared(answer.logits), boxes, answer.boxes)
         )
-        return implicit_class_loss(said, wanted, mass) + implicit_box_loss(boxes, theirs, wanted, mass)
+        return implicit_class_loss(logits, wanted, mass) + implicit_box_loss(boxes, theirs, wanted, mass)
 
     def _explicit(self, adapted: list[Tensor], guide: Guide, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""

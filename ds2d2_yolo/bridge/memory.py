@@ -86,8 +86,9 @@ def kept_for_backward(student: Any, distiller: Distiller | None, batch: dict[str
         head = saved.bytes - marks[0]
         if distiller is not None:
             outputs = dense.parse_output(predictions)
-            features = outputs.get("one2many", outputs)["feats"]
-            loss = loss, distiller.terms(features, distiller.guide(batch["img"]), seen[0])
+            outputs = outputs.get("one2many", outputs)
+            own = distiller.own(dense_head(student, "the student"), outputs)
+            loss = loss, distiller.terms(outputs["feats"], distiller.guide(batch["img"]), seen[0], own)
     return saved.bytes, head
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def neck_gradients(
     head: Detect,
     task_loss: Callable[[Any], Tensor],
-    terms: Callable[[list[Tensor]], dict[str, Tensor]],
+    terms: Callable[[list[Tensor], Any], dict[str, Tensor]],
     features: list[Tensor],
     levels: list[int],
 ) -> dict[str, float]:
@@ -33,7 +33,8 @@ def neck_gradients(
     Args:
         head (Detect): The student's head, uncompiled, in training mode.
         task_loss (Callable[[Any], Tensor]): Task loss of the head's predictions, a scalar per image.
-        terms (Callable[[list[Tensor]], dict[str, Tensor]]): The terms, at gain 1, of features.
+        terms (Callable[[list[Tensor], Any], dict[str, Tensor]]): The terms, at gain 1, of features and the head's
+            predictions on them.
         features (list[Tensor]): The student's neck outputs.
         levels (list[int]): Levels that are distilled; the norms are over these.
 
@@ -44,7 +45,8 @@ def neck_gradients(
     with torch.enable_grad(), torch.autocast(features[0].device.type, enabled=False):
         leaves = [f.detach().float().requires_grad_() for f in features]
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
-        losses = {TASK: task_loss(torch.func.functional_call(head, buffers, (list(leaves),))), **terms(leaves)}
+        preds = torch.func.functional_call(head, buffers, (list(leaves),))
+        losses = {TASK: task_loss(preds), **terms(leaves, preds)}
         wanted = [leaves[i] for i in levels]
         norms = [_norm(loss, wanted) for loss in losses.values()]
     return dict(zip(losses, _over_processes(torch.stack(norms)), strict=True))

@@ -83,7 +83,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             mine = [level_channels(head)[s] for s, _ in teacher.pairs]
             adapters = make_adapters(mine, [channels[t] for _, t in teacher.pairs], self.args.seed)
         attach_adapters(self.model, adapters.to(self.device))
-        columns = self.class_map.teacher_columns
+        columns, own = self.class_map.teacher_columns, self.class_map.data_columns
         self._distiller = Distiller(
             self.settings,
             teacher,
@@ -91,6 +91,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             amplifier and amplifier.to(self.device),
             None if len(columns) == len(self.teacher.names) else list(columns),
             self.args.seed,
+            None if self.class_map.identical else list(own),
         )
 
     def _load_amplifier(self, student_strides: tuple[float, ...]) -> Amplifier | None:

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel, OBBModel
 
 from ds2d2_yolo.bridge.adapters import make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, tapped
+from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, Targets, tapped
 from ds2d2_yolo.bridge.distiller import Distiller, score_mass
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
@@ -33,7 +33,7 @@ PAIRS = [
 ]
 
 
-def build(student: str, teacher: Path, **gains: float) -> tuple[nn.Module, DistillationCriterion]:
+def build(student: str, teacher: Path, **gains: Any) -> tuple[nn.Module, DistillationCriterion]:
     """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned."""
     rotated = "obb" in student
     torch.manual_seed(0)
@@ -160,3 +160,47 @@ def test_tap_records_and_leaves_nothing_behind() -> None:
     assert not assigner._forward_hooks
     assert seen[0].mask.tolist() == [[True, True, False, False], [True, False, False, False]]
     assert torch.equal(seen[0].boxes, boxes)
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRS)
+def test_imfu_through_the_students_own_head(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
+    """The sum of both ways is both; the own way reaches the student's head, the teacher's way does not."""
+    values, reached = {}, {}
+    for way in ("teacher", "own", "both"):
+        model, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0, imfu_head=way)
+        batch, head = batch_of("obb" in student), criterion.head
+        loss, items = criterion(model(batch["img"]), batch)
+        values[way] = float(items["imfu_loss"])
+        weights = [branch[0].conv.weight for branch in head.cv2 if isinstance(branch[0].conv, nn.Conv2d)]
+        found = torch.autograd.grad(loss[-2], weights, retain_graph=True, allow_unused=True)
+        pairs = [s for s, _ in criterion.distiller.teacher.pairs]  # type: ignore[union-attr]
+        reached[way] = [i for i, g in enumerate(found) if g is not None and bool(g.abs().sum() > 0)]
+        (backbone,) = torch.autograd.grad(loss[-2], [model.model[0].conv.weight], retain_graph=True)
+        assert backbone.isfinite().all()
+        assert backbone.abs().sum() > 0
+        loss.sum().backward()  # what DDP wants: every adapter has a gradient, of zero perhaps
+        assert all(p.grad is not None for p in criterion.distiller.adapters.parameters())  # type: ignore[union-attr]
+    assert values["both"] == pytest.approx(values["teacher"] + values["own"], rel=1e-5)
+    assert reached == {"teacher": [], "own": pairs, "both": pairs}
+
+
+def test_own_head_is_compared_class_by_class_and_level_by_level(checkpoint: Callable[..., Path]) -> None:
+    """Zero for a student that says what the teacher says: its levels and classes in an order of its own."""
+    _, criterion = build("yolov8n-p2.yaml", checkpoint("yolov8s.yaml"), exlo=0, exhi=0, imhi=0, imfu_head="own")
+    d, images = criterion.distiller, batch_of(rotated=False)["img"]
+    assert d is not None
+    guide, answer = d.guide(images), d.guide(images).answers["imfu"]
+    assert torch.equal(answer.logits, guide.answers["imfu"].logits)
+    targets = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))
+    features = [torch.zeros(2, c, 128 // s, 128 // s) for c, s in ((32, 4), (64, 8), (128, 16), (256, 32))]
+    d.own_columns = [1, 0]
+    raw = {"feats": features, "scores": torch.zeros(2, 2, 1360), "boxes": torch.randn(2, 64, 1360)}
+    raw["scores"][..., 1024:] = answer.logits.transpose(1, 2)[:, [1, 0]]
+    logits, boxes = d.own(criterion.head, raw) or pytest.fail("asked for and not there")
+    assert torch.equal(logits, answer.logits)
+    assert boxes.shape == answer.boxes.shape
+    same = d.terms(features, guide, targets, (logits.requires_grad_(), answer.boxes))
+    assert float(same["imfu"]) == 0
+    (gradient,) = torch.autograd.grad(same["imfu"], logits)
+    assert not gradient.any()
+    assert float(d.terms(features, guide, targets, (logits.flip(1), answer.boxes))["imfu"]) > 0

@@ -55,7 +55,7 @@ def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
     got = neck_gradients(
         head,
         lambda p: criterion(p, batch)[0].sum(),
-        lambda leaves: {"term": leaves[2].square().mean()},
+        lambda leaves, _: {"term": leaves[2].square().mean()},
         captured,
         [2],  # the coarsest level alone: in the graph of the step, finer ones feed it
     )
@@ -74,7 +74,7 @@ def test_a_term_without_gradient_is_nan() -> None:
     got = neck_gradients(
         dense_head(model, "student"),
         lambda p: criterion(p, batch)[0].sum(),
-        lambda leaves: {"zero": 0 * leaves[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
+        lambda leaves, _: {"zero": 0 * leaves[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
         features,
         [0, 1, 2],
     )
@@ -117,7 +117,7 @@ def test_bfloat16_features_are_measured_in_float32() -> None:
     features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
     seen: list[torch.dtype] = []
 
-    def terms(leaves: list[Tensor]) -> dict[str, Tensor]:
+    def terms(leaves: list[Tensor], _: Any) -> dict[str, Tensor]:
         seen.extend(f.dtype for f in leaves)
         return {"term": leaves[0].square().mean()}
 
