@@ -21,11 +21,14 @@ def bench(monkeypatch: pytest.MonkeyPatch):
     return bench_cost
 
 
-def run(bench: Any, monkeypatch: pytest.MonkeyPatch, file: Path, *models: str) -> dict[str, Any]:
-    """Measure a pair at 64 px; the peaks are measured in this process, starting one a variant takes long."""
+def run(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, file: Path, *models: str, imgsz: int = 64, variants: Any = ()
+) -> dict[str, Any]:
+    """Measure a pair; the peaks are measured in this process, starting one a variant takes long."""
     peaks = iter(range(1, 100))
     monkeypatch.setattr(bench, "peak_apart", lambda *_: float(next(peaks)))
-    size = ["--imgsz", "64", "--batch", "4", "--boxes", "3", "--repeats", "1", "--classes", "3", "--threads", "0"]
+    size = ["--imgsz", str(imgsz), "--batch", "4", "--boxes", "3", "--repeats", "1", "--classes", "3", "--threads", "0"]
+    size += ["--variants", *variants] if variants else []
     bench.main(["--teacher", models[0], "--student", models[1], *size, "--json", str(file)])
     (table,) = json.loads(file.read_text(encoding="utf-8"))
     return table
@@ -60,8 +63,25 @@ def test_steps_take_the_passes_of_their_terms_and_no_more(
     assert flops["explicit only"] == about(explicit - head), "the head does not run"
     # the teacher's own answer comes with its forward pass; the high-frequency amplifier's is a pass of its own
     assert flops["explicit + imfu"] == about(explicit + head + back)
-    assert flops["all four terms"] == about(explicit + 3 * head + 2 * back)
-    assert flops["all four, 1/4 of the images"] == about(explicit + (3 * head + 2 * back) / 4)
+    # hf(A S) is computed as A hf(S): the adapters once more, on fewer channels of high frequencies
+    amplified = 2 * head + back + passes["adapters forward and backward"]
+    assert flops["all four terms"] == about(explicit + head + back + amplified)
+    assert flops["all four, 1/4 of the images"] == about(explicit + (head + back + amplified) / 4)
+
+
+def test_heads_take_fewer_operations_where_adapters_are_composed(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At 96 px and a batch of 4 the finest of three levels is: 576 cells, 64 channels to 128."""
+    named = ["explicit only", "explicit + imfu"]
+    table = run(bench, monkeypatch, tmp_path / "c.json", "yolov8s.yaml", "yolov8n.yaml", imgsz=96, variants=named)
+    assert list(table["variants"]) == [bench.FLOOR, *named]
+    flops, passes = {name: row["gflops"] for name, row in table["variants"].items()}, table["passes"]
+    whole = passes["teacher's head"] + passes["input gradient of that head"]
+    kernel = 2 * 9 * (64 + 128) * 1e-9  # additions too; two branches open with 3 x 3 convolutions
+    saved = kernel * (2 * 576 * 128 - 3 * 576 * 64 - 2 * 64 * 128)
+    taken = flops["explicit + imfu"] - flops["explicit only"] - passes["teacher's head"]
+    assert taken == pytest.approx(whole - saved, rel=2e-3)
 
 
 def test_a_pair_that_upstream_does_not_take_gets_a_dash(

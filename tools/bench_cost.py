@@ -234,12 +234,14 @@ def times_of(meter: Meter, steps: dict[str, Step]) -> dict[str, list[float]]:
     return times
 
 
-def measure(case: Case, repeats: int, cpu_clock: bool) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+def measure(
+    case: Case, repeats: int, cpu_clock: bool, variants: tuple[str, ...] = VARIANTS
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """Return the figures of each variant (or why it does not run) and the GFLOPs of the passes."""
     bench, steps = Bench(case), {}
-    rows: dict[str, dict[str, Any]] = {name: {} for name in VARIANTS}
+    rows: dict[str, dict[str, Any]] = {name: {} for name in VARIANTS if name in {FLOOR, *variants}}
     meter = Meter(bench.device, repeats, cpu_clock)
-    for name in VARIANTS:
+    for name in rows:
         try:
             step = bench.step(name)
             rows[name]["gflops"], steps[name] = gigaflops(step), step
@@ -281,6 +283,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="0 for all")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME", help=f"{VARIANTS}")
     parser.add_argument("--cpu-clock", action="store_true", help="count processor time: for one thread, busy machine")
     parser.add_argument("--json", type=Path, help="file for the figures")
     a = parser.parse_args(argv)
@@ -289,7 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     tables = []
     for teacher, size in itertools.product(a.teacher, a.imgsz):
         case = Case(teacher, a.student, size, a.batch, a.boxes, a.classes, a.device, a.threads)
-        rows, passes = measure(case, a.repeats, a.cpu_clock)
+        rows, passes = measure(case, a.repeats, a.cpu_clock, tuple(a.variants))
         print_table(case, rows, passes)
         tables.append({"case": asdict(case), "variants": rows, "passes": passes})
     if a.json:
