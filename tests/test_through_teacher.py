@@ -33,6 +33,7 @@ def unfinished(checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[[str
     def make(yaml: str, teacher: Path) -> Path:
         saved, _ = torch_safe_load(checkpoint(yaml, seed=1))
         student = saved["model"].float()
+        del student.task  # which a trainer's model does not know of itself
         widths = [level_channels(dense_head(m, "a")) for m in (student, load_teacher(str(teacher)).model)]
         attach_adapters(student, make_adapters(*map(list, widths), 0))
         torch.save({**saved, "model": None, "ema": student}, tmp_path / "last.pt")

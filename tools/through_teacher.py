@@ -23,7 +23,7 @@ from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import torch_safe_load
 
 from ds2d2_yolo.bridge.adapters import adapters_of, drop_adapters
-from ds2d2_yolo.bridge.heads import dense_head, pair_levels, strides_of
+from ds2d2_yolo.bridge.heads import dense_head, is_rotated, pair_levels, strides_of
 from ds2d2_yolo.bridge.teacher import load_teacher
 
 
@@ -50,7 +50,7 @@ def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
     adapters, head = adapters_of(student), dense_head(student, "the student")
     if adapters is None:
         raise SystemExit(f"{last} holds no adapters: it must be the last.pt of a distillation that is not finished")
-    loaded = load_teacher(str(teacher), student.task)
+    loaded = load_teacher(str(teacher), "obb" if is_rotated(head) else "detect")
     theirs = copy.deepcopy(dense_head(loaded.model, "the teacher"))
     pairs = pair_levels(strides_of(head), strides_of(theirs))
     if [s for s, _ in pairs] != list(range(head.nl)) or [t for _, t in pairs] != list(range(theirs.nl)):
