@@ -52,6 +52,7 @@ class Settings(Options):
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
+        disw (float): What each object adds to the DISW map of every level in all; 0 switches the map off.
         imfu_head (str): Whose head reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
@@ -108,6 +109,7 @@ class Settings(Options):
         ok.one_of("touched", "reference"),
         "cells of a box in the DISW map; reference: as published, upright boxes only",
     )
+    disw: float = option(1.0, ok.number(0), "what each object adds to the weight map; 0 weighs all cells alike")
     imfu_head: Literal["teacher", "own", "both"] = option(
         "teacher",
         ok.one_of("teacher", "own", "both"),

@@ -261,9 +261,9 @@ class Distiller:
     def _weight(
         self, feature: Tensor, stride: float, boxes: Tensor, index: Tensor, batch: int, valid: Tensor
     ) -> Tensor:
-        """Return the DISW map of one level, B x 1 x h x w."""
+        """Return the DISW map of one level, B x 1 x h x w: ``1 + disw x`` what its objects add."""
         height, width = feature.shape[2:]
-        return disw_map(
+        weight = disw_map(
             boxes,
             index,
             batch,
@@ -273,6 +273,7 @@ class Distiller:
             self.settings.extent,
             valid,
         )
+        return weight if self.settings.disw == 1 else 1 + self.settings.disw * (weight - 1)
 
 
 def _pick(x: Tensor, images: Tensor | None) -> Tensor:

@@ -249,7 +249,15 @@ def arms_as_kept(plan: Plan) -> dict[str, Any]:
     kept = {}
     for arm in plan.arms:
         settings = plan.settings[arm.name]
-        if arm.kind == "ds2d2":
-            settings = {k: v for k, v in resolve_settings(settings).as_dict().items() if k not in {"teacher", "recipe"}}
-        kept[arm.name] = {"kind": arm.kind, "settings": settings}
+        kept[arm.name] = {"kind": arm.kind, "settings": _resolved(settings) if arm.kind == "ds2d2" else settings}
     return kept
+
+
+def default_settings() -> dict[str, Any]:
+    """Return the settings of an arm that has none of its own."""
+    return _resolved({})
+
+
+def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of an arm, those left out of its identity aside."""
+    return {k: v for k, v in resolve_settings(settings).as_dict().items() if k not in {"teacher", "recipe"}}

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ds2d2_yolo.compare.child import RESULT, TASK, read_result
 from ds2d2_yolo.compare.options import CompareOptions
-from ds2d2_yolo.compare.plan import Plan, arms_as_kept, jobs_of, room
+from ds2d2_yolo.compare.plan import Plan, arms_as_kept, default_settings, jobs_of, room
 from ds2d2_yolo.compare.plot import draw
 from ds2d2_yolo.compare.results import Result, read_results
 from ds2d2_yolo.compare.schedule import Job, run_jobs
@@ -104,7 +104,7 @@ def _run(plan: Plan) -> dict[str, str]:
     devices = devices_of(plan.keys.get("device"))
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream))
-    state = CompareState(o.folder, plan.fingerprint(subjects), arms_as_kept(plan))
+    state = CompareState(o.folder, plan.fingerprint(subjects), arms_as_kept(plan), default_settings())
     step = _check_arms(plan, state, subjects, devices[0])
     try:
         o.folder.mkdir(parents=True, exist_ok=True)

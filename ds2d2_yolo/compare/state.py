@@ -28,19 +28,29 @@ class CompareState:
         folder (Path): The comparison's folder, there or not; `begin` makes it.
         fingerprint (Mapping[str, Any]): All that the results of every arm depend on.
         arms (Mapping[str, Any]): For each arm what its results depend on besides. Arms may be added later.
+        defaults (Mapping[str, Any]): Settings of an arm that a folder's older version may not have had: what was run
+            there without them was run with these.
 
     Raises:
         BadUseError: If the folder holds something else, or a comparison that differs.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], arms: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        arms: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
         self.arms: dict[str, Any] = json.loads(json.dumps(arms))
         self.results = folder / RESULTS
+        self._defaults = json.loads(json.dumps(defaults or {}))
         kept = self._kept()
-        self._refuse_others(kept)
-        self.arms = {**kept.get("arms", {}), **self.arms}
+        said = self._differences(kept)
+        self.arms |= kept.get("arms", {})  # as they were, so that their rows keep their hash
+        self._refuse_others(said)
 
     def begin(self) -> None:
         """Make the folder, and keep what it is a comparison of."""
@@ -79,12 +89,18 @@ class CompareState:
         begun = {row.arm for row in self.rows()} | {arm for arm in arms if (folder / arm).exists()}
         return {"fingerprint": fingerprint, "arms": {k: v for k, v in arms.items() if k in begun}} if begun else {}
 
-    def _refuse_others(self, kept: Mapping[str, Any]) -> None:
-        """Refuse a folder whose comparison differs from this one, saying in what."""
+    def _differences(self, kept: Mapping[str, Any]) -> list[str]:
+        """Say in what the folder's comparison differs from this one."""
         said = _differences(kept.get("fingerprint", self.fingerprint), self.fingerprint)
         before = kept.get("arms", {})
         for arm in self.arms.keys() & before.keys():
-            said += [f"arm {arm}: {text}" for text in _differences(before[arm], self.arms[arm])]
+            settings = {**self._defaults, **before[arm]["settings"]} if before[arm]["kind"] == "ds2d2" else {}
+            complete = {**before[arm], "settings": settings or before[arm]["settings"]}
+            said += [f"arm {arm}: {text}" for text in _differences(complete, self.arms[arm])]
+        return said
+
+    def _refuse_others(self, said: list[str]) -> None:
+        """Refuse a folder whose comparison differs from this one, or whose rows do."""
         if said:
             raise BadUseError(f"{self.folder} holds a comparison that differs ({'; '.join(said)}): {ADVICE}")
         rows = [row for row in self.rows() if row.arm in self.arms and row.settings_hash != self.hash_of(row.arm)]

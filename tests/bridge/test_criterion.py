@@ -21,7 +21,7 @@ from ds2d2_yolo.bridge.distiller import Distiller, score_mass
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.settings import TERMS, Settings
+from ds2d2_yolo.settings import EXPLICIT, TERMS, Settings
 
 PAIRS = [
     ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
@@ -204,3 +204,23 @@ def test_own_head_is_compared_class_by_class_and_level_by_level(checkpoint: Call
     (gradient,) = torch.autograd.grad(same["imfu"], logits)
     assert not gradient.any()
     assert float(d.terms(features, guide, targets, (logits.flip(1), answer.boxes))["imfu"]) > 0
+
+
+def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
+    """disw is what an object adds to the map of a level; it changes the explicit terms alone."""
+    maps, terms = {}, {}
+    for strength in (0, 1, 30):
+        model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), disw=strength)
+        d, batch = criterion.distiller, batch_of(rotated=True)
+        assert d is not None
+        with tapped(criterion.dense.assigner) as seen:
+            _, terms[strength] = criterion(model(batch["img"]), batch)
+        boxes, mask = seen[0].boxes, seen[0].mask
+        index = torch.arange(2).repeat_interleave(mask.shape[1])
+        maps[strength] = d._weight(torch.zeros(2, 1, 16, 16), 8, boxes.flatten(0, 1), index, 2, mask.flatten())
+        assert float(maps[strength].sum() - maps[strength].numel()) == pytest.approx(6 * strength, rel=1e-5)
+    assert torch.equal(maps[0], torch.ones(2, 1, 8, 8))
+    torch.testing.assert_close(maps[30] - 1, 30 * (maps[1] - 1))
+    for term in TERMS:
+        values = [float(terms[strength][f"{term}_loss"]) for strength in (0, 1, 30)]
+        assert (values == sorted(set(values))) if term in EXPLICIT else (len(set(values)) == 1), term

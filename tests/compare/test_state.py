@@ -68,6 +68,20 @@ def test_an_arm_with_other_settings_is_refused(tmp_path: Path) -> None:
         CompareState(tmp_path / "c", PRINT, {"ours": {"kind": "ds2d2", "settings": {"imhi": 1}}})
 
 
+def test_a_setting_that_is_new_since_has_its_default_in_older_runs(tmp_path: Path) -> None:
+    before = begun(tmp_path / "c")
+    before.add([row(before, "ours", 0), row(before, "plain", 0)])
+    newer = {**ARMS, "ours": {"kind": "ds2d2", "settings": {"imhi": 0, "new": 1.0}}}
+    defaults = {"imhi": None, "new": 1.0}
+    state = CompareState(tmp_path / "c", PRINT, newer, defaults)
+    assert state.done("ours", 0)
+    assert state.hash_of("ours") == before.hash_of("ours"), "rows of both versions belong together"
+    state.begin()
+    newer["ours"]["settings"]["new"] = 2.0
+    with pytest.raises(BadUseError, match=r"arm ours: new was 1\.0, is 2\.0"):
+        CompareState(tmp_path / "c", PRINT, newer, defaults)
+
+
 def test_what_has_not_begun_may_change(tmp_path: Path) -> None:
     CompareState(tmp_path / "c", PRINT, ARMS).begin()
     CompareState(tmp_path / "c", {**PRINT, "teacher": "ccc"}, ARMS)
