@@ -159,11 +159,7 @@ class Distiller:
         return (logits if self.own_columns is None else logits[..., self.own_columns]), boxes
 
     def terms(
-        self,
-        features: list[Tensor],
-        guide: Guide,
-        targets: Targets,
-        own: tuple[Tensor, Tensor] | None = None,
+        self, features: list[Tensor], guide: Guide, targets: Targets, own: tuple[Tensor, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
 
@@ -189,22 +185,7 @@ class Distiller:
             low, high = self._explicit(gate.inputs(adapted), guide, targets)
             terms["exlo"], terms["exhi"] = gate.close(low, high)
             self.left_out |= dict.fromkeys(EXPLICIT, gate.shut)
-        if guide.answers:
-            chosen = [_pick(x, guide.images) for x in mine]
-            adapted = adapted and [_pick(a, guide.images) for a in adapted]
-            # a sample without replacement, scaled up: its mean over all samples is the whole batch's term
-            scale = len(mine[0]) / len(chosen[0])
-            for term, answer in guide.answers.items():
-                gate = Gate()
-                found = []
-                if term != "imfu" or self.settings.imfu_head != "own":
-                    found.append(self._amplified(term, gate, chosen, adapted))
-                if term == "imfu" and own is not None:
-                    logits, boxes = gate.inputs([_pick(x, guide.images) for x in own])
-                    found.append((logits, boxes))
-                compared = [self._compared(*each, answer, guide.mass) for each in found]
-                (terms[term],) = gate.close(scale * torch.stack(compared).sum())
-                self.left_out[term] = gate.shut
+        terms |= self._implicit(mine, adapted, guide, own)
         return {term: terms[term] for term in active}
 
     def _choose(self, batch: int, device: torch.device) -> Tensor | None:
@@ -217,6 +198,28 @@ class Distiller:
     def _shared(self, logits: Tensor) -> Tensor:
         """Return the columns of the classes that are distilled."""
         return logits if self.columns is None else logits[..., self.columns]
+
+    def _implicit(
+        self, mine: list[Tensor], adapted: list[Tensor] | None, guide: Guide, own: tuple[Tensor, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Return the implicit terms: each amplifier's answer, and the student's own, against the teacher's."""
+        chosen = [_pick(x, guide.images) for x in mine]
+        adapted = adapted and [_pick(a, guide.images) for a in adapted]
+        # a sample without replacement, scaled up: its mean over all samples is the whole batch's term
+        scale = len(mine[0]) / len(chosen[0])
+        terms = {}
+        for term, answer in guide.answers.items():
+            gate = Gate()
+            said = []
+            if term != "imfu" or self.settings.imfu_head != "own":
+                said.append(self._amplified(term, gate, chosen, adapted))
+            if term == "imfu" and own is not None:
+                logits, boxes = gate.inputs([_pick(x, guide.images) for x in own])
+                said.append((logits, boxes))
+            compared = [self._compared(*each, answer, guide.mass) for each in said]
+            (terms[term],) = gate.close(scale * torch.stack(compared).sum())
+            self.left_out[term] = gate.shut
+        return terms
 
     def _amplified(
         self, term: str, gate: Gate, mine: list[Tensor], adapted: list[Tensor] | None
@@ -263,16 +266,9 @@ class Distiller:
     ) -> Tensor:
         """Return the DISW map of one level, B x 1 x h x w: ``1 + disw x`` what its objects add."""
         height, width = feature.shape[2:]
-        weight = disw_map(
-            boxes,
-            index,
-            batch,
-            band_shape(height, width, self.settings.wavelet),
-            (2 * stride, 2 * stride),
-            band_origin(self.settings.wavelet, stride),
-            self.settings.extent,
-            valid,
-        )
+        grid, origin = band_shape(height, width, self.settings.wavelet), band_origin(self.settings.wavelet, stride)
+        cell = 2 * stride, 2 * stride
+        weight = disw_map(boxes, index, batch, grid, cell, origin, self.settings.extent, valid)
         return weight if self.settings.disw == 1 else 1 + self.settings.disw * (weight - 1)
 
 
