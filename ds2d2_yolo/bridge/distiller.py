@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.adapted import AdaptedHead
 from ds2d2_yolo.bridge.amplifier import Amplifier
-from ds2d2_yolo.bridge.heads import logits_and_boxes, strides_of
+from ds2d2_yolo.bridge.heads import logits_and_boxes, strides_of, take_levels
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
 from ds2d2_yolo.disw import disw_map
@@ -151,10 +151,16 @@ class Distiller:
         """
         if self.settings.imfu_head == "teacher" or "imfu" not in self.settings.active:
             return None
-        cells = [f.shape[2] * f.shape[3] for f in predictions["feats"]]
-        logits, boxes = (
-            torch.cat([torch.split(x, cells, 1)[level] for level in self.levels], 1)
-            for x in logits_and_boxes(head, predictions)
+        features = predictions["feats"]
+        cells = [f.shape[2] * f.shape[3] for f in features]
+        raw: dict[str, Any] = {
+            key: torch.cat([torch.split(x, cells, -1)[level] for level in self.levels], -1)
+            for key, x in predictions.items()
+            if key in ("scores", "boxes", "angle")
+        }
+        # the view decodes as the teacher's does: upright boxes as corners
+        logits, boxes = logits_and_boxes(
+            take_levels(head, self.levels), {**raw, "feats": [features[level] for level in self.levels]}
         )
         return (logits if self.own_columns is None else logits[..., self.own_columns]), boxes
 

@@ -91,7 +91,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             amplifier and amplifier.to(self.device),
             None if len(columns) == len(self.teacher.names) else list(columns),
             self.args.seed,
-            None if self.class_map.identical else list(own),
+            None if own == tuple(range(len(self.class_map.data))) else list(own),
         )
 
     def _load_amplifier(self, student_strides: tuple[float, ...]) -> Amplifier | None:

@@ -49,7 +49,8 @@ class CompareState:
         self._defaults = json.loads(json.dumps(defaults or {}))
         kept = self._kept()
         said = self._differences(kept)
-        self.arms |= kept.get("arms", {})  # as they were, so that their rows keep their hash
+        before = kept.get("arms", {})
+        self.arms = {**before, **self.arms, **before}  # in their order, as they were: their rows keep their hash
         self._refuse_others(said)
 
     def begin(self) -> None:
@@ -83,7 +84,8 @@ class CompareState:
             return {}
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
-            fingerprint, arms = dict(kept["fingerprint"]), dict(kept["arms"])
+            fingerprint = dict(kept["fingerprint"])
+            arms = {k: {"kind": v["kind"], "settings": dict(v["settings"])} for k, v in dict(kept["arms"]).items()}
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise BadUseError(f"{file} cannot be read: {ADVICE}") from e
         begun = {row.arm for row in self.rows()} | {arm for arm in arms if (folder / arm).exists()}

@@ -224,3 +224,23 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
     for term in TERMS:
         values = [float(terms[strength][f"{term}_loss"]) for strength in (0, 1, 30)]
         assert (values == sorted(set(values))) if term in EXPLICIT else (len(set(values)) == 1), term
+
+
+@pytest.mark.parametrize(("student", "teacher"), [p for p in PAIRS if p[0][:6] == p[1][:6]])
+def test_own_boxes_are_decoded_as_the_teachers(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
+    """The teacher's raw outputs in the student's mouth: equal boxes, and nothing to learn."""
+    _, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0, imfu_head="own")
+    d, batch = criterion.distiller, batch_of("obb" in student)
+    assert d is not None
+    guide, raw = d.guide(batch["img"]), d.teacher(batch["img"])
+    if len(strides_of(criterion.head)) > len(raw["feats"]):  # levels that the teacher lacks come first
+        extra = torch.zeros(2, 1, 32, 32)
+        raw = {
+            k: torch.cat((torch.randn(*v.shape[:2], 1024), v), 2) if k != "feats" else [extra, *v]
+            for k, v in raw.items()
+        }
+    logits, boxes = d.own(criterion.head, raw) or pytest.fail("asked for and not there")
+    torch.testing.assert_close(boxes, guide.answers["imfu"].boxes)
+    targets = Targets(torch.zeros(2, 1, boxes.shape[2]), torch.zeros(2, 1, dtype=torch.bool))
+    features = [torch.zeros(2, 8, 4, 4)] * 4
+    assert float(d.terms(features, guide, targets, (logits, boxes))["imfu"]) == pytest.approx(0, abs=1e-6)
