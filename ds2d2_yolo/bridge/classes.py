@@ -46,6 +46,15 @@ class ClassMap:
         return tuple(d for d, _ in sorted(self.pairs, key=lambda pair: pair[1]))
 
     @property
+    def distilled(self) -> tuple[list[int] | None, list[int] | None]:
+        """The columns to compare, the teacher's and the student's; None is all of them."""
+        theirs, mine = self.teacher_columns, self.data_columns
+        return (
+            None if len(theirs) == len(self.teacher) else list(theirs),
+            None if mine == tuple(range(len(self.data))) else list(mine),
+        )
+
+    @property
     def identical(self) -> bool:
         """(bool): Whether both have the same names in the same order."""
         return self.teacher == self.data

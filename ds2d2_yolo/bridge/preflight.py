@@ -168,7 +168,8 @@ def _distiller(plan: Plan) -> Distiller | None:
     adapters = make_adapters([mine[s] for s, _ in pairs], [wanted[t] for _, t in pairs], plan.args.seed)
     taken = replace(plan.teacher, model=copy.deepcopy(plan.teacher.model))
     frozen = FrozenTeacher(taken, strides_of(head), settings.levels, settings.teacher_bf16)
-    return Distiller(settings, frozen, adapters, amplifier)
+    columns, own = plan.class_map.distilled
+    return Distiller(settings, frozen, adapters, amplifier, columns, own_columns=own)
 
 
 def _model_facts(model: Any, source: str, sha256: str | None, imgsz: int, said: list[str]) -> ModelFacts:

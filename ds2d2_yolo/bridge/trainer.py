@@ -83,15 +83,15 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             mine = [level_channels(head)[s] for s, _ in teacher.pairs]
             adapters = make_adapters(mine, [channels[t] for _, t in teacher.pairs], self.args.seed)
         attach_adapters(self.model, adapters.to(self.device))
-        columns, own = self.class_map.teacher_columns, self.class_map.data_columns
+        columns, own = self.class_map.distilled
         self._distiller = Distiller(
             self.settings,
             teacher,
             adapters,
             amplifier and amplifier.to(self.device),
-            None if len(columns) == len(self.teacher.names) else list(columns),
+            columns,
             self.args.seed,
-            None if own == tuple(range(len(self.class_map.data))) else list(own),
+            own,
         )
 
     def _load_amplifier(self, student_strides: tuple[float, ...]) -> Amplifier | None:

@@ -89,3 +89,12 @@ def test_long_lists_are_cut() -> None:
     assert listed(names) == "c0, c1, c2, c3, c4, c5, c6, c7 and 12 more"
     assert listed(names[:8]) == "c0, c1, c2, c3, c4, c5, c6, c7"
     assert len(match_classes(names, [*names[::2], "x"]).describe()) < 200
+
+
+def test_columns_to_compare() -> None:
+    """None where all are, in their order; `classes=` leaves columns out though the names are identical."""
+    same = match_classes(["a", "b", "c"], ["a", "b", "c"])
+    assert same.distilled == (None, None)
+    assert same.only([0, 2]).distilled == ([0, 2], [0, 2])
+    assert match_classes(["a", "b"], ["b", "a"]).distilled == (None, [1, 0])
+    assert match_classes(["x", "b", "a"], ["a", "b"]).distilled == ([1, 2], [1, 0])
