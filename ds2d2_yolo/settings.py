@@ -53,6 +53,8 @@ class Settings(Options):
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
         disw (float): What each object adds to the DISW map of every level in all; 0 switches the map off.
+        weight_map (str): What weighs the cells of the explicit terms: 'disw' (the method's map), 'score' (the teacher's
+            class scores, each level by itself), or 'both', the product.
         imfu_head (str): Whose head reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
@@ -110,6 +112,11 @@ class Settings(Options):
         "cells of a box in the DISW map; reference: as published, upright boxes only",
     )
     disw: float = option(1.0, ok.number(0), "what each object adds to the weight map; 0 weighs all cells alike")
+    weight_map: Literal["disw", "score", "both"] = option(
+        "disw",
+        ok.one_of("disw", "score", "both"),
+        "what weighs the explicit terms: DISW, the teacher's class scores, or their product",
+    )
     imfu_head: Literal["teacher", "own", "both"] = option(
         "teacher",
         ok.one_of("teacher", "own", "both"),

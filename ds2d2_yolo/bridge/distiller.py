@@ -13,10 +13,9 @@ from ds2d2_yolo.bridge.amplifier import Amplifier
 from ds2d2_yolo.bridge.heads import logits_and_boxes, strides_of, take_levels
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
-from ds2d2_yolo.disw import disw_map
+from ds2d2_yolo.bridge.weights import level_scores, weight_maps
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
 from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
-from ds2d2_yolo.wavelet import band_origin, band_shape
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -49,6 +48,7 @@ class Guide:
         images (Tensor | None): Indices of the images of the implicit stream, None is all.
         answers (dict[str, Answer]): By implicit term, for those images.
         mass (Tensor | None): Normaliser of the implicit terms, see `score_mass`.
+        scores (list[Tensor] | None): Largest class score in each cell of the levels, where `weight_map` asks for it.
     """
 
     features: list[Tensor]
@@ -56,6 +56,7 @@ class Guide:
     images: Tensor | None
     answers: dict[str, Answer]
     mass: Tensor | None
+    scores: list[Tensor] | None
 
 
 class Distiller:
@@ -120,13 +121,15 @@ class Distiller:
             (Guide): For `terms`.
         """
         active = self.settings.active
-        if not set(active) & set(IMPLICIT):
+        weighs = self.settings.weight_map != "disw" and bool(set(active) & set(EXPLICIT))
+        if not weighs and not set(active) & set(IMPLICIT):
             features = self.teacher.features(images)
-            return Guide(*_blanked(features, sound_images(features)), None, {}, None)
+            return Guide(*_blanked(features, sound_images(features)), None, {}, None, None)
         predictions = self.teacher(images)
         logits, boxes = logits_and_boxes(self.teacher.head, predictions)
         features, sound = _blanked(predictions["feats"], sound_images([*predictions["feats"], logits, boxes]))
         mass = score_mass(self._shared(logits), sound)
+        scores = level_scores(self._shared(logits), features, sound) if weighs else None
         drawn = self._choose(len(images), images.device)
         chosen = None if whole else drawn
         usable = _pick(sound, chosen)
@@ -137,7 +140,7 @@ class Distiller:
             high = self.amplifier([_pick(f, chosen) for f in features])
             found = logits_and_boxes(self.amplifier.head, high)
             answers["imhi"] = Answer(*found, usable & sound_images(found))
-        return Guide(features, sound, chosen, answers, mass)
+        return Guide(features, sound, chosen, answers, mass, scores)
 
     def own(self, head: Detect, predictions: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
         """Return the student's own answer where `imfu_head` asks for it.
@@ -253,29 +256,17 @@ class Distiller:
 
     def _explicit(self, adapted: list[Tensor], guide: Guide, targets: Targets) -> tuple[Tensor, Tensor]:
         """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""
-        batch, count = targets.mask.shape
-        index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
-        flat = (targets.boxes.flatten(0, 1).float(), index, batch, targets.mask.flatten())
+        maps = weight_maps(self.settings, adapted, self.strides, targets, guide.scores)
         keys = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         sound = guide.sound[:, None, None, None]
         low, high = zip(
             *(
-                explicit_loss(mine, theirs, self._weight(mine, stride, *flat) * sound, *keys)
-                for mine, theirs, stride in zip(adapted, guide.features, self.strides, strict=True)
+                explicit_loss(mine, theirs, weight * sound, *keys)
+                for mine, theirs, weight in zip(adapted, guide.features, maps, strict=True)
             ),
             strict=True,
         )
         return torch.stack(low).sum(), torch.stack(high).sum()
-
-    def _weight(
-        self, feature: Tensor, stride: float, boxes: Tensor, index: Tensor, batch: int, valid: Tensor
-    ) -> Tensor:
-        """Return the DISW map of one level, B x 1 x h x w: ``1 + disw x`` what its objects add."""
-        height, width = feature.shape[2:]
-        grid, origin = band_shape(height, width, self.settings.wavelet), band_origin(self.settings.wavelet, stride)
-        cell = 2 * stride, 2 * stride
-        weight = disw_map(boxes, index, batch, grid, cell, origin, self.settings.extent, valid)
-        return weight if self.settings.disw == 1 else 1 + self.settings.disw * (weight - 1)
 
 
 def _pick(x: Tensor, images: Tensor | None) -> Tensor:

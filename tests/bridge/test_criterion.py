@@ -21,6 +21,7 @@ from ds2d2_yolo.bridge.distiller import Distiller, score_mass
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
+from ds2d2_yolo.bridge.weights import weight_maps
 from ds2d2_yolo.settings import EXPLICIT, TERMS, Settings
 
 PAIRS = [
@@ -98,9 +99,10 @@ def test_unpaired_levels_are_left_out(checkpoint: Callable[..., Path]) -> None:
     assert criterion.distiller.teacher.pairs == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_zero_on_identity(checkpoint: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("weight_map", ["disw", "score", "both"])
+def test_zero_on_identity(weight_map: str, checkpoint: Callable[..., Path]) -> None:
     """A student that is its teacher, with adapters that change nothing, has nothing to learn."""
-    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8n-obb.yaml"))
+    model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8n-obb.yaml"), weight_map=weight_map)
     model.load_state_dict(load_teacher(str(checkpoint("yolov8n-obb.yaml")), "obb").model.state_dict(), strict=False)
     model.eval()  # the teacher's BatchNorm statistics, not the batch's
     for adapter in criterion.distiller.adapters:  # type: ignore[union-attr]
@@ -215,9 +217,7 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
         assert d is not None
         with tapped(criterion.dense.assigner) as seen:
             _, terms[strength] = criterion(model(batch["img"]), batch)
-        boxes, mask = seen[0].boxes, seen[0].mask
-        index = torch.arange(2).repeat_interleave(mask.shape[1])
-        maps[strength] = d._weight(torch.zeros(2, 1, 16, 16), 8, boxes.flatten(0, 1), index, 2, mask.flatten())
+        (maps[strength],) = weight_maps(d.settings, [torch.zeros(2, 1, 16, 16)], [8], seen[0], None)
         assert float(maps[strength].sum() - maps[strength].numel()) == pytest.approx(6 * strength, rel=1e-5)
     assert torch.equal(maps[0], torch.ones(2, 1, 8, 8))
     torch.testing.assert_close(maps[30] - 1, 30 * (maps[1] - 1))

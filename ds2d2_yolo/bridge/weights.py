@@ -1,0 +1,69 @@
+"""Weight maps of the explicit terms for the levels of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ds2d2_yolo.disw import disw_map
+from ds2d2_yolo.score_map import score_map
+from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.wavelet import band_origin, band_shape
+
+if TYPE_CHECKING:
+    from ds2d2_yolo.bridge.criterion import Targets
+
+
+def level_scores(logits: Tensor, features: list[Tensor], sound: Tensor) -> list[Tensor]:
+    """Return the largest class score at each cell of each level.
+
+    Args:
+        logits (Tensor): Class logits of the teacher, B x anchors x classes, level after level, row after row.
+        features (list[Tensor]): Its neck outputs, B x C x H x W each.
+        sound (Tensor): B bool; the other images have scores of 0.
+
+    Returns:
+        (list[Tensor]): B x H x W each, float32.
+    """
+    scores = logits.float().amax(2).sigmoid().where(sound[:, None], 0)
+    sizes = [(f.shape[2], f.shape[3]) for f in features]
+    parts = torch.split(scores, [height * width for height, width in sizes], 1)
+    return [part.reshape(-1, *size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def weight_maps(
+    settings: Settings, features: list[Tensor], strides: Sequence[float], targets: Targets, scores: list[Tensor] | None
+) -> list[Tensor]:
+    """Return the weight map of each level as `settings.weight_map` asks for it.
+
+    ``disw``: ``1 + disw x`` what `disw_map` adds to 1 for the ground truth; ``score``: `score_map` of the teacher's
+    scores; ``both``: their product, of mean 1.
+
+    Args:
+        settings (Settings): Kind of map, wavelet, extent, strength of DISW.
+        features (list[Tensor]): Maps to weigh, B x C x H x W each.
+        strides (Sequence[float]): Pixels per sample of each.
+        targets (Targets): Ground truth as the student's assigner received it.
+        scores (list[Tensor] | None): From `level_scores`, needed for 'score' and 'both'.
+
+    Returns:
+        (list[Tensor]): B x 1 x h x w each, on the grid of `band_shape`.
+    """
+    maps: list[Tensor | None] = [None] * len(features)
+    if settings.weight_map != "score":
+        batch, count = targets.mask.shape
+        index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
+        flat = targets.boxes.flatten(0, 1).float(), index, batch
+        valid = targets.mask.flatten()
+        for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+            height, width = feature.shape[2:]
+            grid, origin = band_shape(height, width, settings.wavelet), band_origin(settings.wavelet, stride)
+            weight = disw_map(*flat, grid, (2 * stride, 2 * stride), origin, settings.extent, valid)
+            maps[i] = weight if settings.disw == 1 else 1 + settings.disw * (weight - 1)
+    if settings.weight_map != "disw":
+        assert scores is not None
+        maps = [score_map(s, settings.wavelet, weight) for s, weight in zip(scores, maps, strict=True)]
+    return [m for m in maps if m is not None]
