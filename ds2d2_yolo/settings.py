@@ -120,7 +120,7 @@ class Settings(Options):
     imfu_head: Literal["teacher", "own", "both"] = option(
         "teacher",
         ok.one_of("teacher", "own", "both"),
-        "whose head reads the student's features for imfu; own is the student's",
+        "whose head reads the student's features for imfu: own is the student's, both the sum of the two",
     )
     implicit_fraction: float = option(
         1.0,

@@ -23,7 +23,6 @@ from ds2d2_yolo.compare.results import Result, read_results, write_results
 from ds2d2_yolo.compare.state import folder_of
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import overall, report
-from ds2d2_yolo.errors import BadUseError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
@@ -50,8 +49,9 @@ def test_tables_are_those_of_the_raw_results(file: Path) -> None:
 
 
 def test_command_runs_what_the_page_says(
-    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the tool sets, and this undoes
     seen: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
@@ -68,8 +68,11 @@ def test_command_runs_what_the_page_says(
         options = CompareOptions.of(seen, "compare", passing=set(seen))
         assert len(Plan.of(options, CompareOptions.split(seen)[1]).runs) == runs
     trained.clear()
-    with pytest.raises(BadUseError, match="unknown arm"):
+    with pytest.raises(SystemExit, match="1"):
         evidence.main([str(data), "--arms", "ds3d3", "--folder", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert said.startswith("error: unknown arm 'ds3d3'")
+    assert said.count("\n") == 1
     assert not trained
 
 

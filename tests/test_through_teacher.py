@@ -30,12 +30,13 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
 def unfinished(checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[[str, Path], Path]:
     """Make the last.pt of an unfinished distillation."""
 
-    def make(yaml: str, teacher: Path) -> Path:
+    def make(yaml: str, teacher: Path, levels: int = 3) -> Path:
         saved, _ = torch_safe_load(checkpoint(yaml, seed=1))
         student = saved["model"].float()
+        student.names = dict(enumerate(reversed(student.names.values())))
         del student.task  # which a trainer's model does not know of itself
         widths = [level_channels(dense_head(m, "a")) for m in (student, load_teacher(str(teacher)).model)]
-        attach_adapters(student, make_adapters(*map(list, widths), 0))
+        attach_adapters(student, make_adapters(*(list(w[:levels]) for w in widths), 0))
         torch.save({**saved, "model": None, "ema": student}, tmp_path / "last.pt")
         return tmp_path / "last.pt"
 
@@ -61,6 +62,7 @@ def test_answers_are_those_of_the_implicit_stream(
     for key in ("scores", "boxes", "angle"):
         torch.testing.assert_close(mine[key], wanted[key], rtol=0.02, atol=0.02 * float(wanted[key].std()))
     assert "ds2d2_adapters" not in found._modules
+    assert found.names == load_teacher(str(teacher)).model.names != student.names
 
 
 def test_says_what_it_cannot_do(
@@ -73,4 +75,8 @@ def test_says_what_it_cannot_do(
     teacher = checkpoint("yolo11s-obb.yaml")
     with pytest.raises(SystemExit, match="depthwise"):
         main([str(unfinished("yolov8n-obb.yaml", teacher)), str(teacher), out])
+    teacher = checkpoint("yolov8s-obb.yaml")
+    last = unfinished("yolov8n-obb.yaml", teacher, levels=2)
+    with pytest.raises(SystemExit, match="all of them be distilled"):
+        main([str(last), str(teacher), out])
     assert not Path(out).exists()

@@ -158,7 +158,7 @@ def measure_held_out(yaml: Path, compared: Path, teacher: Path, schedule: dict[s
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments, train what is missing and print the tables.
+    """Run a command; what a user can put right is told in one line.
 
     Args:
         arguments (list[str] | None): Of the command line, None is this process's.
@@ -176,6 +176,24 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = str(given.parallel)  # before torch is imported: the teacher's rounding follows it
 
+    from ds2d2_yolo.errors import BadUseError
+
+    try:
+        run(given, parser)
+    except BadUseError as e:
+        parser.exit(1, f"error: {e}\n")
+
+
+def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Train what is missing and print the tables.
+
+    Args:
+        given (argparse.Namespace): The command's arguments.
+        parser (argparse.ArgumentParser): Says what is wrong with them.
+
+    Raises:
+        BadUseError: If an arm is unknown, or the folder holds something else.
+    """
     from ds2d2_yolo.compare import compare
     from ds2d2_yolo.resources import resolve_data
 

@@ -53,14 +53,14 @@ def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
     loaded = load_teacher(str(teacher), "obb" if is_rotated(head) else "detect")
     theirs = copy.deepcopy(dense_head(loaded.model, "the teacher"))
     pairs = pair_levels(strides_of(head), strides_of(theirs))
-    if [s for s, _ in pairs] != list(range(head.nl)) or [t for _, t in pairs] != list(range(theirs.nl)):
-        raise SystemExit("student and teacher must have the same levels")
+    if not len(pairs) == head.nl == theirs.nl == len(adapters):
+        raise SystemExit("student and teacher must have the same levels, and all of them be distilled")
     for branches in theirs.one2many.values():
         for branch, adapter in zip(branches, adapters, strict=True):
             narrow(branch[0], adapter.weight.detach())
     theirs.f, theirs.i = head.f, head.i
     drop_adapters(student)
-    student.model[-1] = theirs
+    student.model[-1], student.names = theirs, loaded.model.names  # it answers with the teacher's classes
     return {**checkpoint, "ema": None, "model": student.half(), "optimizer": None}
 
 

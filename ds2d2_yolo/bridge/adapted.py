@@ -49,7 +49,7 @@ class Opening:
         with torch.autocast(x.device.type, enabled=False):  # the product is small, and half of its digits are not
             weight = torch.cat([c.conv.weight for c in self.convolutions]).to(adapter.dtype)
             weight = torch.einsum("otij,ts->osij", weight, adapter.flatten(1))
-        bias = torch.cat([c.conv.bias for c in self.convolutions])
+        bias = torch.cat([c.conv.bias for c in self.convolutions]).to(adapter.dtype)
         y = F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation)
         parts = torch.split(opening.act(y), self.widths, 1)  # not each part's own: Ultralytics' work in place
         return {name: rest(part) for name, rest, part in zip(self.names, self.rests, parts, strict=True)}

@@ -54,9 +54,14 @@ class WithTeacher(nn.Module):
         head, targets = dense_head(self.student, "the student"), self._targets(images)
         with torch.enable_grad():
             guide = distiller.guide(images.detach(), whole=True)
-            own = distiller.own(head, dense)
-            neck_gradients(head, _sum, lambda f, _: distiller.terms(f, guide, targets, own), features, distiller.levels)
-            return predictions, distiller.terms(features, guide, targets, own)
+            neck_gradients(
+                head,
+                _sum,
+                lambda f, p: distiller.terms(f, guide, targets, distiller.own(head, p.get("one2many", p))),
+                features,
+                distiller.levels,
+            )
+            return predictions, distiller.terms(features, guide, targets, distiller.own(head, dense))
 
     def _targets(self, images: Tensor) -> Targets:
         """Return as many objects in each image as there may be, each a sixteenth of it."""
