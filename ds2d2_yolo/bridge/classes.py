@@ -47,8 +47,13 @@ class ClassMap:
 
     @property
     def distilled(self) -> tuple[list[int] | None, list[int] | None]:
-        """The columns to compare, the teacher's and the student's; None is all of them."""
+        """The columns to compare, the teacher's and the student's; None is all of them.
+
+        Without a shared class no predictions are compared, and all of the teacher's classes may weigh its features.
+        """
         theirs, mine = self.teacher_columns, self.data_columns
+        if not theirs:
+            return None, None
         return (
             None if len(theirs) == len(self.teacher) else list(theirs),
             None if mine == tuple(range(len(self.data))) else list(mine),

@@ -98,3 +98,4 @@ def test_columns_to_compare() -> None:
     assert same.only([0, 2]).distilled == ([0, 2], [0, 2])
     assert match_classes(["a", "b"], ["b", "a"]).distilled == (None, [1, 0])
     assert match_classes(["x", "b", "a"], ["a", "b"]).distilled == ([1, 2], [1, 0])
+    assert match_classes(["x"], ["a", "b"]).distilled == (None, None)

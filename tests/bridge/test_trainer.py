@@ -138,7 +138,13 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
     assert load_teacher(trainer.settings.teacher, "obb").sha256 == trainer.teacher.sha256
 
 
-@pytest.mark.parametrize("keys", [{"batch": 2, "nbs": 8}, {"freeze": 10}, {"rect": True}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"batch": 2, "nbs": 8}, {"freeze": 10}, {"rect": True}, {"classes": [0], "imfu_head": "both"},
+        {"weight_map": "score"}, {"weight_map": "both", "wavelet": "db2", "implicit_fraction": 0.5},
+    ],
+)  # fmt: skip
 def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", **keys)
     trainer.train()
@@ -259,8 +265,9 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
         tiny_trainer("obb", data=str(tiny_data("detect")))
 
 
+@pytest.mark.parametrize("weight_map", ["disw", "score"])
 def test_classes_are_matched_by_name(
-    tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    weight_map: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     cases = {
         ("green", "red"): ("in another order", TERMS, None),
@@ -269,8 +276,9 @@ def test_classes_are_matched_by_name(
     }
     for names, (said, active, columns) in cases.items():
         caplog.clear()
+        teacher = str(checkpoint("yolov8s-obb.yaml", names=names))
         with caplog.at_level("WARNING"):
-            trainer = tiny_trainer("obb", teacher=str(checkpoint("yolov8s-obb.yaml", names=names)), name=names[0])
+            trainer = tiny_trainer("obb", teacher=teacher, name=names[0], weight_map=weight_map)
             trainer.train()
         assert said in caplog.text
         assert trainer.settings.active == active

@@ -110,8 +110,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         CompareState(tmp_path / "d", PRINT, ARMS)
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_arms_stay_in_their_order(tmp_path: Path) -> None:
+    """Their rows do, whatever order a later command names them in, and those added come behind."""
     begun(tmp_path / "c")
-    (tmp_path / "c" / "compare.json").write_text("{")
+    later = {"first": ARMS["ours"], **dict(reversed(ARMS.items()))}
+    assert list(CompareState(tmp_path / "c", PRINT, later).arms) == ["plain", "ours", "first"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"fingerprint": {}}', '{"fingerprint": {}, "arms": {"a": 1}}'])
+def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
+    begun(tmp_path / "c")
+    (tmp_path / "c" / "compare.json").write_text(text)
     with pytest.raises(BadUseError, match=r"compare\.json cannot be read"):
         CompareState(tmp_path / "c", PRINT, ARMS)
