@@ -61,11 +61,13 @@ def test_steps_take_the_passes_of_their_terms_and_no_more(
     assert flops["floor"] == about(flops["plain student"] + passes["teacher without head"] + head)
     explicit = flops["floor"] + passes["adapters forward and backward"]
     assert flops["explicit only"] == about(explicit - head), "the head does not run"
+    assert flops["explicit only, by scores"] == about(explicit), "the scores are the head's"
     # the teacher's own answer comes with its forward pass; the high-frequency amplifier's is a pass of its own
     assert flops["explicit + imfu"] == about(explicit + head + back)
     # hf(A S) is computed as A hf(S): the adapters once more, on fewer channels of high frequencies
     amplified = 2 * head + back + passes["adapters forward and backward"]
     assert flops["all four terms"] == about(explicit + head + back + amplified)
+    assert flops["all four, by scores"] == flops["all four terms"]
     assert flops["all four, 1/4 of the images"] == about(explicit + (head + back + amplified) / 4)
 
 

@@ -48,8 +48,10 @@ from ds2d2_yolo.settings import Settings
 PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "all four, gains measured"
 OURS: dict[str, dict[str, Any]] = {
     "explicit only": {"implicit": False},
+    "explicit only, by scores": {"implicit": False, "weight_map": "score"},
     "explicit + imfu": {"imhi": 0.0},
     "all four terms": {},
+    "all four, by scores": {"weight_map": "score"},
     "all four, 1/2 of the images": {"implicit_fraction": 0.5},
     "all four, 1/4 of the images": {"implicit_fraction": 0.25},
     MEASURED: {},
