@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,11 +36,11 @@ def level_scores(logits: Tensor, features: list[Tensor], sound: Tensor) -> list[
 
 def weight_maps(
     settings: Settings, features: list[Tensor], strides: Sequence[float], targets: Targets, scores: list[Tensor] | None
-) -> list[Tensor]:
-    """Return the weight map of each level as `settings.weight_map` asks for it.
+) -> Iterator[Tensor]:
+    """Make the weight map of each level as `settings.weight_map` asks for it, one after the other.
 
     ``disw``: ``1 + disw x`` what `disw_map` adds to 1 for the ground truth; ``score``: `score_map` of the teacher's
-    scores; ``both``: their product, of mean 1.
+    scores; ``both``: their product, of mean 1. With several processes that mean is over the images of each.
 
     Args:
         settings (Settings): Kind of map, wavelet, extent, strength of DISW.
@@ -49,21 +49,20 @@ def weight_maps(
         targets (Targets): Ground truth as the student's assigner received it.
         scores (list[Tensor] | None): From `level_scores`, needed for 'score' and 'both'.
 
-    Returns:
-        (list[Tensor]): B x 1 x h x w each, on the grid of `band_shape`.
+    Yields:
+        (Tensor): B x 1 x h x w, on the grid of `band_shape`.
     """
-    maps: list[Tensor | None] = [None] * len(features)
-    if settings.weight_map != "score":
-        batch, count = targets.mask.shape
-        index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
-        flat = targets.boxes.flatten(0, 1).float(), index, batch
-        valid = targets.mask.flatten()
-        for i, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+    batch, count = targets.mask.shape
+    index = torch.arange(batch, device=targets.mask.device).repeat_interleave(count, output_size=batch * count)
+    flat, valid = (targets.boxes.flatten(0, 1).float(), index, batch), targets.mask.flatten()
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        weight = None
+        if settings.weight_map != "score":
             height, width = feature.shape[2:]
             grid, origin = band_shape(height, width, settings.wavelet), band_origin(settings.wavelet, stride)
             weight = disw_map(*flat, grid, (2 * stride, 2 * stride), origin, settings.extent, valid)
-            maps[i] = weight if settings.disw == 1 else 1 + settings.disw * (weight - 1)
-    if settings.weight_map != "disw":
-        assert scores is not None
-        maps = [score_map(s, settings.wavelet, weight) for s, weight in zip(scores, maps, strict=True)]
-    return [m for m in maps if m is not None]
+            weight = weight if settings.disw == 1 else 1 + settings.disw * (weight - 1)
+        if settings.weight_map != "disw" and scores is not None:
+            weight = score_map(scores[level], settings.wavelet, weight)
+        assert weight is not None
+        yield weight

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, tapped
+from ds2d2_yolo.bridge.weights import weight_maps
 from ds2d2_yolo.settings import TERMS
 
 from ..conftest import write_tiny_data
@@ -95,14 +96,10 @@ def test_terms_and_maps(
     assert all(g.isfinite().all() for g in grads if g is not None)
     assert sum(bool(g.any()) for g in grads if g is not None) > 50
 
-    boxes, mask = seen[0].boxes, seen[0].mask
-    index = torch.arange(2).repeat_interleave(mask.shape[1])
-    flat = boxes.flatten(0, 1), index, 2, mask.flatten()
-    for feature, stride in zip(preds["feats"], d.strides, strict=True):
-        weight = d._weight(feature.detach(), stride, *flat)
+    for weight in weight_maps(d.settings, preds["feats"], d.strides, seen[0], None):
         cells = weight[0].numel()
         sums = weight.double().sum((1, 2, 3)) - cells  # each object adds 1, however small or crowded
-        torch.testing.assert_close(sums, mask.sum(1).double(), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(sums, seen[0].mask.sum(1).double(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("task", "bound"), [("obb", ROTATED), ("detect", UPRIGHT)])
@@ -116,15 +113,9 @@ def test_memory_of_the_maps_is_linear_in_the_objects(
     peaks = []
     for count in COUNTS:
         targets = targets_of(batch_of(count, task == "obb"), task == "obb")
-        flat = (
-            targets.boxes.flatten(0, 1),
-            torch.arange(IMAGES).repeat_interleave(count),
-            IMAGES,
-            targets.mask.flatten(),
-        )
         with Live() as live:
-            for feature, stride in zip(features, d.strides, strict=True):
-                d._weight(feature, stride, *flat)
+            for weight in weight_maps(d.settings, features, d.strides, targets, None):
+                del weight
         peaks.append(live.peak)
     objects = np.array(COUNTS) * IMAGES
     slope, start = np.polyfit(objects, peaks, 1)

@@ -20,6 +20,7 @@ from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, Targe
 from ds2d2_yolo.bridge.distiller import Distiller, Guide, score_mass
 from ds2d2_yolo.bridge.heads import logits_and_boxes
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
+from ds2d2_yolo.bridge.weights import weight_maps
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
 from ds2d2_yolo.settings import TERMS
 
@@ -160,11 +161,8 @@ def unguarded(d: Distiller, features: list[Tensor], guide: Guide, targets: Targe
     """The four terms without a look at what is finite."""
     mine, weights = [features[level] for level in d.levels], list(d.adapters.parameters())
     adapted = [a(x) for a, x in zip(d.adapters, mine, strict=True)]
-    count = targets.mask.shape[1]
-    flat = targets.boxes.flatten(0, 1), torch.arange(2).repeat_interleave(count), 2, targets.mask.flatten()
-    pairs = [
-        explicit_loss(a, t, d._weight(a, s, *flat)) for a, t, s in zip(adapted, guide.features, d.strides, strict=True)
-    ]
+    maps = weight_maps(d.settings, adapted, d.strides, targets, None)
+    pairs = [explicit_loss(*each) for each in zip(adapted, guide.features, maps, strict=True)]
     found = {"exlo": torch.stack([x for x, _ in pairs]).sum(), "exhi": torch.stack([x for _, x in pairs]).sum()}
     assert guide.mass is not None
     assert d.amplifier is not None

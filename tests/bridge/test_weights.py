@@ -22,7 +22,8 @@ SIZES = (4, 6), (2, 3)
 def maps_of(scores: list[Tensor], **keys: Any) -> list[Tensor]:
     """Maps of two levels for one object on the first of two images."""
     targets = Targets(torch.tensor([[[1.0, 1, 30, 14]], [[0, 0, 0, 0]]]), torch.tensor([[True], [False]]))
-    return weight_maps(Settings(**keys), [torch.zeros(2, 3, *size) for size in SIZES], [8.0, 16.0], targets, scores)
+    features = [torch.zeros(2, 3, *size) for size in SIZES]
+    return list(weight_maps(Settings(**keys), features, [8.0, 16.0], targets, scores))
 
 
 def test_level_scores_are_the_best_class_of_each_cell_of_each_level() -> None:
