@@ -20,8 +20,8 @@ def score_map(scores: Tensor, wavelet: str = "haar", weight: Tensor | None = Non
     ``wavelet.band_origin``; a cell without a sample weighs 0.
 
     This map is not part of the published method, which weighs by ``disw_map`` alone. That one gives each object its
-    weight on every level, also where the teacher sees nothing of it, and no cell less than 1; this one has nothing for
-    background, nor for objects that the teacher misses.
+    weight on every level, also where the teacher sees nothing of it, and no cell less than 1; this one has next to
+    nothing for background, nor for objects that the teacher misses.
 
     Args:
         scores (torch.Tensor): Largest class score of the teacher at each sample, in 0 .. 1, shape (B, H, W).
