@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import YAML
+from ultralytics.utils.torch_utils import select_device
 
 from ds2d2_yolo import compare as comparing
 from ds2d2_yolo import evaluate as evaluating
 from ds2d2_yolo.bridge.data import images_of
+from ds2d2_yolo.bridge.plain import all_cores
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import Plan
 from ds2d2_yolo.compare.results import Result, read_results, write_results
@@ -58,8 +61,11 @@ def test_command_runs_what_the_page_says(
     trained: list[Path] = []
     monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: trained.append(folder) or folder)
     data = tiny_data("obb")
+    evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
+    assert seen.pop("teacher_bf16") is True
     evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path)])
-    assert trained == [tmp_path / "teacher"]
+    assert "teacher_bf16" not in seen
+    assert trained == [tmp_path / "teacher"] * 2
     assert (seen["seeds"], seen["arms"], seen["data"]) == ([1], "ds2d2", str(data))
     measured = read_results(next(file for file in RESULTS if file.parent.name == "hituav"))[0]
     assert (seen["imgsz"], seen["epochs"]) == (measured.imgsz, measured.epochs)
@@ -74,6 +80,25 @@ def test_command_runs_what_the_page_says(
     assert said.startswith("error: unknown arm 'ds3d3'")
     assert said.count("\n") == 1
     assert not trained
+
+
+@pytest.mark.parametrize("parallel", [2, 3])
+def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(comparing, "compare", lambda **keys: None)
+    threads: list[int] = []
+
+    def train(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
+        select_device("cpu", verbose=False)  # which takes Ultralytics' own number by itself
+        threads.append(torch.get_num_threads())
+        return folder
+
+    monkeypatch.setattr(evidence, "train_teacher", train)
+    with all_cores():  # puts Ultralytics' number and torch's back
+        evidence.main([str(tiny_data("obb")), "--parallel", str(parallel), "--folder", str(tmp_path)])
+    assert threads == [parallel]
 
 
 def test_scenes_have_the_schedule_that_was_measured(

@@ -171,6 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--parallel", type=int, default=1, help="runs at the same time, one CPU thread each; threads of the teacher"
     )
+    parser.add_argument("--teacher-bf16", action="store_true", help="all teachers' forward passes in bfloat16")
     parser.add_argument("--epochs", type=int, help="of teacher and students: another experiment, to try this")
     parser.add_argument("--held-out", action="store_true", help="measure on the images that fraction leaves out too")
     given = parser.parse_args(arguments)
@@ -194,6 +195,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     Raises:
         BadUseError: If an arm is unknown, or the folder holds something else.
     """
+    from ds2d2_yolo.bridge.machine import use_threads
     from ds2d2_yolo.compare import compare
     from ds2d2_yolo.resources import resolve_data
 
@@ -205,6 +207,9 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if given.held_out and schedule.get("fraction", 1.0) == 1.0:
         parser.error(f"--held-out: nothing is left out of {given.data}")
     baseline = baseline_of(given.arms, folder / "compare")  # a wrong arm is refused before the teacher's training
+    if given.teacher_bf16:
+        schedule["teacher_bf16"] = True
+    use_threads(given.parallel)
     teacher = train_teacher(resolve_data(data), folder / "teacher", teaching)
     done = compare(
         teacher=str(teacher), student=STUDENT, data=data, arms=given.arms, seeds=given.seeds,
