@@ -63,9 +63,11 @@ def test_command_runs_what_the_page_says(
     data = tiny_data("obb")
     evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
     assert seen.pop("teacher_bf16") is True
+    evidence.main([str(data), "--arms", "plain", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
+    assert "teacher_bf16" not in seen, "a comparison refuses settings that none of its arms takes"
     evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path)])
     assert "teacher_bf16" not in seen
-    assert trained == [tmp_path / "teacher"] * 2
+    assert trained == [tmp_path / "teacher"] * 3
     assert (seen["seeds"], seen["arms"], seen["data"]) == ([1], "ds2d2", str(data))
     measured = read_results(next(file for file in RESULTS if file.parent.name == "hituav"))[0]
     assert (seen["imgsz"], seen["epochs"]) == (measured.imgsz, measured.epochs)

@@ -197,6 +197,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """
     from ds2d2_yolo.bridge.machine import use_threads
     from ds2d2_yolo.compare import compare
+    from ds2d2_yolo.compare.arms import read_arms
     from ds2d2_yolo.resources import resolve_data
 
     protocol = protocol_of(given.data)
@@ -207,7 +208,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if given.held_out and schedule.get("fraction", 1.0) == 1.0:
         parser.error(f"--held-out: nothing is left out of {given.data}")
     baseline = baseline_of(given.arms, folder / "compare")  # a wrong arm is refused before the teacher's training
-    if given.teacher_bf16:
+    if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(given.arms)):
         schedule["teacher_bf16"] = True
     use_threads(given.parallel)
     teacher = train_teacher(resolve_data(data), folder / "teacher", teaching)
