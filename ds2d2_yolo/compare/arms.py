@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.recipes import resolve_settings
+from ds2d2_yolo.recipes import load_recipe, resolve_settings
 from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 
 UPSTREAM = "dis"  # the one setting of Ultralytics' own distillation
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+OWN = re.compile(r"[^:]*:\s*\w+\s*=")  # how an arm with settings begins; a path such as C:\arms.yaml does not
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read_arms(given: str | Iterable[str]) -> tuple[Arm, ...]:
     texts = [given] if isinstance(given, str) else [str(text) for text in given]
     arms: list[Arm] = []
     for text in (part.strip() for whole in texts for part in re.split(r",(?![^\[]*\])", whole)):
-        if text.endswith((".yaml", ".yml")):
+        if text.endswith((".yaml", ".yml")) and not OWN.match(text):  # the last setting may be recipe=PATH.yaml
             arms += [_arm(name, settings) for name, settings in _read_yaml(text).items()]
         elif text:
             name, colon, settings = text.partition(":")
@@ -81,7 +82,8 @@ def read_arms(given: str | Iterable[str]) -> tuple[Arm, ...]:
 def settings_of(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Return the DS2D2 settings that an arm runs with: its own over the shared ones.
 
-    A shared gain of a stream that the arm switches off is left out, it would contradict that.
+    A shared gain of a stream that the arm switches off is left out, it would contradict that. So is what the arm's own
+    recipe sets: a recipe stands under the settings beside it, and the shared ones would undo it.
 
     Args:
         arm (Arm): The arm; those of other kinds than 'ds2d2' take none.
@@ -96,9 +98,11 @@ def settings_of(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
     if arm.kind != "ds2d2":
         return {}
     streams = ("explicit", EXPLICIT), ("implicit", IMPLICIT)
-    off = [t for on, terms in streams if arm.settings.get(on) is False for t in terms]
-    found = {**{k: v for k, v in shared.items() if k not in off}, **arm.settings}
+    out = {t for on, terms in streams if arm.settings.get(on) is False for t in terms}
     try:
+        if arm.settings.get("recipe"):
+            out |= load_recipe(str(arm.settings["recipe"])).keys()
+        found = {**{k: v for k, v in shared.items() if k not in out}, **arm.settings}
         active = resolve_settings(found).active
     except BadUseError as e:
         raise BadUseError(f"arm {arm.name}: {e}") from e

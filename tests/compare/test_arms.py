@@ -8,6 +8,7 @@ import pytest
 
 from ds2d2_yolo.compare.arms import BUILT_IN, Arm, read_arms, settings_of
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.recipes import resolve_settings
 
 
 def test_names_and_own_arms_in_their_order() -> None:
@@ -31,6 +32,17 @@ def test_yaml_of_arms(tmp_path: Path) -> None:
     assert [(arm.name, arm.settings) for arm in found] == [
         ("ds2d2", {}), ("plain", {}), ("no-hi", {"imhi": 0}), ("small", {"exlo": 1e-5}),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["a:recipe=my.yaml", "a:disw=0;recipe=my.yaml", "a: recipe = my.yml"])
+def test_recipe_at_the_end_is_not_a_file_of_arms(given: str) -> None:
+    (arm,) = read_arms(given)
+    assert arm.settings["recipe"].startswith("my.y")
+
+
+def test_drive_letter_is_not_an_arm() -> None:
+    with pytest.raises(BadUseError, match="cannot be read"):
+        read_arms(r"C:\arms.yaml")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +88,16 @@ def test_gains_of_a_stream_that_is_off_are_left_out() -> None:
     shared = {"imfu": 1.0, "exlo": 0.1}
     assert settings_of(BUILT_IN["explicit"], shared) == {"exlo": 0.1, "implicit": False}
     assert settings_of(BUILT_IN["implicit"], shared) == {"imfu": 1.0, "explicit": False}
+
+
+def test_recipe_of_an_arm_stands_over_shared_settings(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("disw: 5\nexlo_share: 1.0\n", encoding="utf-8")
+    arm = Arm("mine", "ds2d2", {"recipe": str(recipe), "exlo_share": 2.0})
+    found = resolve_settings(settings_of(arm, {"disw": 0, "exhi_share": 0.7, "exlo_share": 0.1}))
+    assert (found.disw, found.exhi_share, found.exlo_share) == (5, 0.7, 2.0)
+    shared = resolve_settings(settings_of(BUILT_IN["ds2d2"], {"disw": 0, "recipe": str(recipe)}))
+    assert (shared.disw, shared.exlo_share) == (0, 1.0), "beside a shared recipe they stand as in a command"
 
 
 def test_wrong_settings_name_their_arm() -> None:
