@@ -132,7 +132,7 @@ def remarks(summary: Summary) -> list[str]:
         said.append(f"- Groups of few objects swing by chance that seeds do not show: {', '.join(few)}.")
     if max(row.map50 for row in summary.rows if row.by == "all" and row.seed != TEACHER) < NOTHING:
         said.append("- No arm has learnt to find anything yet: differences of 0 say nothing.")
-    said.append("- 'gap closed' is (arm - baseline) / (teacher - baseline) of the mean mAP50-95.")
+    said.append("- 'gap closed' is (arm - baseline) / (teacher - baseline) of the mean mAP50-95 over the arm's seeds.")
     return [*said, *_doubts(summary)]
 
 
@@ -168,7 +168,10 @@ def _doubts(summary: Summary) -> list[str]:
         said.append("- Runs that others may have run beside have no times here: run with parallel=1 to compare them.")
     if any(row.sessions > 1 for row in runs.values()):
         cut = [f"{arm} seed {seed}" for (arm, seed), row in runs.items() if row.sessions > 1]
-        said.append(f"- Cut off and gone on with, which changes the order of the data: {', '.join(cut)}.")
+        said.append(
+            f"- Cut off and gone on with: {', '.join(cut)}. That changes the order of the data, but not in DS2D2's "
+            "runs on a CPU with exact_resume."
+        )
     for column, name in (("hardware", "machine"), ("versions", "set of versions"), ("revision", "source revision")):
         found = sorted({getattr(row, column) for row in runs.values()})
         if len(found) > 1:
@@ -177,14 +180,20 @@ def _doubts(summary: Summary) -> list[str]:
 
 
 def _gap(summary: Summary, weights: str, arm: str) -> str:
-    """Return which part of the way from baseline to teacher an arm has gone."""
+    """Return which part of the way from baseline to teacher an arm has gone, with the baseline at the arm's seeds."""
     teacher = next((a for a in summary.arms if TEACHER in summary.seeds(a)), None)
-    lines = [summary.line(weights, "all", "all", "map50_95", a) for a in (arm, summary.baseline, teacher) if a]
-    means = [line.values.mean for line in lines if line is not None]
-    if len(means) < 3 or arm in {teacher, summary.baseline}:
+    mine, best = (summary.line(weights, "all", "all", "map50_95", a or "") for a in (arm, teacher))
+    if mine is None or best is None or mine.difference is None:
         return "-"
-    mine, base, best = means
-    return f"{(mine - base) / (best - base):.0%}" if best > base else "-"
+    gained = mine.difference.mean
+    seeds = summary.seeds(arm)
+    base = _mean(
+        row.map50_95
+        for row in summary.rows
+        if (row.arm, row.weights, row.by) == (summary.baseline, weights, "all") and row.seed in seeds
+    )
+    way = best.values.mean - base
+    return f"{gained / way:.0%}" if way > 0 else "-"
 
 
 def _spread(values: Spread) -> str:

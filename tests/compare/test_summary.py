@@ -119,6 +119,13 @@ def test_an_arm_without_a_teacher_or_a_baseline_of_its_group_closes_no_gap() -> 
     assert "%" not in table
 
 
+def test_gap_is_taken_at_the_seeds_of_the_arm() -> None:
+    rows = [r for r in results() if r.arm != "ds2d2" or r.seed == 0]
+    row = next(x for x in overall(summarise(rows, "plain", 0.95), "last").splitlines() if x.startswith("| ds2d2"))
+    # (0.2 - 0.175) / (0.275 - 0.175); with plain's mean over its three seeds it would be 17 %
+    assert row.split("|")[-2].strip() == "25%"
+
+
 def test_one_seed_has_no_interval_and_says_so() -> None:
     found = summarise([r for r in results() if r.seed <= 0], "plain", 0.95)
     assert "[" not in overall(found, "last")
