@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -113,8 +113,9 @@ class Plan:
 
 
 def jobs_of(
-    plan: Plan, state: CompareState, subjects: Mapping[str, str], parallel: int, threads: int | None
-) -> list[Job]:
+    plan: Plan, state: CompareState, subjects: Mapping[str, str], parallel: int, threads: int | None,
+    explicit_alone: Collection[str] = (),
+) -> list[Job]:  # fmt: skip
     """Return a job for each run that is not finished, behind a job for each amplifier that they need.
 
     Args:
@@ -123,6 +124,8 @@ def jobs_of(
         subjects (Mapping[str, str]): Fields of `bridge.arms.Subjects`.
         parallel (int): Runs at the same time.
         threads (int | None): CPU threads of a run.
+        explicit_alone (Collection[str]): Arms whose runs switch the implicit stream off by themselves: teacher and data
+            share no class, and no amplifier can be trained.
 
     Returns:
         (list[Job]): In their order.
@@ -138,7 +141,8 @@ def jobs_of(
         settings = plan.settings[arm.name]
         row = {**columns, "arm": arm.name, "seed": seed, "settings": json.dumps(settings, sort_keys=True)}
         row["settings_hash"] = state.hash_of(arm.name)
-        amplifier = _amplifier_of(arm, settings, base, plan.keys, state.folder)
+        alone = arm.name in explicit_alone
+        amplifier = None if alone else _amplifier_of(arm, settings, base, plan.keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
         task["amplifier"] = str(amplifier.folder) if amplifier else ""
         needs: tuple[str, ...] = ()

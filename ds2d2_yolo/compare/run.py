@@ -28,6 +28,19 @@ OF_RESULTS = {"results", "baseline", "level"}
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What the checks of the arms found that their jobs depend on.
+
+    Attributes:
+        step (int | None): Bytes of the hungriest training step, estimated.
+        explicit_alone (frozenset[str]): Arms for which teacher and data share no class.
+    """
+
+    step: int | None
+    explicit_alone: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A finished comparison.
 
@@ -105,19 +118,19 @@ def _run(plan: Plan) -> dict[str, str]:
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream))
     state = CompareState(o.folder, plan.fingerprint(subjects), arms_as_kept(plan), default_settings())
-    step = _check_arms(plan, state, subjects, devices[0])
+    checked = _check_arms(plan, state, subjects, devices[0])
     try:
         o.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(o.folder / ".lock", timeout=0):
             state.begin()
             _collect(plan, state)
-            return _run_open(plan, state, subjects, devices, step)
+            return _run_open(plan, state, subjects, devices, checked)
     except Timeout as e:
         raise BadUseError(f"another process compares in {o.folder}: wait for it, or name another folder") from e
 
 
 def _run_open(
-    plan: Plan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], step: int | None
+    plan: Plan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checked: Checked
 ) -> dict[str, str]:
     """Run the jobs of all runs that are not done."""
     from ds2d2_yolo.bridge.machine import cores, free_memory
@@ -125,11 +138,11 @@ def _run_open(
     options = plan.options
     threads = options.threads or (1 if devices[0] == "cpu" else None)
     memory = {d: free_memory(d) for d in devices if d != "mps"}
-    slots = room(devices, cores(), threads or 1, memory, step)
+    slots = room(devices, cores(), threads or 1, memory, checked.step)
     if options.parallel:
         slots = [devices[i % len(devices)] for i in range(options.parallel)]
     slots = slots[: max(1, len(plan.runs) - _done(plan, state))]  # a run that has no other beside it keeps its times
-    jobs = jobs_of(plan, state, subjects, len(slots), threads)
+    jobs = jobs_of(plan, state, subjects, len(slots), threads, checked.explicit_alone)
     if not jobs:
         return {}
     runs = len(plan.runs)
@@ -152,13 +165,14 @@ def _run_open(
         raise
 
 
-def _check_arms(plan: Plan, state: CompareState, subjects: Mapping[str, str], device: str) -> int | None:
-    """Check every DS2D2 arm that is still to run as `check` does, and return the largest estimate of a step's bytes."""
+def _check_arms(plan: Plan, state: CompareState, subjects: Mapping[str, str], device: str) -> Checked:
+    """Check every DS2D2 arm that is still to run as `check` does."""
     from ds2d2_yolo.bridge.api import check
 
     done = {(row.arm, row.seed) for row in state.rows()}
     open_arms = {arm.name for arm, seed in plan.runs if (arm.name, seed) not in done}
     steps: list[int] = []
+    explicit_alone: set[str] = set()
     for arm in plan.arms:
         if arm.kind == "ds2d2" and arm.name in open_arms:
             keys = {**plan.keys, **plan.settings[arm.name], "device": device}
@@ -168,7 +182,9 @@ def _check_arms(plan: Plan, state: CompareState, subjects: Mapping[str, str], de
                 raise BadUseError(f"arm {arm.name}: {e}") from e
             if facts.memory is not None and facts.memory.total:
                 steps.append(facts.memory.total)
-    return max(steps, default=None)
+            if not facts.classes.shared:
+                explicit_alone.add(arm.name)
+    return Checked(max(steps, default=None), frozenset(explicit_alone))
 
 
 def _done(plan: Plan, state: CompareState) -> int:

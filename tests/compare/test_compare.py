@@ -89,6 +89,14 @@ def test_runs_everything_once_and_goes_on_with_what_is_added(keys: dict[str, Any
     assert next(r.settings for r in rows if r.arm == "strong") == '{"dis": 12}'
 
 
+def test_an_arm_that_shares_no_class_with_its_teacher_waits_for_no_amplifier(
+    keys: dict[str, Any], ran: Callable[[], Any], checkpoint: Callable[..., Path]
+) -> None:
+    teacher = str(checkpoint("yolov8s-obb.yaml", names=("ship", "plane")))
+    compare(**{**keys, "teacher": teacher, "arms": "plain,ds2d2", "seeds": 0})
+    assert ran() == ["plain 0 0", "ds2d2 0 0"]
+
+
 def test_a_failed_run_ends_no_other_and_is_tried_again(
     keys: dict[str, Any], ran: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
