@@ -19,11 +19,11 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine.exporter import export_formats, validate_args
 from ultralytics.utils import LOGGER
-from ultralytics.utils.checks import check_imgsz
+from ultralytics.utils.checks import check_file, check_imgsz
 
 from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.bridge.heads import dense_head
-from ds2d2_yolo.bridge.safety import first_line
+from ds2d2_yolo.bridge.safety import first_line, is_archive
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.files import temporary_of
 from ds2d2_yolo.resources import resolve_data
@@ -242,7 +242,8 @@ def val_images(data: str, download: bool = True) -> list[Path]:
 
     Args:
         data (str): Data YAML.
-        download (bool): Whether what is not there may be downloaded or drawn, as the YAML says.
+        download (bool): Whether what is not there may be downloaded or drawn, as the YAML says. Without it `data` must
+            be a YAML on this machine: Ultralytics would fetch an address and unpack an archive all the same (8.4.190).
 
     Returns:
         (list[Path]): The images, sorted.
@@ -251,6 +252,8 @@ def val_images(data: str, download: bool = True) -> list[Path]:
         BadUseError: If the YAML is wrong, or there are none.
     """
     try:
+        if not download:
+            data = _local_yaml(data)
         with quiet(download):
             found = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
@@ -259,6 +262,15 @@ def val_images(data: str, download: bool = True) -> list[Path]:
     if not images:
         raise BadUseError(f"data={data}: no validation images in {found['val']}")
     return images
+
+
+def _local_yaml(data: str) -> str:
+    """Return the path of a data YAML on this machine, also of one of Ultralytics' own by its name."""
+    name = data if data.endswith((".yaml", ".yml")) else f"{data}.yaml"
+    file = Path(check_file(name, (".yaml", ".yml"), download=False))
+    if is_archive(file):
+        raise BadUseError("an archive with the name of a YAML")
+    return str(file)
 
 
 def _first(error: Exception) -> str:

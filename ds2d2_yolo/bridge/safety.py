@@ -121,7 +121,7 @@ def refuse_code(data: str) -> None:
     file = Path(resolve_data(data))
     if file.suffix.lower() not in (".yaml", ".yml") or not file.is_file():
         raise BadUseError(f"data={data} is no data YAML on this machine: safe=True takes nothing else, name its path")
-    if zipfile.is_zipfile(file) or is_tarfile(file):
+    if is_archive(file):
         raise BadUseError(f"data={data} is an archive with the name of a YAML: unpack it, and look what is in it")
     try:
         found = YAML.load(file)  # as Ultralytics reads it, mended where it mends
@@ -131,6 +131,11 @@ def refuse_code(data: str) -> None:
     if "download" in found and not packaged:
         raise BadUseError(f"data={data} has a 'download:', which is run as code: safe=True takes it without that entry")
     _check_caches(_splits(file))
+
+
+def is_archive(file: Path) -> bool:
+    """Return whether Ultralytics would unpack a file that is named as data."""
+    return zipfile.is_zipfile(file) or is_tarfile(file)
 
 
 def first_line(error: Exception) -> str:

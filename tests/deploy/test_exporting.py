@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ultralytics.data import utils as data_utils
+from ultralytics.utils import downloads
 
 from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.bridge.detector import Detector
@@ -252,6 +256,22 @@ def test_a_format_that_does_not_run_here_is_not_checked(
     assert found.file.is_file()
 
 
+def test_data_that_a_checkpoint_names_are_neither_fetched_nor_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(downloads, "safe_download", lambda *args, **keys: asked.append((args, keys)))
+    monkeypatch.setattr(data_utils, "safe_download", lambda *args, **keys: asked.append((args, keys)))
+    archive = tmp_path / "theirs.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("data.yaml", "train: images\nval: images\nnames: [a]\n")
+    disguised = shutil.copy(archive, tmp_path / "theirs.yaml")
+    addresses = ["https://example.org/x.zip", "https://example.org/x.yaml", "gs://x/y.zip", "ul://user/datasets/x"]
+    for named in (*addresses, str(archive), str(disguised), str(tmp_path)):
+        assert find_images(None, None, named, 96) == ("built-in scenes", 96), named
+    assert not asked
+
+
 def test_images_are_those_asked_for_then_the_datas_then_the_checkpoints_then_scenes(
     tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -264,5 +284,6 @@ def test_images_are_those_asked_for_then_the_datas_then_the_checkpoints_then_sce
     images = read_images(source, found, 3)
     assert (images.source, len(images.pixels)) == (f"3 of 8 validation images of {data}", 3)
     assert find_images(None, None, "gone.yaml", 96) == ("built-in scenes", 96)
+    assert find_images(None, None, "", 96) == ("built-in scenes", 96)
     drawn = read_images("built-in scenes", 98, 2)
     assert [x.shape for x in drawn.pixels] == [(100, 100, 3)] * 2
