@@ -18,6 +18,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from ds2d2_yolo import compare as comparing
 from ds2d2_yolo import evaluate as evaluating
+from ds2d2_yolo.bridge import plain
 from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.bridge.plain import all_cores
 from ds2d2_yolo.compare.options import CompareOptions
@@ -157,6 +158,32 @@ def test_held_out_images_are_measured_once(
     monkeypatch.setattr(evaluating, "evaluate", None)
     before = results.read_text(encoding="utf-8")
     assert evidence.measure_held_out(yaml, tmp_path, weights, schedule).read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("epoch", "asked"), [(None, ["train_plain"]), (0, ["resume_plain"]), (1, []), (-1, [])],
+    ids=["half written", "after the first epoch", "after the last", "stripped"],
+)  # fmt: skip
+def test_teacher_that_was_cut_off_is_brought_to_its_end(
+    evidence: Any, tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, epoch: int | None,
+    asked: list[str],
+) -> None:  # fmt: skip
+    called: list[str] = []
+    for name in ("train_plain", "resume_plain"):
+        monkeypatch.setattr(plain, name, lambda *_, name=name: called.append(name))
+    weights = tmp_path / "teacher" / "weights"
+    weights.mkdir(parents=True)
+    for file in (weights / "last.pt", weights / "best.pt"):
+        whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
+        torch.save({**whole, "epoch": epoch, "optimizer": {"state": {}}}, file)
+    if epoch is None:
+        (weights / "last.pt").write_bytes((weights / "last.pt").read_bytes()[:1000])
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 2}
+    assert evidence.train_teacher("d.yaml", tmp_path / "teacher", schedule) == weights / "best.pt"
+    assert called == asked
+    assert (tmp_path / "teacher" / "done").exists()
+    if not asked:
+        assert torch.load(weights / "last.pt", weights_only=False)["optimizer"] is None
 
 
 @pytest.mark.slow

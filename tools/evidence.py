@@ -66,16 +66,21 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
     Returns:
         (Path): Its best checkpoint.
     """
-    from ultralytics import YOLO
+    from ds2d2_yolo.bridge.checkpoints import finish_files
+    from ds2d2_yolo.bridge.plain import resume_plain, train_plain, trained_epochs
 
     best, last, done = (folder / name for name in ("weights/best.pt", "weights/last.pt", "done"))
-    if not done.exists():
-        keys = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
-        if last.exists():
-            YOLO(last).train(resume=True)
-        else:
-            YOLO(TEACHER).train(data=data, seed=TEACHER_SEED, pretrained=False, **schedule, **keys)
-        done.touch()
+    if done.exists():
+        return best
+    behind = trained_epochs(last)
+    if behind is None:  # none, or cut off in the middle of a write
+        keys = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "pretrained": False}
+        train_plain(TEACHER, {"data": data, "seed": TEACHER_SEED, **schedule, **keys})
+    elif 0 <= behind < schedule["epochs"]:
+        resume_plain(last, schedule["device"])
+    else:  # only the end is lacking: Ultralytics would take a finished checkpoint for the start of another training
+        finish_files(last.parent)
+    done.touch()
     return best
 
 
