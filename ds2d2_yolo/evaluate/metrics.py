@@ -107,8 +107,10 @@ def _split_rows(found: Found, split: Split) -> Iterator[Row]:
 
 
 def _class_rows(found: Found, ap: Mapping[float, NDArray[Any]]) -> Iterator[Row]:
-    """Measure each class, from the AP of those that have objects."""
+    """Measure each class, from the AP of those that have objects; a name that comes twice has its index behind it."""
+    names = list(found.names.values())
     for index, name in found.names.items():
+        name = name if names.count(name) == 1 else f"{name} ({index})"
         yield _row(found, "class", name, found.object_class == index, ap.get(index, np.zeros(0))[None])
 
 

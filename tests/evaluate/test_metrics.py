@@ -46,6 +46,14 @@ def test_the_whole_and_the_classes_are_ultralytics_own_to_the_digit(seed: int, r
         )  # fmt: skip
 
 
+def test_classes_of_one_name_are_told_apart() -> None:
+    found = found_in(random_images(0, False), False)
+    names = {index: "other" if index < 2 else f"class{index}" for index in found.names}
+    groups = [r.group for r in rows_of(dataclasses.replace(found, names=names), OPTIONS) if r.by == "class"]
+    assert groups[:2] == ["other (0)", "other (1)"]
+    assert groups[2:] == list(names.values())[2:]
+
+
 def test_equal_confidences_do_not_part_us_from_ultralytics() -> None:
     images = random_images(0, False, 40)
     for image in images:
