@@ -100,7 +100,8 @@ def _run_data(words: list[str]) -> None:
 
 def _without_ours(mode: str, words: list[str]) -> list[str]:
     """Leave `verbose=` out for a mode that has no such key: there it asks for the traceback alone."""
-    if MODES[mode].page or "verbose" in (f.name for f in MODES[mode].option_fields()):
+    passing = load(MODES[mode].passing) if MODES[mode].passing else ()
+    if MODES[mode].page or "verbose" in {*(f.name for f in MODES[mode].option_fields()), *passing}:
         return words
     return [word for word in words if not word.startswith("verbose=")]
 

@@ -14,7 +14,8 @@ import pytest
 
 from ds2d2_yolo import __version__
 from ds2d2_yolo.cli import main, parse
-from ds2d2_yolo.cli.modes import MODES
+from ds2d2_yolo.cli.command import _without_ours
+from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import Settings
 
@@ -45,6 +46,12 @@ def test_verbose_asks_for_the_traceback_where_it_is_no_key(capsys: pytest.Captur
     assert status == 2
     assert "Traceback" in err
     assert "ds2d2-yolo: source= missing" in err
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if MODES[mode].passing])
+def test_verbose_reaches_a_mode_that_passes_it_on(mode: str) -> None:
+    assert "verbose" in load(MODES[mode].passing)
+    assert _without_ours(mode, ["model=a.pt", "verbose=True"]) == ["model=a.pt", "verbose=True"]
 
 
 def test_short_flags(capsys: pytest.CaptureFixture[str]) -> None:
