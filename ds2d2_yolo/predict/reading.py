@@ -30,6 +30,7 @@ Raw = NDArray[Any]
 
 DECODED_WHOLE = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 WHOLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+GEOREFERENCED = (".tif", ".tiff", ".jp2")
 GIB = 2**30
 STRIP = 2**19  # pixels that are read at once for the small picture
 SAMPLES, SAMPLE_SIDE = 8, 256  # windows a side of the sample, their side in pixels
@@ -37,14 +38,24 @@ SAMPLES, SAMPLE_SIDE = 8, 256  # windows a side of the sample, their side in pix
 TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
 
-def need_rasterio() -> ModuleType:
-    """Return rasterio, or say how to get it and what else large scenes need."""
+def need_rasterio(what: str = "slice=") -> ModuleType:
+    """Return rasterio, or say how to get it and what else large scenes need.
+
+    Args:
+        what (str): The setting that needs it.
+
+    Returns:
+        (ModuleType): rasterio, its windows imported.
+
+    Raises:
+        BadUseError: If it, or shapely, is not installed.
+    """
     try:
         import rasterio
         import rasterio.windows
         import shapely  # noqa: F401  the seams need it: found missing before the first tile is read
     except ImportError as e:
-        raise BadUseError(f"slice= needs {e.name}: pip install 'ds2d2-yolo[scenes]'") from e
+        raise BadUseError(f"{what} needs {e.name}: pip install 'ds2d2-yolo[scenes]'") from e
     module: ModuleType = rasterio
     return module
 
@@ -258,7 +269,7 @@ def _cache(memory: float, windowed: bool) -> int:
 
 def georeference(path: Path) -> tuple[Any, Any]:
     """Return coordinate reference system and transform of a TIFF or JPEG2000; other formats carry none."""
-    if path.suffix.lower() not in (".tif", ".tiff", ".jp2"):
+    if path.suffix.lower() not in GEOREFERENCED:
         return None, None
     with _opened(path) as dataset:
         return dataset.crs, dataset.transform

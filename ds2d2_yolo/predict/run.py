@@ -24,7 +24,16 @@ from ds2d2_yolo.predict.geojson import write_geojson
 from ds2d2_yolo.predict.merging import Floats, Ints, merge
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.parts import Parts, goes_on, plan_of
-from ds2d2_yolo.predict.reading import GIB, DamagedImageError, Scene, amount, georeference, need_rasterio, open_scene
+from ds2d2_yolo.predict.reading import (
+    GEOREFERENCED,
+    GIB,
+    DamagedImageError,
+    Scene,
+    amount,
+    georeference,
+    need_rasterio,
+    open_scene,
+)
 from ds2d2_yolo.predict.result import ImageCount, Predicted
 from ds2d2_yolo.predict.sources import images_of
 from ds2d2_yolo.predict.tiles import windows
@@ -86,6 +95,8 @@ def predict(**keys: Any) -> Predicted:
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
             return _sliced(options, theirs, yolo, images, formats)
+        if "geojson" in formats and any(image.suffix.lower() in GEOREFERENCED for image in images):
+            need_rasterio("formats=geojson of a TIFF or JPEG 2000")
         return _plain(options, theirs, yolo, formats)
 
 

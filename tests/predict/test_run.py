@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
+from ds2d2_yolo.bridge import detecting
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.merging import corners_of
-from ds2d2_yolo.predict.run import NOT_DECIDING, _stems
+from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
 
 from .conftest import NAMES, drawn, objects_of, write_raster
 
@@ -211,6 +213,16 @@ def test_a_missing_package_is_named_with_the_command(bright: Go, scene: Path, mo
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(BadUseError, match=r"slice= needs rasterio: pip install 'ds2d2-yolo\[scenes\]'"):
         bright(source=str(scene))
+
+
+def test_what_the_geojson_of_a_plain_prediction_lacks_is_named_before_it_predicts(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    monkeypatch.setattr(detecting, "load_detector", lambda _: SimpleNamespace(task="obb", names=NAMES))
+    monkeypatch.setattr(detecting, "plain_results", lambda *_: pytest.fail("predicts first"))
+    with pytest.raises(BadUseError, match=r"formats=geojson of a TIFF or JPEG 2000 needs rasterio: pip install"):
+        predict(model="model.pt", source=str(scene), formats="geojson")
 
 
 def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Path) -> None:
