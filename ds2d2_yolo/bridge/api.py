@@ -57,6 +57,8 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
     with safe_loading(settings.safe):
         if resume:
             rest.pop("resume")
+            if data is not None:  # a data set that has moved
+                rest["data"] = str(data)
             return _resume(resume, {k: v for k, v in ours.items() if v is not None}, student, rest, settings.safe)
         _refuse_missing("train", teacher=teacher, student=student, data=data)
         if settings.safe:
