@@ -9,6 +9,7 @@ from typing import Any
 
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import RANK
 
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
 from ds2d2_yolo.bridge.checkpoints import drop_left_over, finish_files
@@ -52,10 +53,12 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
             continue
         args = checkpoint.get("train_args") or {}
         if ARGS_KEY in args and is_over(checkpoint, args):  # cut off between the last epoch and the clean-up
-            finish_files(file.parent)
+            if RANK in {-1, 0}:  # one of the processes that torchrun starts, they would take each other's files
+                finish_files(file.parent)
             finished = finished or file
         elif checkpoint.get("epoch", -1) < 0:
-            if file.name == "last.pt" and file.parent.name == "weights":  # not in a folder of something else
+            own = file.name == "last.pt" and file.parent.name == "weights"  # not in a folder of something else
+            if own and RANK in {-1, 0}:
                 drop_left_over(file.parent)
             finished = finished or file
         elif ARGS_KEY in args:

@@ -17,6 +17,7 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer, distill
+from ds2d2_yolo.bridge import resume as resuming
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.errors import BadUseError
@@ -126,6 +127,32 @@ def test_another_teacher_is_refused(unfinished: DS2D2Trainer, checkpoint: Callab
     other = checkpoint(PAIRS["obb"][0], seed=7)
     with pytest.raises(BadUseError, match="not the one that this run began with"):
         distill(**command(unfinished, resume=True, teacher=other))
+
+
+def test_data_that_have_moved_are_named_anew(unfinished: DS2D2Trainer, tmp_path: Path) -> None:
+    old = Path(unfinished.args.data)
+    new = tmp_path / "moved" / old.name
+    shutil.copytree(old.parent, new.parent)
+    new.write_text(old.read_text(encoding="utf-8").replace(old.parent.as_posix(), new.parent.as_posix()), "utf-8")
+    distill(**command(unfinished, data=str(new), resume=True))
+    assert torch_load(unfinished.last, map_location="cpu")["train_args"]["data"] == str(new)
+    rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
+
+
+def test_one_process_of_several_cleans_up(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer("obb", epochs=1)
+    cut_after(trainer, 0)
+    with pytest.raises(Cut):
+        trainer.train()
+    whole = trainer.last.read_bytes()
+    for rank in (1, 0):
+        monkeypatch.setattr(resuming, "RANK", rank)
+        with pytest.raises(BadUseError, match="is finished"):
+            find_unfinished(str(trainer.last), {}, ("obb",))
+        assert (trainer.last.read_bytes() == whole) is (rank == 1)
 
 
 def test_before_the_first_save(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
