@@ -26,6 +26,7 @@ class WholeCheckpoints(DetectionTrainer):
     """A trainer whose checkpoints a kill leaves as they were or as they were to be; Ultralytics writes in place."""
 
     csv: Path
+    ddp: bool
     _saved = False
     _renamed = 0  # inode of the last.pt that is, or is about to be, in its place
 
@@ -50,8 +51,11 @@ class WholeCheckpoints(DetectionTrainer):
 
     @property
     def saved(self) -> bool:
-        """(bool): Whether this process saved a checkpoint of the run; asked of the disk, in case a signal came then."""
-        return self._saved or (self.last.is_file() and self.last.stat().st_ino == self._renamed)
+        """(bool): Whether the run has saved a checkpoint; asked of the disk, in case a signal came then.
+
+        A process that launched others for several GPUs saves none itself. Ultralytics emptied the folder before.
+        """
+        return self._saved or (self.last.is_file() and (self.ddp or self.last.stat().st_ino == self._renamed))
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row into results.csv, whole or not at all, in the place of rows that are run again."""

@@ -59,6 +59,17 @@ def test_an_interruption_while_the_first_checkpoint_is_put_in_place_knows_it(
     assert ("resume" in said.value.args) == trainer.last.is_file()
 
 
+def test_a_process_that_launched_others_asks_the_folder(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    trainer.ddp = True
+    assert not trainer.saved
+    trainer.wdir.mkdir(parents=True, exist_ok=True)
+    trainer.last.write_bytes(b"written by the first of them")
+    assert trainer.saved
+    trainer.ddp = False
+    assert not trainer.saved, "of an earlier run in the same folder"
+
+
 def test_what_a_kill_left_half_written_is_not_taken_over(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
     trainer = tiny_trainer("obb", imhi=0, save_period=1)
 
