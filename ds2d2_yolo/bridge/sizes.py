@@ -45,6 +45,11 @@ class FittingSizes(DetectionTrainer):
         self.stride = max(self.stride, self._coarse)
         super()._build_train_pipeline()
 
+    def auto_batch(self, *args: Any, **keys: Any) -> int:
+        """Return the batch size that fits the memory, profiled at the largest size that `multi_scale` will draw."""
+        self.stride = max(self.stride, self._coarse)
+        return int(super().auto_batch(*args, **keys))
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Build a data set; the batches of `rect` training are multiples of the stride too."""
         if mode != "train" or not self._coarse:

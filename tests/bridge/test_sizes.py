@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ds2d2_yolo import DS2D2Trainer
@@ -50,6 +51,13 @@ def test_multi_scale_draws_multiples_of_the_teachers_stride(coarse: Trainer) -> 
     seen = shapes_of(coarse(multi_scale=0.5, imgsz=192, epochs=3, imfu=0, exhi=0))
     assert len(set(seen)) > 1
     assert all(side % 64 == 0 for shape in seen for side in shape)
+
+
+def test_autobatch_profiles_at_a_size_that_the_teacher_takes(coarse: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(engine, "check_train_batch_size", lambda **keys: asked.update(keys) or 4)
+    coarse(batch=-1, multi_scale=0.25, imgsz=128)._setup_train()
+    assert asked["imgsz"] == 192, "128 x 1.25, the next multiple of 64"
 
 
 def test_rect_batches_are_multiples_of_the_teachers_stride(coarse: Trainer, wide_data: Path) -> None:
