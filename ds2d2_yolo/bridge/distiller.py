@@ -13,7 +13,7 @@ from ds2d2_yolo.bridge.amplifier import Amplifier
 from ds2d2_yolo.bridge.heads import logits_and_boxes, strides_of, take_levels
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
-from ds2d2_yolo.bridge.weights import level_scores, weight_maps
+from ds2d2_yolo.bridge.weights import level_scores, score_mass, weight_maps
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
 from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 
@@ -93,6 +93,7 @@ class Distiller:
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
         self.heads = {"imfu": AdaptedHead(teacher.head)}
+        self._viewed: tuple[Detect, Detect] | None = None
         self.amplifier = amplifier
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
@@ -161,9 +162,8 @@ class Distiller:
             for key, x in predictions.items()
             if key in ("scores", "boxes", "angle")
         }
-        # the view decodes as the teacher's does: upright boxes as corners
         logits, boxes = logits_and_boxes(
-            take_levels(head, self.levels), {**raw, "feats": [features[level] for level in self.levels]}
+            self._view_of(head), {**raw, "feats": [features[level] for level in self.levels]}
         )
         return (logits if self.own_columns is None else logits[..., self.own_columns]), boxes
 
@@ -196,6 +196,17 @@ class Distiller:
             self.left_out |= dict.fromkeys(EXPLICIT, gate.shut)
         terms |= self._implicit(mine, adapted, guide, own)
         return {term: terms[term] for term in active}
+
+    def _view_of(self, head: Detect) -> Detect:
+        """Return the student's head on the distilled levels, which decodes as the teacher's: upright boxes as corners.
+
+        It is made once for a head; its strides lie on the CPU, reading them must not wait for a GPU.
+        """
+        if self._viewed is None or self._viewed[0] is not head:
+            view = take_levels(head, self.levels)
+            view.stride = view.stride.cpu()
+            self._viewed = head, view
+        return self._viewed[1]
 
     def _choose(self, batch: int, device: torch.device) -> Tensor | None:
         """Draw the images of the implicit stream; None is all of them."""
@@ -277,22 +288,3 @@ def _pick(x: Tensor, images: Tensor | None) -> Tensor:
 def _blanked(features: list[Tensor], sound: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return the teacher's features with zeros for the images that are not sound, in place, and which are."""
     return [f.masked_fill_(~sound[:, None, None, None], 0) for f in features], sound
-
-
-def score_mass(logits: Tensor, sound: Tensor | None = None) -> Tensor:
-    """Return the normaliser of the implicit terms: the sum over the images of max(sum of the teacher's scores, 1).
-
-    The published code divides by the number of positives, which weighs like a sum of scores there, its targets being
-    0 or 1. The task-aligned assigner takes some ten positives an object with soft scores, and none where an image has
-    no object: divided by positives, batches without objects sent 25 times the gradient of others into the neck
-    (HIT-UAV, 320 px, a YOLOv8s teacher); divided by this sum the ratio of the terms was 1.2.
-
-    Args:
-        logits (Tensor): The teacher's class logits, B x anchors x classes.
-        sound (Tensor | None): B bool, images whose logits are usable; the others count 1. None is all.
-
-    Returns:
-        (Tensor): Scalar, at least B.
-    """
-    mass = logits.sigmoid().sum((1, 2)).clamp(min=1)
-    return (mass if sound is None else mass.where(sound, 1)).sum()

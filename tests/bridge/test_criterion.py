@@ -17,11 +17,11 @@ from ultralytics.nn.tasks import DetectionModel, OBBModel
 from ds2d2_yolo.bridge.adapters import make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, Targets, tapped
-from ds2d2_yolo.bridge.distiller import Distiller, score_mass
+from ds2d2_yolo.bridge.distiller import Distiller
 from ds2d2_yolo.bridge.gains import Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, strides_of
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.bridge.weights import weight_maps
+from ds2d2_yolo.bridge.weights import score_mass, weight_maps
 from ds2d2_yolo.settings import EXPLICIT, TERMS, Settings
 
 PAIRS = [
@@ -241,6 +241,9 @@ def test_own_boxes_are_decoded_as_the_teachers(student: str, teacher: str, check
         }
     logits, boxes = d.own(criterion.head, raw) or pytest.fail("asked for and not there")
     torch.testing.assert_close(boxes, guide.answers["imfu"].boxes)
+    view = d._view_of(criterion.head)
+    assert d._view_of(criterion.head) is view, "made once"
+    assert d._view_of(copy.copy(criterion.head)) is not view, "another student has its own"
     targets = Targets(torch.zeros(2, 1, boxes.shape[2]), torch.zeros(2, 1, dtype=torch.bool))
     features = [torch.zeros(2, 8, 4, 4)] * 4
     assert float(d.terms(features, guide, targets, (logits, boxes))["imfu"]) == pytest.approx(0, abs=1e-6)

@@ -17,10 +17,10 @@ from ultralytics.utils.torch_utils import unwrap_model
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.adapted import AdaptedHead
 from ds2d2_yolo.bridge.criterion import LOSS_NAMES, DistillationCriterion, Targets, tapped
-from ds2d2_yolo.bridge.distiller import Distiller, Guide, score_mass
+from ds2d2_yolo.bridge.distiller import Distiller, Guide
 from ds2d2_yolo.bridge.heads import logits_and_boxes
 from ds2d2_yolo.bridge.soundness import Gate, sound_images
-from ds2d2_yolo.bridge.weights import weight_maps
+from ds2d2_yolo.bridge.weights import score_mass, weight_maps
 from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
 from ds2d2_yolo.settings import TERMS
 
