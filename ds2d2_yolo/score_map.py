@@ -1,4 +1,4 @@
-"""Weight map from the teacher's class scores: the cells in which it sees an object count, the others do not."""
+"""Weight map from the teacher's class scores: what counts are the cells in which it sees an object."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ _TINY = torch.finfo(torch.float32).tiny
 
 @torch.no_grad()
 def score_map(scores: Tensor, wavelet: str = "haar", weight: Tensor | None = None) -> Tensor:
-    """Return the weight map of one level of the explicit terms, of mean 1 over the batch.
+    """Return the weight map of one level of the explicit terms, of mean 1 over the images that have a score.
 
     ``W = V s / mean(V s)``, s being the mean of the scores in each cell of the band, samples outside the map left out,
-    and V a further weight. The grid is that of ``disw_map``: a band's cell is two samples wide, see
+    V a further weight, and the mean that over the images with a score above 0: one without any takes no weight and
+    leaves that of the others as it is. The grid is that of ``disw_map``: a band's cell is two samples wide, see
     ``wavelet.band_origin``; a cell without a sample weighs 0.
 
     This map is not part of the published method, which weighs by ``disw_map`` alone. That one gives each object its
     weight on every level, also where the teacher sees nothing of it, and no cell less than 1; this one has next to
-    nothing for background, nor for objects that the teacher misses.
+    nothing for background beside objects, nor for those that the teacher misses. The mean is taken to 1 whatever the
+    scores are: a level on which the teacher sees nothing in any image of the batch weighs its cells alike, and where it
+    sees little, few cells have nearly all of the weight.
 
     Args:
         scores (torch.Tensor): Largest class score of the teacher at each sample, in 0 .. 1, shape (B, H, W).
@@ -50,4 +53,5 @@ def score_map(scores: Tensor, wavelet: str = "haar", weight: Tensor | None = Non
         if weight.shape != cells.shape:
             raise ValueError(f"weight must be {tuple(cells.shape)} for these scores, got {tuple(weight.shape)}")
         cells = cells * weight
-    return cells / cells.mean().clamp(min=_TINY)
+    counted = (scores > 0).flatten(1).any(1).sum().clamp(min=1)
+    return cells / (cells.sum() / (counted * cells[0].numel())).clamp(min=_TINY)

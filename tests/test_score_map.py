@@ -63,6 +63,7 @@ def test_scale_of_the_scores_does_not_matter_and_none_gives_zero() -> None:
     blank = scores.clone()
     blank[0] = 0
     assert not score_map(blank)[0].any()
+    torch.testing.assert_close(score_map(blank)[1:], score_map(scores[1:]), msg="the other image counts as before")
     assert not score_map(scores.requires_grad_()).requires_grad
 
 
