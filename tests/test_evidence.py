@@ -25,6 +25,7 @@ from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import Plan
 from ds2d2_yolo.compare.results import Result, read_results, write_results
 from ds2d2_yolo.compare.state import folder_of
+from ds2d2_yolo.compare.statistics import paired_difference
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import overall, report
 
@@ -50,6 +51,25 @@ def test_tables_are_those_of_the_raw_results(file: Path) -> None:
     summary = summarise(read_results(file), "plain", 0.95)
     assert (file.parent / "compare.md").read_text(encoding="utf-8").startswith(report(summary))
     assert overall(summary, "last") in PAGE
+
+
+def test_difference_over_both_teachers_is_that_of_the_raw_results() -> None:
+    """The two pairs of a seed averaged, which the page and the README name."""
+    for names, page in ((("hituav", "hituav2"), True), (("heldout", "heldout2"), False)):
+        gained: dict[int, list[float]] = {}
+        for name in names:
+            rows = read_results(ROOT / "docs" / "evidence" / name / "results.csv")
+            last = {(r.arm, r.seed): r.map50 for r in rows if (r.by, r.weights) == ("all", "last")}
+            for seed in range(3):
+                gained.setdefault(seed, []).append(last["ds2d2", seed] - last["plain", seed])
+        assert all(difference > 0 for each in gained.values() for difference in each)
+        found = paired_difference({s: sum(each) / 2 for s, each in gained.items()}, dict.fromkeys(gained, 0.0), 0.95)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        said = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        assert said in PAGE
+        assert not page or said in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_command_runs_what_the_page_says(
