@@ -124,6 +124,36 @@ def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
     assert threads == [parallel]
 
 
+def test_teacher_may_be_trained_longer_and_from_another(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, Any] = {}
+    taught: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+
+    def train(model: str, keys: dict[str, Any]) -> None:
+        taught.update(keys)
+        Path(keys["project"], keys["name"]).mkdir(parents=True)
+
+    monkeypatch.setattr(plain, "train_plain", train)
+    start = tmp_path / "start.pt"
+    command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--teacher-epochs", "7", "--teacher-from"]
+    with pytest.raises(SystemExit):
+        evidence.main([*command, str(start)])
+    assert "--teacher-from: there is no file" in capsys.readouterr().err
+    assert not taught
+    start.touch()
+    monkeypatch.chdir(tmp_path)
+    evidence.main([*command, "start.pt"])
+    assert (taught["pretrained"], taught["epochs"]) == (str(start), 7)
+    assert "pretrained" not in seen
+    assert seen["epochs"] == evidence.PHOTOGRAPHS.schedule["epochs"]
+    evidence.main([str(tiny_data("obb")), "--folder", str(tmp_path / "others")])
+    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.PHOTOGRAPHS.teacher_epochs)
+
+
 def test_scenes_have_the_schedule_that_was_measured(
     evidence: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,8 +74,8 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
         return best
     behind = trained_epochs(last)
     if behind is None:  # none, or cut off in the middle of a write
-        keys = {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "pretrained": False}
-        train_plain(TEACHER, {"data": data, "seed": TEACHER_SEED, **schedule, **keys})
+        keys = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+        train_plain(TEACHER, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule, **keys})
     elif 0 <= behind < schedule["epochs"]:
         resume_plain(last, schedule["device"])
     else:  # only the end is lacking: Ultralytics would take a finished checkpoint for the start of another training
@@ -176,6 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--parallel", type=int, default=1, help="runs at the same time, one CPU thread each; threads of the teacher"
     )
+    parser.add_argument("--teacher-epochs", type=int, help="of the teacher's training, instead of the protocol's")
+    parser.add_argument("--teacher-from", type=Path, help="checkpoint whose weights the teacher's training begins with")
     parser.add_argument("--teacher-bf16", action="store_true", help="all teachers' forward passes in bfloat16")
     parser.add_argument("--epochs", type=int, help="of teacher and students: another experiment, to try this")
     parser.add_argument("--held-out", action="store_true", help="measure on the images that fraction leaves out too")
@@ -208,7 +210,11 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     protocol = protocol_of(given.data)
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())
     folder, schedule = given.folder.resolve(), {**protocol.schedule}
-    teaching = {**schedule, "epochs": given.epochs or protocol.teacher_epochs}
+    teaching = {**schedule, "epochs": given.teacher_epochs or given.epochs or protocol.teacher_epochs}
+    if given.teacher_from:
+        if not given.teacher_from.is_file():
+            parser.error(f"--teacher-from: there is no file {given.teacher_from}")
+        teaching["pretrained"] = str(given.teacher_from.resolve())
     schedule["epochs"] = given.epochs or schedule["epochs"]
     if given.held_out and schedule.get("fraction", 1.0) == 1.0:
         parser.error(f"--held-out: nothing is left out of {given.data}")
