@@ -93,7 +93,8 @@ def summarise(rows: Sequence[Result], baseline: str, level: float) -> Summary:
     """Return the statistics of raw results.
 
     Args:
-        rows (Sequence[Result]): Raw results; of one data set, teacher, student and schedule.
+        rows (Sequence[Result]): Raw results; of one data set, teacher, student and schedule. Rows of runs without a
+            teacher may have none named, in `teacher` and `teacher_hash`: they go with any.
         baseline (str): The arm that differences are taken from.
         level (float): Confidence level.
 
@@ -125,7 +126,7 @@ def _refuse_mixed(rows: Sequence[Result], baseline: str) -> None:
     if baseline not in arms:
         raise BadUseError(f"baseline={baseline} has no results: there are {', '.join(arms)}")
     for column in ("data_hash", "teacher_hash", "student_hash", "imgsz", "epochs"):
-        found = sorted({str(getattr(row, column)) for row in rows})
+        found = sorted({str(getattr(row, column)) for row in rows if column != "teacher_hash" or row.teacher_hash})
         if len(found) > 1:
             raise BadUseError(f"the results are not of one comparison: {column} is {' and '.join(found)}")
     for arm in arms:

@@ -36,7 +36,7 @@ def report(summary: Summary) -> str:
 
 def heading(summary: Summary) -> str:
     """Return what was compared, in one sentence."""
-    row = summary.rows[0]
+    row = next((row for row in summary.rows if row.teacher), summary.rows[0])
     return (
         f"Student {row.student}, teacher {row.teacher}, data {row.data}, {row.imgsz} px, {row.epochs} epochs. "
         f"Differences are arm minus {summary.baseline} of the same seed, with {percent(summary.level)} confidence "

@@ -29,7 +29,7 @@ def result(arm: str, seed: int, value: float, **keys: Any) -> Result:
         "data": "d.yaml", "teacher": "t.pt", "student": "s.yaml", "imgsz": 96, "epochs": 2, "weights": "last",
         "by": "all", "group": "all", "map50": value, "map50_95": value / 2, "images": 8, "objects": 32,
         "initial_weights": f"w{seed}", "first_epoch": f"d{seed}", "train_seconds": 60.0, "step_seconds": 0.5,
-        "settings_hash": arm,
+        "settings_hash": arm, "teacher_hash": "t",
     }  # fmt: skip
     return Result(arm, seed, **{**plain, **keys})
 
@@ -160,6 +160,7 @@ def test_times_of_runs_that_were_not_alone_are_left_out() -> None:
     [
         ({"epochs": 3}, "epochs is 2 and 3"),
         ({"data_hash": "x"}, "data_hash"),
+        ({"teacher_hash": "x"}, "teacher_hash is t and x"),
         ({"settings_hash": "x"}, "different settings"),
         ({}, "twice"),
     ],
@@ -168,6 +169,14 @@ def test_rows_of_two_comparisons_are_refused(change: dict[str, Any], said: str) 
     rows = results()
     with pytest.raises(BadUseError, match=said):
         summarise([*rows, replace(rows[-1], **change, **({"seed": 9} if change else {}))], "plain", 0.95)
+
+
+def test_runs_without_a_teacher_go_with_those_of_any() -> None:
+    rows = [replace(r, teacher="", teacher_hash="") if r.arm == "plain" else r for r in results()]
+    rows.sort(key=lambda r: r.arm != "plain")
+    found = summarise(rows, "plain", 0.95)
+    assert overall(found, "last") == overall(summarise(results(), "plain", 0.95), "last")
+    assert "teacher t.pt" in report(found)
 
 
 def test_unknown_baseline_is_refused() -> None:
