@@ -17,6 +17,7 @@ from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils.torch_utils import get_cpu_info, get_flops
 
+from ds2d2_yolo.bridge.by_name import VALIDATORS
 from ds2d2_yolo.bridge.data import data_hash
 from ds2d2_yolo.bridge.detector import Cuts, Detector, time_of
 from ds2d2_yolo.bridge.exporting import quiet
@@ -33,6 +34,8 @@ def gflops(checkpoint: Path, imgsz: int) -> float:
 def accuracy(file: Path, task: str, **keys: Any) -> tuple[float, float]:
     """Return mAP50 and mAP50-95 on the validation split, one square image at a time, as Ultralytics' benchmark does.
 
+    Classes under other indices than the data's are matched by name, which Ultralytics does not.
+
     Args:
         file (Path): Checkpoint or exported file.
         task (str): 'detect' or 'obb'.
@@ -44,7 +47,9 @@ def accuracy(file: Path, task: str, **keys: Any) -> tuple[float, float]:
     """
     fixed = {"batch": 1, "rect": False, "plots": False, "verbose": False, "conf": 0.001, "split": "val", "workers": 0}
     with tempfile.TemporaryDirectory() as folder, quiet():
-        found: Any = YOLO(str(file), task=task).val(**fixed, **keys, save_dir=folder, exist_ok=True)
+        found: Any = YOLO(str(file), task=task).val(
+            validator=VALIDATORS[task], **fixed, **keys, save_dir=folder, exist_ok=True
+        )
     return float(found.box.map50), float(found.box.map)
 
 

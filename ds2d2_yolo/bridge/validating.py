@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.metrics import ap_per_class
 
 from ds2d2_yolo.bridge.api import check_theirs
+from ds2d2_yolo.bridge.by_name import ByNameValidator
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.data import COLUMNS, images_of, labels_of, load_data, refuse_unusable
 from ds2d2_yolo.bridge.heads import dense_head
@@ -103,8 +103,11 @@ def class_ap(
     return result[6], result[5]
 
 
-class KeepingValidator(DetectionValidator):
-    """Ultralytics' validator, which also keeps boxes and matches; all it computes and writes stays as it is."""
+class KeepingValidator(ByNameValidator):
+    """Ultralytics' validator, which also keeps boxes and matches; all it computes and writes stays as it is.
+
+    Only classes under other indices than the data's are matched by name.
+    """
 
     def init_metrics(self, model: nn.Module) -> None:
         """Start with nothing kept."""

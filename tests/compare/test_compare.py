@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from ds2d2_yolo import evaluate as evaluating
 from ds2d2_yolo.compare import compare, run
-from ds2d2_yolo.compare.child import RESULT, TASK
+from ds2d2_yolo.compare.child import RESULT, TASK, run_task
 from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState
@@ -224,3 +225,20 @@ def test_a_killed_comparison_goes_on_inside_its_runs(keys: dict[str, Any], tmp_p
     assert all((folder / place / RESULT).stat().st_mtime == when for place, when in done.items())
     assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in said
     assert "Cut off and gone on with" in said
+
+
+def test_teacher_is_measured_at_the_size_and_in_the_way_of_the_students(
+    tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint was trained at 96 px, and the command says nothing of a size."""
+    seen: dict[str, Any] = {}
+    whole = evaluating.evaluate
+    monkeypatch.setattr(evaluating, "evaluate", lambda *a, **keys: seen.update(keys) or whole(*a, **keys))
+    monkeypatch.chdir(tmp_path)
+    task = {
+        "kind": "teacher", "threads": 1, "row": {"imgsz": 64}, "keys": {"nms": False, "epochs": 3},
+        "subjects": {"teacher": str(checkpoint("yolov10n.yaml")), "data": str(tiny_data("detect"))},
+    }  # fmt: skip
+    run_task(tmp_path, task, "cpu")
+    assert (seen["imgsz"], seen["nms"], seen["device"]) == (64, False, "cpu")
+    assert json.loads((tmp_path / RESULT).read_text())[0]["by"] == "all"

@@ -119,6 +119,8 @@ def test_room(devices: list[str], cores: int, threads: int, gigabytes: int, step
         ({"wavelt": "db2"}, "did you mean 'wavelet'"),
         ({"wavelet": "db"}, "arm ds2d2: wavelet='db'"),
         ({"gains": 1, "arms": "plain,distill_model"}, "no arm takes DS2D2 settings"),
+        ({"teacher_channels": [0, 0, 0], "arms": "teacher,plain,ds2d2"}, "teacher_channels= does not reach teacher,"),
+        ({"teacher_channels": [2, 1, 0], "arms": "distill_model,plain,ds2d2"}, "does not reach distill_model, whose"),
         ({"epochs": "many"}, "epochs"),
         ({"student": "none.yaml"}, "none.yaml"),
     ],

@@ -30,8 +30,9 @@ def validator_of(images: Sequence[Image], rotated: bool = False, names: int = 2)
         validator = VALIDATORS["obb" if rotated else "detect"](
             save_dir=Path(folder), args={"plots": False, "task": "obb" if rotated else "detect"}
         )
-    validator.device, validator.data = torch.device("cpu"), {}
-    validator.init_metrics(SimpleNamespace(names={i: f"class{i}" for i in range(names)}))
+    classes = {i: f"class{i}" for i in range(names)}
+    validator.device, validator.data = torch.device("cpu"), {"names": classes}
+    validator.init_metrics(SimpleNamespace(names=classes))
     for image in images:
         validator.update_metrics([_predictions(image, rotated)], _batch(image, rotated))
     return validator
