@@ -64,13 +64,14 @@ def _number(value: Any) -> Any:
         return value
 
 
-def resolve_settings(given: Mapping[str, Any]) -> Settings:
-    """Return the settings of a command: its own over its recipe's over the defaults.
+def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of a command: its own over its recipe's over those of an earlier run over the defaults.
 
-    A recipe's gains of a stream that the command switches off are left out, they would contradict it.
+    Gains below the command's own, of a stream that it switches off, are left out: they would contradict it.
 
     Args:
         given (Mapping[str, Any]): Settings of the command.
+        earlier (Mapping[str, Any] | None): Settings of a run whose args.yaml the command names, its recipe's included.
 
     Returns:
         (Settings): Validated.
@@ -78,8 +79,10 @@ def resolve_settings(given: Mapping[str, Any]) -> Settings:
     Raises:
         BadUseError: If the recipe or any value is wrong.
     """
-    if not given.get("recipe"):
-        return Settings(**given)
-    recipe = load_recipe(str(given["recipe"]))
+    usual = Settings().as_dict()
+    if unknown := [f"'{k}'" for k in earlier or {} if k not in usual]:
+        raise BadUseError(f"the earlier run's settings hold {', '.join(unknown)}, which this version does not have")
+    below = {k: v for k, v in (earlier or {}).items() if v != usual[k] and k not in ("recipe", "safe")}
+    below |= load_recipe(str(given["recipe"])) if given.get("recipe") else {}
     off = [t for on, terms in (("explicit", EXPLICIT), ("implicit", IMPLICIT)) if given.get(on) is False for t in terms]
-    return Settings(**{**{k: v for k, v in recipe.items() if k not in off}, **given})
+    return Settings(**{**{k: v for k, v in below.items() if k not in off}, **given})

@@ -38,6 +38,19 @@ def test_a_stream_that_is_off_leaves_out_the_recipes_gains() -> None:
     assert resolve_settings({"recipe": "retinanet-dota", "explicit": False}).active == ("imfu", "imhi")
 
 
+def test_an_earlier_runs_settings_lie_under_those_of_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("wavelet: db2\n")
+    earlier = resolve_settings({"teacher": "t.pt", "exlo": 3.0, "imfu": 2.0, "wavelet": "sym4", "disw": 0.5}).as_dict()
+    found = resolve_settings({"teacher": "u.pt", "imfu": 0.0, "recipe": str(file)}, earlier)
+    assert (found.teacher, found.exlo, found.imfu, found.wavelet, found.disw) == ("u.pt", 3.0, 0.0, "db2", 0.5)
+    assert resolve_settings({"teacher": "t.pt", "implicit": False}, earlier).active == ("exlo", "exhi")
+    with_recipe = resolve_settings({"teacher": "t.pt", "recipe": "score"}).as_dict()
+    assert resolve_settings({"teacher": "t.pt"}, with_recipe).weight_map == "score"
+    with pytest.raises(BadUseError, match="wavelt"):
+        resolve_settings({}, {"wavelt": "db2"})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -20,6 +20,7 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, RANK
 from ultralytics.utils import __version__ as ultralytics_version
+from ultralytics.utils.callbacks import get_default_callbacks
 
 from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.amplifier import (
@@ -31,7 +32,7 @@ from ds2d2_yolo.bridge.amplifier import (
     save_amplifier,
 )
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
-from ds2d2_yolo.bridge.classes import class_names, match_classes
+from ds2d2_yolo.bridge.classes import class_names, match_classes, taken_classes
 from ds2d2_yolo.bridge.data import data_hash, load_data, take_teacher_classes
 from ds2d2_yolo.bridge.exact import ExactResume
 from ds2d2_yolo.bridge.finite import FiniteSteps
@@ -80,9 +81,13 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
     def __init__(self, teacher: Teacher, wavelet: str, overrides: dict[str, Any]) -> None:
         self.teacher_names = teacher.names
         super().__init__(overrides=overrides)
+        self.callbacks = get_default_callbacks()  # without those of experiment trackers, which its validator shares
         self.start = copy.deepcopy(teacher.model).requires_grad_(True)  # Ultralytics freezes what `freeze` names
         head = one_to_many(dense_head(self.start, "the teacher"))
         head.register_forward_pre_hook(HighFrequencyInput(wavelet))
+
+    def run_callbacks(self, event: str) -> None:
+        """Call nothing: experiment trackers would open a run for it, or take it for the student's."""
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the data set under the teacher's classes, which loss, class weights and metrics then go by."""
@@ -176,9 +181,9 @@ def card_for(
 
 def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:
     """Return the classes of a run's labels that the teacher has too, refusing a pair without any."""
-    found = match_classes(teacher.names, class_names(data["names"]))
-    shared = found.only(args.classes).shared
+    shared = taken_classes(teacher.names, data, args).shared
     if not shared:
+        found = match_classes(teacher.names, class_names(data["names"]))
         said = found.describe() + (f", and classes={args.classes} takes none of these" if found.pairs else "")
         what = "name the classes alike in the data YAML, or take a teacher of these classes"
         raise BadUseError(f"no amplifier can be trained, {said}: {what}")

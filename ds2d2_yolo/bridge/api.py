@@ -15,6 +15,7 @@ from ultralytics.utils.checks import check_model_file_from_stem, check_yaml
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from ds2d2_yolo import settings_checks as ok
+from ds2d2_yolo.bridge.adapters import ARGS_KEY
 from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.plain import check_device
 from ds2d2_yolo.bridge.resume import find_unfinished
@@ -164,7 +165,7 @@ def _check_cfg(cfg: str) -> None:
     """Refuse a YAML of Ultralytics' settings that holds none, or wrong ones; ours may be among them."""
     try:
         found = YAML.load(check_yaml(cfg))
-        get_cfg(overrides=Settings.split(found)[1])
+        get_cfg(overrides={k: v for k, v in Settings.split(found)[1].items() if k != ARGS_KEY})  # of a run's args.yaml
     except (TypeError, ValueError, SyntaxError, AssertionError, OSError) as e:
         raise BadUseError(f"cfg={cfg} cannot be read as a YAML of settings: {first_line(e)}") from e
     if not found:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 import torch
+from ultralytics.utils import YAML
+from ultralytics.utils.checks import check_yaml
 
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import Settings
 
 
-def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool) -> None:
+def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, trained: bool = False) -> None:
     """Refuse settings that contradict each other or the distillation.
 
     Args:
         args (Namespace): Ultralytics' settings of the run.
         settings (Settings): Its DS2D2 settings.
         rotated (bool): Whether the trainer is the one for oriented boxes.
+        trained (bool): Whether the run has an amplifier already, as a resumed one has.
 
     Raises:
         BadUseError: With what to do instead.
@@ -31,7 +35,19 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool) -> No
         raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
-    if args.time and "imhi" in settings.active and not (settings.amplifier or settings.amplifier_epochs):
+    if args.time and "imhi" in settings.active and not (trained or settings.amplifier or settings.amplifier_epochs):
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
     if settings.extent == "reference" and rotated:
         raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
+
+
+def leave_folder(keys: dict[str, Any]) -> None:
+    """Drop the folder of an earlier run, in place, whose args.yaml a command names as `cfg=`.
+
+    Ultralytics would write the new run over that one.
+
+    Args:
+        keys (dict[str, Any]): Ultralytics' settings: those of that file, under the command's own.
+    """
+    if keys.get("cfg") and keys.get("save_dir") == YAML.load(check_yaml(str(keys["cfg"]))).get("save_dir"):
+        del keys["save_dir"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -115,6 +116,22 @@ def match_classes(teacher: Sequence[str], data: Sequence[str]) -> ClassMap:
         if d not in found and t not in taken:
             found[d] = t
     return ClassMap(theirs, mine, tuple(sorted(found.items())))
+
+
+def taken_classes(teacher: Sequence[str], data: Mapping[str, Any], args: Namespace) -> ClassMap:
+    """Match the classes of a teacher to those that a run takes of its data (Ultralytics' `classes=`).
+
+    Args:
+        teacher (Sequence[str]): The teacher's classes, in the order of its outputs.
+        data (Mapping[str, Any]): The run's data set; with `single_cls` its names are one.
+        args (Namespace): The run's Ultralytics settings.
+
+    Returns:
+        (ClassMap): Without the pairs that the run leaves out. `classes=` picks among the labels' own indices before
+            `single_cls` makes one class of them: that class is taken then.
+    """
+    found = match_classes(teacher, class_names(data["names"]))
+    return found if args.single_cls else found.only(args.classes)
 
 
 def class_names(names: Mapping[int, Any]) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +21,14 @@ from ds2d2_yolo.bridge.alone import open_alone
 from ds2d2_yolo.bridge.amplifier import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.amplifier_training import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.channels import fit_channels
-from ds2d2_yolo.bridge.checks import refuse_unsupported
-from ds2d2_yolo.bridge.classes import ClassMap, class_names, match_classes
+from ds2d2_yolo.bridge.checks import leave_folder, refuse_unsupported
+from ds2d2_yolo.bridge.classes import ClassMap, taken_classes
 from ds2d2_yolo.bridge.compat import check_ultralytics
 from ds2d2_yolo.bridge.data import check_labels, data_hash
 from ds2d2_yolo.bridge.heads import refuse_yaml
 from ds2d2_yolo.bridge.origin import FILE, origin_of, with_origin
 from ds2d2_yolo.bridge.preflight import plan_of, preflight, report_files, write_files
+from ds2d2_yolo.bridge.processes import same_in_all_processes
 from ds2d2_yolo.bridge.randomness import preserved_random_state
 from ds2d2_yolo.bridge.safety import is_safe
 from ds2d2_yolo.bridge.sizes import FittingSizes
@@ -62,12 +65,20 @@ class RunOpening(FittingSizes):
         given, rest = Settings.split(overrides or {})
         if isinstance(rest.get("data"), (str, Path)):
             rest["data"] = resolve_data(str(rest["data"]))
-        # a process that DDP spawned gets the settings in one piece, as they stand in the arguments
-        self._carried: dict[str, Any] = dict(rest.pop(ARGS_KEY, None) or {})
-        self._launched = bool(self._carried)
+        # a process that DDP spawned gets the settings in one piece, as they stand in the arguments; without a report
+        # they come with the args.yaml of an earlier run, which cfg= names
+        block = dict(rest.pop(ARGS_KEY, None) or {})
+        self._launched = "report" in block
+        self._carried: dict[str, Any] = block if self._launched else {}
         carried = self._carried.get("settings")
-        self.settings = Settings(**carried) if carried else resolve_settings(given)
+        self.settings = Settings(**carried) if carried else resolve_settings(given, block.get("settings"))
+        if block and not self._launched:
+            leave_folder(rest)
         self._given = given
+        if RANK > 0 and not self._launched and not rest.get("resume"):
+            # Ultralytics (8.4.190) numbers the folder in rank 0 alone. Under torchrun the others would take that of an
+            # earlier run, and remove its results.csv: until rank 0 tells its own, they have one that is never made.
+            rest["save_dir"] = str(Path(tempfile.gettempdir(), f"ds2d2-rank-{os.getpid()}"))
         launched_with = self._carried.pop("report", None)
         if self.settings.safe and not rest.get("resume") and not is_safe():
             raise BadUseError("safe=True comes too late, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before")
@@ -94,7 +105,8 @@ class RunOpening(FittingSizes):
             self.settings = Settings(**self._carried["settings"])
             self._warn_ignored()
         refuse_yaml(self.args.model, "the student")
-        refuse_unsupported(self.args, self.settings, isinstance(self, OBBTrainer))
+        rotated, trained = isinstance(self, OBBTrainer), self._own_amplifier() is not None
+        refuse_unsupported(self.args, self.settings, rotated, trained)
         wanted = self._given.get("teacher") or self.settings.teacher
         self.teacher = load_teacher(wanted, self.args.task)
         trained_with = self._carried.get("teacher", self.teacher.sha256)
@@ -137,7 +149,7 @@ class RunOpening(FittingSizes):
         """Match labels, channels, classes and amplifier to the run."""
         check_labels(data, self.args.task)
         self.channels = fit_channels(self.teacher, data["channels"], self.settings.teacher_channels)
-        self.class_map = match_classes(self.teacher.names, class_names(data["names"])).only(self.args.classes)
+        self.class_map = taken_classes(self.teacher.names, data, self.args)
         if not self.class_map.identical and RANK in {-1, 0}:
             LOGGER.warning(f"DS2D2: {self.class_map.describe()}")
         if not self.class_map.pairs and self.settings.active:
@@ -217,6 +229,13 @@ class RunOpening(FittingSizes):
         except KeyboardInterrupt as e:  # the command line says how to go on
             self._close_loaders()
             raise KeyboardInterrupt(*(["resume"] if self.resume or self.saved else [])) from e
+
+    def _share_folder(self) -> None:
+        """Take the first process's folder in all of them."""
+        places = ("save_dir", "wdir", "last", "best", "csv")
+        for name, place in zip(places, same_in_all_processes([getattr(self, k) for k in places]), strict=True):
+            setattr(self, name, place)
+        self.args.save_dir, self.args.name = str(self.save_dir), self.save_dir.name
 
     def _close_loaders(self) -> None:
         """End the workers of the data loaders: one that a signal ended too would be reported at this process' end."""

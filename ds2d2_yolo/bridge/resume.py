@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def _candidates(overrides: Mapping[str, Any], tasks: tuple[str, ...]) -> list[Pa
     """List the last.pt of every run of the command's name, numbered ones included, newest first."""
     files: set[Path] = set()
     for first in {_project(overrides, task) for task in tasks}:
-        folders = [p for p in first.parent.glob(f"{first.name}*") if p.name[len(first.name) :].lstrip("-").isdigit()]
+        # Ultralytics numbers with a dash: 'exp10' is no copy of 'exp1'
+        folders = [p for p in first.parent.glob(f"{escape(first.name)}-*") if p.name[len(first.name) + 1 :].isdigit()]
         files |= {f / "weights" / "last.pt" for f in (first, *folders)}
     return sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime, reverse=True)
 

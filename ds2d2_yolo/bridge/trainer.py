@@ -108,6 +108,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
 
     def _setup_train(self) -> None:
         """Set up as usual, then put the distillation around the criterion that the student would have had."""
+        self._share_folder()
         self._gains = Gains(self.settings, self._carried.get("gains"))
         super()._setup_train()
         if self._carried.get("gains", {}).get("batch") not in {None, self.batch_size}:

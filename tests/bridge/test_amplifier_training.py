@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from ultralytics.utils import callbacks
 
 from ds2d2_yolo.bridge import amplifier_training
 from ds2d2_yolo.bridge.amplify import amplify
@@ -60,3 +61,19 @@ def test_ends_with_the_same_weights(
     obtain(tmp_path / "cut")
     kinds = {p.suffix for p in (tmp_path / "cut").iterdir()}
     assert kinds <= {".safetensors", ".csv", ".lock"}, "the folder of the training is gone"
+
+
+def test_experiment_trackers_are_told_nothing(
+    obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's writer, one for the whole process, is that of the student's run around this training."""
+    told: list[str] = []
+
+    def integrate(instance: Any) -> None:
+        for event in instance.callbacks:
+            instance.callbacks[event].append(lambda _, e=event: told.append(e))
+
+    monkeypatch.setattr(callbacks, "add_integration_callbacks", integrate)
+    monkeypatch.setattr(amplifier_training, "teacher_map", lambda *_: (0.1, 0.1))  # validates by itself
+    obtain(tmp_path)
+    assert not told

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 
-from ds2d2_yolo.bridge.classes import class_names, listed, match_classes
+from ds2d2_yolo.bridge.classes import class_names, listed, match_classes, taken_classes
 
 
 def test_a_run_may_take_some_of_the_datas_classes() -> None:
@@ -12,6 +14,15 @@ def test_a_run_may_take_some_of_the_datas_classes() -> None:
     assert found.only(None) == found
     assert found.only([0]).shared == ("green",)
     assert found.only(1).teacher_columns == (0,)
+
+
+def test_the_one_class_of_single_cls_is_taken_whatever_classes_says() -> None:
+    """Ultralytics takes `classes` as the labels' own indices, and makes one class of them then."""
+    data = {"names": {0: "item"}}
+    for classes in (None, [1], [0, 1]):
+        assert taken_classes(["item"], data, Namespace(single_cls=True, classes=classes)).shared == ("item",)
+    two = {"names": {0: "red", 1: "green"}}
+    assert taken_classes(["red", "green"], two, Namespace(single_cls=False, classes=[1])).shared == ("green",)
 
 
 def test_same_names_in_the_same_order() -> None:

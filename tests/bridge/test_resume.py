@@ -123,6 +123,28 @@ def test_unfinished_file_needs_ultralytics_alone(unfinished: DS2D2Trainer, safe:
     assert unfinished.last.with_suffix(".torchscript").is_file()
 
 
+def test_another_run_of_a_longer_number_is_not_meant(unfinished: DS2D2Trainer) -> None:
+    """Ultralytics numbers copies of 'run' as run-2: 'run10' is a run of its own, if a newer one."""
+    other = unfinished.save_dir.with_name(f"{unfinished.save_dir.name}0")
+    copy = unfinished.save_dir.with_name(f"{unfinished.save_dir.name}-10")
+    keys = {k: v for k, v in command(unfinished).items() if k in ("project", "name")}
+    shutil.copytree(unfinished.save_dir, other)
+    os.utime(other / "weights" / "last.pt")
+    assert find_unfinished(True, keys, ("obb",)).last == unfinished.last
+    shutil.copytree(unfinished.save_dir, copy)
+    later = time.time() + 10
+    os.utime(copy / "weights" / "last.pt", (later, later))
+    assert find_unfinished(True, keys, ("obb",)).last == copy / "weights" / "last.pt"
+
+
+def test_a_resumed_run_may_get_a_time(unfinished: DS2D2Trainer) -> None:
+    """It has its amplifier, so nothing has to be known of the epochs of one."""
+    distill(**command(unfinished, resume=True, time=0.01))
+    rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
+    assert len(rows) > 3
+    assert not adapters_of(torch_load(unfinished.last, map_location="cpu")["model"])
+
+
 def test_another_teacher_is_refused(unfinished: DS2D2Trainer, checkpoint: Callable[..., Path]) -> None:
     other = checkpoint(PAIRS["obb"][0], seed=7)
     with pytest.raises(BadUseError, match="not the one that this run began with"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo import DS2D2Trainer, distill
+from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of, make_adapters
 from ds2d2_yolo.bridge.teacher import load_teacher, state_hash
 from ds2d2_yolo.errors import BadUseError
@@ -154,11 +155,36 @@ def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trai
 def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None:
     """Ultralytics rebuilds the trainer in each process from the arguments alone."""
     launcher = tiny_trainer("obb", exlo=0.25, wavelet="db2")
-    launcher._carried["amplifier"] = "kept.safetensors"
+    launcher._carried |= {"amplifier": "kept.safetensors", "report": {"preflight.txt": "said"}}
     child = type(launcher)(overrides=vars(launcher.args))
     assert child.settings == launcher.settings
-    assert child._carried == launcher._carried
+    assert child._carried == {k: v for k, v in launcher._carried.items() if k != "report"}
+    assert child._launched
     assert Path(str(child.settings.teacher)).is_absolute()
+
+
+@pytest.mark.parametrize("way", ["distill", "YOLO"])
+def test_the_arguments_of_an_earlier_run_lie_under_those_of_the_command(
+    way: str, tiny_trainer: Trainer, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeating a run from its args.yaml is a habit of Ultralytics' users; the earlier run stays as it is."""
+    earlier = tiny_trainer("obb", implicit=False, exlo=2.0, exhi=0.5, disw=0.5, exist_ok=False)
+    (earlier.save_dir / "results.csv").write_text("of the earlier run")
+    seen: list[DS2D2OBBTrainer] = []
+    monkeypatch.setattr(DS2D2OBBTrainer, "train", lambda self: seen.append(self))
+    keys = {"cfg": str(earlier.save_dir / "args.yaml"), "data": str(tiny_data("obb")), "exlo": 3.0, "exhi": 0.0}
+    with suppress(FileNotFoundError):  # what Ultralytics does with a run that left nothing
+        if way == "distill":
+            distill(teacher=str(earlier.settings.teacher), student=PAIRS["obb"][1], **keys)
+        else:
+            teacher = str(earlier.settings.teacher)
+            YOLO(PAIRS["obb"][1]).train(trainer=DS2D2OBBTrainer, teacher=teacher, **keys)
+    found = seen[0].settings
+    assert (found.exlo, found.exhi, found.implicit, found.disw) == (3.0, 0.0, False, 0.5)
+    assert seen[0].args.imgsz == earlier.args.imgsz
+    assert not seen[0]._launched
+    assert seen[0].save_dir != earlier.save_dir
+    assert (earlier.save_dir / "results.csv").is_file()
 
 
 def test_adapters_have_a_parameter_group_of_their_own(tiny_trainer: Trainer) -> None:
@@ -207,8 +233,6 @@ def test_python_entrances_agree(
     teacher, student = checkpoint(PAIRS["obb"][0]), PAIRS["obb"][1]
     keys = {**tiny_settings, "imhi": 0.5, "data": str(tiny_data("obb"))}
     distill(teacher=teacher, student=student, **{**keys, "name": "a"})
-    from ds2d2_yolo import DS2D2OBBTrainer
-
     YOLO(student).train(trainer=DS2D2OBBTrainer, teacher=teacher, **{**keys, "name": "b"})
     project = Path(str(tiny_settings["project"]))
     assert same(weights_of(project / "a"), weights_of(project / "b"))
