@@ -189,3 +189,20 @@ def test_upstreams_distillation_wants_as_many_levels(
     with pytest.raises(BadUseError, match=r"arm distill_model: .* leave that arm out"):
         identify(teacher, "yolov8n-p2.yaml", data, keys, True)
     assert identify(teacher, "yolov8n-p2.yaml", data, keys, False).task == "detect"
+
+
+def test_sizes_that_only_some_arms_could_keep_are_refused(
+    keys: dict[str, Any], tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path]
+) -> None:
+    """A distilled student trains at multiples of its teacher's coarsest stride, a plain one at those of 32 px."""
+    data, coarse, usual = str(tiny_data("detect")), str(checkpoint("yolov8n-p6.yaml")), str(checkpoint("yolov8s.yaml"))
+    with pytest.raises(BadUseError, match=r"imgsz=96: the teacher's coarsest stride is 64 px, .*; give imgsz=128"):
+        identify(coarse, "yolov8n.yaml", data, keys, False)
+    with pytest.raises(BadUseError, match=r"multi_scale=0\.5: .*; leave it out"):
+        identify(coarse, "yolov8n.yaml", data, {**keys, "imgsz": 128, "multi_scale": 0.5}, False)
+    for teacher, student, more in (
+        (coarse, "yolov8n.yaml", {"imgsz": 128}),
+        (coarse, "yolov8n-p6.yaml", {"multi_scale": 0.5}),
+        (usual, "yolov8n.yaml", {"multi_scale": 0.5}),
+    ):
+        assert identify(teacher, student, data, {**keys, **more}, False).task == "detect"
