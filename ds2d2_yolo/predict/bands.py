@@ -27,6 +27,31 @@ def palette_of(dataset: Any) -> Pixels | None:
     return table
 
 
+def bits_of(dataset: Any) -> int:
+    """Return the bits of a value, 1, 2 or 4 where a file packs several into a byte; GDAL leaves such values small."""
+    return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) if dataset.dtypes[0] == "uint8" else 8
+
+
+def is_masked(dataset: Any, bands: list[int]) -> bool:
+    """Return whether a file says of some pixels that they are no data.
+
+    GDAL calls the fourth of four 8-bit bands alpha where the writer did not say otherwise. Where that band is read, it
+    is data as the others.
+
+    Args:
+        dataset (Any): rasterio's dataset.
+        bands (list[int]): The bands that are read, from 1.
+
+    Returns:
+        (bool): Whether its mask counts.
+    """
+    from rasterio.enums import MaskFlags
+
+    read = any(dataset.colorinterp[b - 1].name == "alpha" for b in bands)
+    flags = [f for f in dataset.mask_flag_enums if not (read and MaskFlags.alpha in f)]
+    return any(f != [MaskFlags.all_valid] for f in flags)
+
+
 def chosen_bands(path: Path, dataset: Any, asked: list[int] | None, channels: int, palette: bool) -> list[int]:
     """Return the bands to read, from 1.
 
@@ -46,12 +71,17 @@ def chosen_bands(path: Path, dataset: Any, asked: list[int] | None, channels: in
     count, bands = int(dataset.count), asked
     if palette and channels != 3:
         raise BadUseError(f"{path} is a palette image, the model takes {channels} channels: convert it first")
+    names = [c.name for c in dataset.colorinterp]
+    coloured = [names.index(c) + 1 for c in ("red", "green", "blue") if c in names]
     if bands is None and channels == 3:
-        names = [c.name for c in dataset.colorinterp]
-        coloured = [names.index(c) + 1 for c in ("red", "green", "blue") if c in names]
         bands = [1] if count < 3 else coloured if len(coloured) == 3 else [1, 2, 3]
     elif bands is None and count == channels:
         bands = list(range(1, count + 1))
+        if count == 4 and len(coloured) == 3:  # as OpenCV, through Ultralytics, reads them for training
+            bands = [*coloured[::-1], *(b for b in bands if b not in coloured)]
+    elif bands is None and count == 1 and dataset.subdatasets:
+        said = f"{path} holds {len(dataset.subdatasets)} pages, of which slice= reads the first"
+        raise BadUseError(f"{said}: write them as the bands of one TIFF (rio stack)")
     elif bands is None:
         raise BadUseError(f"{path} has {count} bands, the model takes {channels}: name them with bands=[...]")
     if max(bands) > count:

@@ -3,9 +3,10 @@
 JPEG2000 should be tiled inside: OpenJPEG takes memory of its own for a whole tile of the file, which no bound covers.
 
 Rules. *Bands*: those named by `bands=`; else the ones that the file calls red, green and blue; else the first ones. One
-band stands for three where the model takes three; a palette becomes its colours. *Stretch*: data of other than 8 bits
-are stretched band by band between two percentiles (2 and 98) of a sample: up to 64 windows of 256 px spread over the
-scene, without nodata. The same values hold for all tiles of a scene. Nodata pixels become 0.
+band stands for three where the model takes three; a palette becomes its colours. A model of four channels gets blue,
+green, red and the fourth of a file that names these, as Ultralytics reads it for training. *Stretch*: data of other
+than 8 bits are stretched band by band between two percentiles (2 and 98) of a sample: up to 64 windows of 256 px spread
+over the scene, without nodata. The same values hold for all tiles of a scene. Nodata pixels become 0.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.bands import Pixels, chosen_bands, palette_of
+from ds2d2_yolo.predict.bands import Pixels, bits_of, chosen_bands, is_masked, palette_of
 from ds2d2_yolo.predict.options import PredictOptions
+from ds2d2_yolo.predict.turning import turn_of
 
 Raw = NDArray[Any]
 
@@ -34,8 +36,6 @@ GEOREFERENCED = (".tif", ".tiff", ".jp2")
 GIB = 2**30
 STRIP = 2**19  # pixels that are read at once for the small picture
 SAMPLES, SAMPLE_SIDE = 8, 256  # windows a side of the sample, their side in pixels
-# turning the picture as the camera was held: EXIF orientation -> (transpose, flip rows, flip columns)
-TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
 
 def need_rasterio(what: str = "slice=") -> ModuleType:
@@ -87,12 +87,12 @@ class Scene:
         self._kind = np.result_type(*(np.dtype(dataset.dtypes[b - 1]) for b in self._bands))
         if self._kind.kind == "c":
             raise BadUseError(f"{path} holds complex numbers: convert it to a real type first")
-        self._mask = any(flags != [need_rasterio().enums.MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+        self._mask = is_masked(dataset, self._bands)
+        self._bits = bits_of(dataset) if self._table is None else 8
         self._whole: tuple[Raw, Raw | None] | None = None
         self._limits: NDArray[np.float64] | None = None
-        self._turn = TURNS.get(int(dataset.tags().get("EXIF_Orientation", 1)), (0, 0, 0))
-        if self._turn[0]:
-            self.width, self.height = self.height, self.width
+        self._turn = turn_of(path, dataset)
+        self.width, self.height = self._turn.size((self.width, self.height))
         self._refuse_too_large()
 
     def tile(self, window: tuple[int, int, int, int]) -> Pixels | None:
@@ -126,7 +126,8 @@ class Scene:
             inside = (rows >= top) & (rows < top + high)
             strip = self.tile((0, top, self.width, min(self.height, top + high))) if inside.any() else None
             if strip is not None:
-                picture[inside] = strip[rows[inside] - top][:, columns][:, :, [0, -(-strip.shape[2] // 2) - 1, -1]]
+                shown = [0, -(-strip.shape[2] // 2) - 1, 2 if strip.shape[2] == 4 else -1]
+                picture[inside] = strip[rows[inside] - top][:, columns][:, :, shown]
         return picture
 
     def _read(self, window: tuple[int, int, int, int]) -> tuple[Raw, NDArray[np.bool_] | None]:
@@ -137,9 +138,10 @@ class Scene:
                 raw, valid = self._decoded()
                 inside = (slice(top, bottom), slice(left, right))
                 return raw[:, inside[0], inside[1]], None if valid is None else valid[inside] > 0
-            area = need_rasterio().windows.Window(left, top, right - left, bottom - top)
-            raw = self._data.read(self._bands, window=area)
-            return raw, self._data.dataset_mask(window=area) > 0 if self._mask else None
+            stored = self._turn.stored_window(window, (self.width, self.height))
+            area = need_rasterio().windows.Window(*stored[:2], stored[2] - stored[0], stored[3] - stored[1])
+            raw = self._turn.pixels(self._data.read(self._bands, window=area))
+            return raw, self._turn.pixels(self._data.dataset_mask(window=area) > 0) if self._mask else None
         except need_rasterio().errors.RasterioError as e:
             at = "" if not self.windowed else f" at pixels {left},{top} to {right},{bottom}"
             raise DamagedImageError(f"{self.path} is cut off or damaged{at}: {_first_line(e)}") from e
@@ -149,22 +151,16 @@ class Scene:
         if self._whole is None:
             if self._data.driver == "PNG":
                 _check_png(self.path)
-            mask = self._turned(self._data.dataset_mask()) if self._mask else None
-            self._whole = self._turned(self._data.read(self._bands)), mask
+            mask = self._turn.pixels(self._data.dataset_mask()) if self._mask else None
+            self._whole = self._turn.pixels(self._data.read(self._bands)), mask
         return self._whole
-
-    def _turned(self, pixels: Raw) -> Raw:
-        """Return pixels (..., H, W) as the camera was held."""
-        transpose, rows, columns = self._turn
-        pixels = pixels.swapaxes(-1, -2) if transpose else pixels
-        return pixels[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
     def _eight_bit(self, raw: Raw) -> Pixels:
         """Return raw bands (C, H, W) as 8 bits."""
         if self._limits is None:
             self._limits = self._find_limits()
         if not self._limits.size:
-            return np.asarray(raw, np.uint8)
+            return np.asarray(raw, np.uint8) * np.uint8(255 // (2**self._bits - 1))
         low, high = self._limits[:, :1, None], self._limits[:, 1:, None]
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = (raw.astype(np.float32) - low.astype(np.float32)) * (255 / (high - low)).astype(np.float32)

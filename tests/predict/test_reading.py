@@ -6,10 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
+from ultralytics.utils.patches import imread
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.options import PredictOptions
@@ -124,19 +127,76 @@ def test_transparent_pixels_are_no_data(tmp_path: Path) -> None:
         assert scene.tile((0, 0, 30, 70)) is None
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
-    from PIL import ImageOps
+def test_four_bands_come_as_ultralytics_reads_them_for_training(tmp_path: Path) -> None:
+    pixels = noise(4)
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB")
+    for channels in (4, 3):
+        flag = cv2.IMREAD_UNCHANGED if channels == 4 else cv2.IMREAD_COLOR
+        np.testing.assert_array_equal(tile(path, channels=channels), imread(str(path), flag))
+    np.testing.assert_array_equal(tile(path, channels=4), pixels[[2, 1, 0, 3]].transpose(1, 2, 0))
+    np.testing.assert_array_equal(tile(path, channels=4, bands=[1, 2, 3, 4]), pixels.transpose(1, 2, 0))
 
+
+def test_a_fourth_band_that_is_read_hides_no_pixels(tmp_path: Path) -> None:
+    """GDAL calls it alpha unless told otherwise; in near infrared, water is 0."""
+    pixels = noise(4)
+    pixels[3, :40] = 0
+    path = write_raster(tmp_path / "a.tif", pixels)
+    np.testing.assert_array_equal(tile(path, channels=4), pixels[[2, 1, 0, 3]].transpose(1, 2, 0))
+    np.testing.assert_array_equal(tile(path, (0, 0, 90, 40), bands=[4, 1, 2])[..., 2], pixels[3, :40])
+    assert not tile(path)[:40].any(), "left out, it is the file's mask"
+    holes = write_raster(tmp_path / "b.tif", pixels, nodata=0)
+    with open_scene(holes, 4, PredictOptions(slice=64)) as scene:
+        scene.tile(FULL)
+        assert scene._mask, "nodata stays nodata"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_pillow_turns_it(tmp_path: Path, suffix: str, orientation: int) -> None:
     smooth = Image.fromarray(RNG.integers(0, 256, (3, 4, 3)).astype(np.uint8))
     picture = smooth.resize((90, 70), Image.Resampling.BICUBIC)
     exif = picture.getexif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / "a.jpg", quality=95, exif=exif)
-    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).convert("RGB")).astype(int)
-    got = tile(tmp_path / "a.jpg", (0, 0, wanted.shape[1], wanted.shape[0]))[..., ::-1]
+    picture.save(tmp_path / f"a.{suffix}", quality=95, exif=exif)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a.{suffix}")).convert("RGB")).astype(int)
+    got = tile(tmp_path / f"a.{suffix}", (0, 0, wanted.shape[1], wanted.shape[0]))[..., ::-1]
     assert got.shape == wanted.shape
     assert abs(got - wanted).mean() < 3
+    part = tile(tmp_path / f"a.{suffix}", (10, 20, 50, 65))[..., ::-1]
+    np.testing.assert_array_equal(part, got[20:65, 10:50])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_image_on_a_map_stays_as_it_is_stored(tmp_path: Path) -> None:
+    pixels = noise(3)
+    path = write_raster(tmp_path / "a.tif", pixels, crs="EPSG:32633")
+    with Image.open(path) as picture:
+        assert picture.tag_v2.get(0x0112, 1) == 1
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112] = 6
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "b.tif", tiffinfo=tags)
+    with rasterio.open(tmp_path / "b.tif", "r+") as data:
+        assert tile(tmp_path / "b.tif", (0, 0, 70, 90)).shape == (90, 70, 3)
+        data.crs, data.transform = "EPSG:32633", rasterio.transform.from_origin(4e5, 5.7e6, 0.3, 0.3)
+    np.testing.assert_array_equal(tile(tmp_path / "b.tif"), tile(path))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_values_of_few_bits_become_8(tmp_path: Path, bits: int) -> None:
+    pixels = noise(1, high=2**bits)
+    path = write_raster(tmp_path / "a.tif", pixels, nbits=bits, photometric="MINISBLACK")
+    np.testing.assert_array_equal(tile(path)[..., 0], pixels[0] * (255 // (2**bits - 1)))
+    if bits == 1:
+        Image.fromarray(pixels[0] > 0).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(tile(tmp_path / "a.png"), cv2.imread(str(tmp_path / "a.png")))
+
+
+def test_pages_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    pages = [Image.fromarray(p) for p in noise(4)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(BadUseError, match="holds 4 pages, of which slice= reads the first: write them as the bands"):
+        tile(tmp_path / "a.tif", channels=4)
 
 
 def test_what_does_not_fit_the_memory_is_refused_with_the_number_that_does(tmp_path: Path) -> None:
