@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from ds2d2_yolo.predict.writing import Found
 
 WGS84 = "OGC:CRS84"  # longitude first, as RFC 7946 has it
 MAP = "WGS84 longitude, latitude in degrees"
-PIXELS = "pixels: x right, y down, (0, 0) the upper left corner; the image carries no georeference"
+PIXELS = "pixels: x right, y down, (0, 0) the upper left corner; the image"
+BARE = " carries no georeference"
+UNTURNED = "'s georeference cannot be turned into longitude and latitude"
+
+logger = logging.getLogger("ds2d2_yolo")
 
 
 def write_geojson(target: Path, image: Found, names: dict[int, str], oriented: bool) -> Path:
@@ -34,8 +39,9 @@ def write_geojson(target: Path, image: Found, names: dict[int, str], oriented: b
     Returns:
         (Path): The file.
     """
-    corners, on_map = corners_of(image.rows), _on_map(image)
-    places = to_map(corners, image) if on_map else corners
+    corners = corners_of(image.rows)
+    degrees = to_map(corners, image) if _on_map(image) else None
+    on_map, places = degrees is not None, corners if degrees is None else degrees
     digits = 8 if on_map else 2  # 1e-8 degrees are 1 mm
     features = (
         {
@@ -45,30 +51,47 @@ def write_geojson(target: Path, image: Found, names: dict[int, str], oriented: b
         }
         for ring, row in zip(places, image.rows.tolist(), strict=True)
     )
-    head = {"type": "FeatureCollection", "coordinate_space": MAP if on_map else PIXELS, "image": image.path.name,
+    space = MAP if on_map else PIXELS + (UNTURNED if _on_map(image) else BARE)
+    head = {"type": "FeatureCollection", "coordinate_space": space, "image": image.path.name,
             "width": image.size[0], "height": image.size[1]}  # fmt: skip
     lines = ",\n".join(json.dumps(f, ensure_ascii=False) for f in features)
     write_whole(target, json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [\n' + lines + "\n]}\n")
     return target
 
 
-def to_map(corners: Floats, image: Found) -> Floats:
+def to_map(corners: Floats, image: Found) -> Floats | None:
     """Return pixel corners (N, 4, 2) as longitude and latitude.
+
+    A local reference system, or a corner outside a projection's domain, has none. The objects are worth their pixels
+    then, with a warning: what was found is not lost for it.
 
     Args:
         corners (np.ndarray): Pixels, (0, 0) the outer corner of the first pixel.
         image (Found): With a georeference.
 
     Returns:
-        (np.ndarray): Degrees (N, 4, 2).
+        (np.ndarray | None): Degrees (N, 4, 2), longitude in [-180, 180]; None where there are none.
     """
     from rasterio.warp import transform
 
     t = image.transform
     x, y = corners[..., 0].ravel(), corners[..., 1].ravel()
     east, north = t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
-    longitude, latitude = transform(image.crs, WGS84, east, north) if len(x) else ([], [])
-    return np.stack([longitude, latitude], 1).reshape(corners.shape)
+    try:
+        found = np.array(transform(image.crs, WGS84, east, north) if len(x) else ([], []), np.float64)
+    except Exception as e:  # GDAL's errors come through as classes of their own (rasterio 1.4)
+        logger.warning(f"{image.path}: no longitude and latitude, its objects are written in pixels: {_first_line(e)}")
+        return None
+    if not np.isfinite(found).all() or (abs(found[1]) > 91).any():  # what a vertical system makes of metres
+        logger.warning(f"{image.path}: outside its map projection, its objects are written in pixels")
+        return None
+    found[0] = np.where(abs(found[0]) > 180, (found[0] + 180) % 360 - 180, found[0])
+    return found.T.reshape(corners.shape)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _on_map(image: Found) -> bool:
@@ -84,6 +107,8 @@ def _geometry(ring: Floats, on_map: bool, digits: int) -> dict[str, Any]:
 
     eastern = ring + np.where(ring[:, :1] < 0, [360.0, 0.0], 0.0)
     shape = shapely.Polygon(eastern)
+    if not shape.is_valid:  # over a pole, which no ring of longitudes goes round
+        return {"type": "Polygon", "coordinates": [_ring(ring, digits)]}
     halves = [shapely.intersection(shape, shapely.box(west, -90, west + 180, 90)) for west in (0, 180)]
     rings = [shapely.get_coordinates(h)[:-1] - [360.0 * side, 0.0] for side, h in enumerate(halves) if h.area]
     return {"type": "MultiPolygon", "coordinates": [[_ring(r, digits)] for r in rings]}

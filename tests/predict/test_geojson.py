@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,41 @@ def test_an_object_across_the_180th_meridian_is_two_polygons(tmp_path: Path) -> 
     assert sum(turning(r) > 0 for r in rings) == 2
     assert all(np.ptp(np.array(r)[:, 0]) < 1 for r in rings)
     assert {round(max(abs(p[0]) for p in r), 6) for r in rings} == {180.0}
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "said"),
+    [
+        ('LOCAL_CS["site grid",UNIT["metre",1]]', Affine(0.5, 0, 9, 0, -0.5, 9), "no longitude and latitude"),
+        ("EPSG:5773", Affine(0.3, 0, 4e5, 0, -0.3, 5e5), "outside its map projection"),
+        ("ESRI:54030", Affine(1e6, 0, -1.7e7, 0, -1e6, 9e8), "no longitude|outside its map projection"),
+    ],
+)
+def test_pixels_where_the_georeference_leads_nowhere(
+    tmp_path: Path, crs: str, transform: Affine, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], crs, transform)
+    assert sorted(found["features"][0]["geometry"]["coordinates"][0][:4]) == [[95, 40], [95, 60], [105, 40], [105, 60]]
+    assert found["coordinate_space"].endswith("'s georeference cannot be turned into longitude and latitude")
+    assert re.search(said, caplog.text)
+    assert len(caplog.records) == 1
+
+
+def test_degrees_over_180_are_wrapped(tmp_path: Path) -> None:
+    """Scenes in degrees go over the 180th meridian without a jump, some count from 0 to 360."""
+    crossing = written(tmp_path, [5, 5, 6, 2, 0.0, 0.9, 0], "EPSG:4326", Affine(2e-5, 0, 179.9999, 0, -2e-5, 10))
+    geometry = crossing["features"][0]["geometry"]
+    assert geometry["type"] == "MultiPolygon"
+    east, west = sorted((np.array(p[0]) for p in geometry["coordinates"]), key=lambda r: -r[:, 0].max())
+    np.testing.assert_allclose([east[:, 0].min(), east[:, 0].max()], [179.99994, 180], atol=1e-8)
+    np.testing.assert_allclose([west[:, 0].min(), west[:, 0].max()], [-180, -179.99994], atol=1e-8)
+    far = written(tmp_path, [100, 50, 20, 10, 0.0, 0.9, 0], "EPSG:4326", Affine(0.001, 0, 190, 0, -0.001, 50))
+    ring = np.array(far["features"][0]["geometry"]["coordinates"][0])
+    np.testing.assert_allclose([ring[:, 0].min(), ring[:, 0].max()], [-169.91, -169.89], atol=1e-8)
+
+
+def test_an_object_over_a_pole_is_written(tmp_path: Path) -> None:
+    said = written(tmp_path, [5, 5, 6, 6, 0.0, 0.9, 0], "EPSG:3413", Affine(1, 0, -5, 0, -1, 5))
+    (ring,) = said["features"][0]["geometry"]["coordinates"]
+    assert len(ring) == 5
+    assert min(p[1] for p in ring) > 89.99
