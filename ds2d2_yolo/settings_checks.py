@@ -77,6 +77,17 @@ def many(check: Check, low: int = 1) -> Check:
     return Check(f"list ({check.takes})", check_all)
 
 
+def words(value: Any) -> Any:
+    """Return words between commas as a list, as Ultralytics' users type them; anything else as it is."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+def listed(names: Check) -> Check:
+    """Return a check for several names, as a list or as words between commas."""
+    check = many(names)
+    return Check(check.takes, lambda value: check(words(value)))
+
+
 def either(first: Check, second: Check) -> Check:
     """Return a check that one of two has to pass."""
 

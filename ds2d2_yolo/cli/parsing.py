@@ -10,7 +10,7 @@ from ds2d2_yolo.errors import BadUseError
 # names that must not become numbers; any of them may look like one
 TEXT = {
     "teacher", "student", "model", "data", "name", "project", "recipe", "amplifier", "source", "out", "check_images",
-    "results",
+    "results", "save_dir",
 }  # fmt: skip
 FLAGS = ("resume", "overwrite")  # words that may stand alone: 'resume' is resume=True
 
@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         if key in settings:
             wrong.append(f"'{key}' is given twice")
         elif equals and key and text:
-            settings[key] = text if key in TEXT else _typed(text)
+            settings[key] = text if key in TEXT and text.lower() != "none" else _typed(text)
         elif argument in FLAGS:
             settings[argument] = True
         else:

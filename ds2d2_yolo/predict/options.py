@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from ds2d2_yolo.options import Options, option
-from ds2d2_yolo.settings_checks import SAFE, Check, either, flag, many, number, one_of, optional, path, whole
+from ds2d2_yolo.settings_checks import (
+    SAFE,
+    either,
+    flag,
+    listed,
+    many,
+    number,
+    one_of,
+    optional,
+    path,
+    whole,
+    words,
+)
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
-
-
-def _split(value: Any) -> Any:
-    """Return words between commas as a list."""
-    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
-
-
-def _formats() -> Check:
-    """Return a check for formats, as a list or as words between commas."""
-    check = many(one_of(*FORMATS))
-    return Check(check.takes, lambda value: check(_split(value)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PredictOptions(Options):
     seam_iou: float = option(0.3, number(0, 1, above=True), "IoU from which whole boxes of two tiles are one object")
     formats: list[str] | str | None = option(
         None,
-        optional(_formats()),
+        optional(listed(one_of(*FORMATS))),
         "what to write, with slice geojson,csv by default; dota: task1 (OBB models) and task2",
     )
     safe: bool = option(False, flag, SAFE)
@@ -83,7 +84,7 @@ class PredictOptions(Options):
         """Return the formats to write, each once."""
         if self.formats is None:
             return ("geojson", "csv") if self.slice else ()
-        return tuple(dict.fromkeys(_split(self.formats)))
+        return tuple(dict.fromkeys(words(self.formats)))
 
     def percentiles(self, eight_bit: bool) -> tuple[float, float] | None:
         """Return the percentiles to stretch between, None for none."""

@@ -115,6 +115,7 @@ def _formats(options: PredictOptions, oriented: bool, images: list[Path], names:
 def _plain(options: PredictOptions, theirs: dict[str, Any], yolo: Any, formats: set[str]) -> Predicted:
     """Let Ultralytics predict, and write the formats behind it."""
     results, images = [], []
+    theirs = {**theirs, "save": True} if "picture" in formats else theirs  # Ultralytics' own, in its full size
     for result in detecting.plain_results(yolo, str(options.source), theirs):
         size = (result.orig_shape[1], result.orig_shape[0])
         path, rows = Path(result.path), detecting.rows_of(result)

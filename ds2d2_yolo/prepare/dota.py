@@ -28,7 +28,7 @@ def find_dota(root: Path, options: PrepareOptions) -> Layout:
         BadUseError: If a split or its labels are missing.
     """
     places = {split: folder for split in SPLITS if (folder := _images(root, split))}
-    splits = wanted_splits(options.splits, places, root, LOOKED_FOR)
+    splits = wanted_splits(options.chosen, places, root, LOOKED_FOR)
     items, found = [], []
     for split in splits:
         images, labels = places[split], None

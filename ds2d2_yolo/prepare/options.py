@@ -24,7 +24,7 @@ class PrepareOptions(Options):
     Attributes:
         source (str | None): Folder of the data set as published, unpacked.
         out (str | None): Folder to make; None is where the packaged data YAML looks, under Ultralytics' datasets_dir.
-        splits (list[str] | None): Of 'train', 'val' and 'test'; None is all that are there.
+        splits (list[str] | str | None): Of 'train', 'val' and 'test'; None is all that are there.
         overwrite (bool): Whether an `out` that holds something else is replaced: its images/, labels/ and lists. One
             that the same command left unfinished is gone on with all the same.
         resume (bool): Changes nothing: the same command always goes on. Accepted for habit.
@@ -52,8 +52,8 @@ class PrepareOptions(Options):
 
     source: str | None = option(None, ok.optional(ok.path), "folder of the data set as published, needed")
     out: str | None = option(None, ok.optional(ok.path), "folder to make; None is where the packaged YAML looks")
-    splits: list[str] | None = option(
-        None, ok.optional(ok.many(ok.one_of(*SPLITS))), "such as [train,val]; None is all that are there"
+    splits: list[str] | str | None = option(
+        None, ok.optional(ok.listed(ok.one_of(*SPLITS))), "such as [train,val]; None is all that are there"
     )
     overwrite: bool = option(False, ok.flag, "replace an out made from something else")
     resume: bool = option(False, ok.flag, "for habit: the same command goes on anyway")
@@ -72,6 +72,11 @@ class PrepareOptions(Options):
     difficult: Literal["keep", "drop"] = option(
         "keep", ok.one_of("keep", "drop"), "dota: objects that are marked difficult"
     )
+
+    @property
+    def chosen(self) -> list[str] | None:
+        """The splits as a list, None for all that are there."""
+        return None if self.splits is None else list(ok.words(self.splits))
 
     @property
     def scales(self) -> tuple[float, ...]:

@@ -85,7 +85,7 @@ def _find(root: Path, options: PrepareOptions, oriented: bool, without_class: tu
     if missing or folder is None or lists is None:
         raise BadUseError(f"source={root} lacks {'; '.join(missing)}")
     files = {s: lists / f"{s}.txt" for s in SPLITS if (lists / f"{s}.txt").is_file()}
-    splits = wanted_splits(options.splits, files, root, f"{lists.relative_to(root)}/train.txt, val.txt, test.txt")
+    splits = wanted_splits(options.chosen, files, root, f"{lists.relative_to(root)}/train.txt, val.txt, test.txt")
     items = _listed({s: files[s] for s in splits}, root, images, folder)
     found = (str(folder.relative_to(root)),)
     return Layout(root, items, voc_reader(oriented), oriented, without_class=without_class, found=found)

@@ -29,7 +29,7 @@ def find_yolo(root: Path, options: PrepareOptions) -> Layout:
     """
     there = [s for s in SPLITS if (root / "images" / s).is_dir()]
     items, oriented, classes = [], None, _classes(root)
-    for split in wanted_splits(options.splits, there, root, "images/train and images/val"):
+    for split in wanted_splits(options.chosen, there, root, "images/train and images/val"):
         images = by_stem([root / "images" / split], IMAGES)
         folder = root / "labels" / split
         labels = by_stem([folder] if folder.is_dir() else [], [".txt"])

@@ -31,6 +31,13 @@ def test_types_follow_ultralytics() -> None:
     assert got == {"epochs": 3, "lr0": 0.5, "plots": False, "name": "007", "resume": True, "freeze": [1, 2]}
 
 
+def test_none_is_none_where_text_is_wanted_too() -> None:
+    assert parse(["out=None", "data=none", "name=None", "epochs=None"]) == dict.fromkeys(
+        ("out", "data", "name", "epochs")
+    )
+    assert parse(["save_dir=123", "name=nonesuch"]) == {"save_dir": "123", "name": "nonesuch"}
+
+
 def test_words_in_brackets_are_a_list() -> None:
     assert parse(["formats=[onnx,", "engine]", "empty=[]"]) == {"formats": ["onnx", "engine"], "empty": []}
 

@@ -23,6 +23,7 @@ from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
 from .conftest import NAMES, drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 700, 520
+TILED = ("tiled", "blockxsize", "blockysize", "compress")
 Go = Callable[..., Any]
 
 
@@ -242,3 +243,18 @@ def test_each_image_has_a_file_name_of_its_own() -> None:
 
 def test_resume_is_a_word_and_no_other_run() -> None:
     assert {"resume", "workers", "plots"} <= NOT_DECIDING
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_pictures_without_tiles_are_those_of_ultralytics(
+    tmp_path: Path, checkpoint: Callable[..., Path], save: bool
+) -> None:
+    path = write_raster(
+        tmp_path / "a.png", np.zeros((3, 96, 96), np.uint8), **{"driver": "PNG", **dict.fromkeys(TILED)}
+    )
+    keys = {"imgsz": 96, "device": "cpu", "save": save, "project": str(tmp_path / "runs"), "name": "p"}
+    predict(model=str(checkpoint("yolov8n.yaml")), source=str(path), formats="picture,csv", **keys)
+    names = {p.name for p in (tmp_path / "runs" / "p").iterdir()}
+    assert "detections.csv" in names
+    assert {n for n in names if n.startswith("a.")} <= {"a.png", "a.jpg"}
+    assert len(names) == 2

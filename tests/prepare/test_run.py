@@ -305,7 +305,7 @@ def test_images_and_labels_as_ultralytics_lays_them_out(tmp_path: Path) -> None:
 
 def test_horizontal_hit_uav(tmp_path: Path) -> None:
     hit_uav(tmp_path / "clone" / "normal_xml", dict.fromkeys(DIOR, bndbox("Bicycle", 8, 6, 40, 30)))
-    made = prepare("hit-uav", source=tmp_path / "clone", out=tmp_path / "out", splits=["train", "val"])
+    made = prepare("hit-uav", source=tmp_path / "clone", out=tmp_path / "out", splits="train, val")
     assert made.task == "detect"
     assert labels(made.out, "val") == {"2": ["2 0.300000 0.300000 0.400000 0.400000"]}
     assert "test" not in (made.out / "data.yaml").read_text()
