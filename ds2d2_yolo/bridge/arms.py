@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import time
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from ds2d2_yolo.bridge.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.machine import peak_memory
 from ds2d2_yolo.bridge.plain import trained_epochs
 from ds2d2_yolo.bridge.resume import is_over
+from ds2d2_yolo.bridge.sizes import refuse_uneven
 from ds2d2_yolo.bridge.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -209,7 +209,7 @@ def identify(teacher: str, student: str, data: str, keys: Mapping[str, Any], ups
         raise BadUseError(f"{said} ({levels[1]}): leave that arm out")
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
     mine = max(int(max(strides_of(dense_head(model.model, "student")))), 32)
-    _refuse_uneven(args, mine, int(max(loaded.strides)))
+    refuse_uneven(args, mine, int(max(loaded.strides)))
     found = load_data(args)
     check_labels(found, model.task)
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}
@@ -218,26 +218,6 @@ def identify(teacher: str, student: str, data: str, keys: Mapping[str, Any], ups
     _read_labels(args, found, mine)
     hashes = loaded.sha256, digest, data_hash(found), data_hash({**found, "train": found[args.split]})
     return Subjects(model.task, loaded.path, str(args.data), *(h[:12] for h in hashes))
-
-
-def _refuse_uneven(args: Namespace, mine: int, theirs: int) -> None:
-    """Refuse sizes that would be others in the arms with a teacher, which make them multiples of its coarsest stride.
-
-    Args:
-        args (Namespace): Ultralytics' settings of all arms.
-        mine (int): Pixels whose multiples the sizes are without a teacher.
-        theirs (int): The teacher's coarsest stride in pixels.
-
-    Raises:
-        BadUseError: With what to do instead.
-    """
-    if theirs <= mine:
-        return
-    said = f"the teacher's coarsest stride is {theirs} px, and arms without it would train at other sizes"
-    if args.imgsz % theirs:
-        raise BadUseError(f"imgsz={args.imgsz}: {said}; give imgsz={-(-args.imgsz // theirs) * theirs}")
-    if args.multi_scale:
-        raise BadUseError(f"multi_scale={args.multi_scale}: {said}; leave it out")
 
 
 def train_arm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 from ultralytics.data import build_yolo_dataset
@@ -9,6 +10,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.checks import check_imgsz
 
 from ds2d2_yolo.bridge.teacher import Teacher
+from ds2d2_yolo.errors import BadUseError
 
 USUAL_STRIDE = 32  # Ultralytics makes sizes multiples of this, or of a coarser stride of the student
 
@@ -56,3 +58,23 @@ class FittingSizes(DetectionTrainer):
             return super().build_dataset(img_path, mode, batch)
         stride = max(self.stride, self._coarse)
         return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride)
+
+
+def refuse_uneven(args: Namespace, mine: int, theirs: int) -> None:
+    """Refuse sizes that would be others in a comparison's arms with a teacher, where they are multiples of its stride.
+
+    Args:
+        args (Namespace): Ultralytics' settings of all arms.
+        mine (int): Pixels whose multiples the sizes are without a teacher.
+        theirs (int): The teacher's coarsest stride in pixels.
+
+    Raises:
+        BadUseError: With what to do instead.
+    """
+    if theirs <= mine:
+        return
+    said = f"the teacher's coarsest stride is {theirs} px, and arms without it would train at other sizes"
+    if args.imgsz % theirs:
+        raise BadUseError(f"imgsz={args.imgsz}: {said}; give imgsz={-(-args.imgsz // theirs) * theirs}")
+    if args.multi_scale:
+        raise BadUseError(f"multi_scale={args.multi_scale}: {said}; leave it out")
