@@ -185,7 +185,9 @@ class Subjects:
     val_hash: str
 
 
-def identify(teacher: str, student: str, data: str, keys: Mapping[str, Any], upstream: bool) -> Subjects:
+def identify(
+    teacher: str, student: str, data: str, keys: Mapping[str, Any], upstream: bool, mixed: bool = True
+) -> Subjects:  # fmt: skip
     """Load and check what a comparison is about, and read the labels so that its runs find their cache.
 
     Args:
@@ -194,6 +196,7 @@ def identify(teacher: str, student: str, data: str, keys: Mapping[str, Any], ups
         data (str): Data YAML.
         keys (Mapping[str, Any]): Ultralytics' settings of all arms.
         upstream (bool): Whether Ultralytics' own distillation is among the arms: it pairs levels by their order.
+        mixed (bool): Whether there are arms of DS2D2 and others: their image sizes have to be the same.
 
     Returns:
         (Subjects): Resolved.
@@ -209,7 +212,8 @@ def identify(teacher: str, student: str, data: str, keys: Mapping[str, Any], ups
         raise BadUseError(f"{said} ({levels[1]}): leave that arm out")
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
     mine = max(int(max(strides_of(dense_head(model.model, "student")))), 32)
-    refuse_uneven(args, mine, int(max(loaded.strides)))
+    if mixed:
+        refuse_uneven(args, mine, int(max(loaded.strides)))
     found = load_data(args)
     check_labels(found, model.task)
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}

@@ -13,7 +13,7 @@ from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import ConfusionMatrix
 
-from ds2d2_yolo.bridge.classes import ClassMap, class_names, match_classes
+from ds2d2_yolo.bridge.classes import ClassMap, class_names, listed, match_classes
 
 
 class ByNameValidator(DetectionValidator):
@@ -36,7 +36,10 @@ class ByNameValidator(DetectionValidator):
         names = self.names
         self._compare(names)
         if self.moved:
-            LOGGER.info("Classes are matched by name: the model has some under other indices than the data.")
+            matched = {mine for mine, _ in self.moved.pairs}
+            lacking = [name for i, name in enumerate(self.moved.data) if i not in matched]
+            said = f"; the model has no {listed(lacking)}, whose objects are left out" if lacking else ""
+            LOGGER.warning(f"Classes are matched by name, model and data have them under different indices{said}.")
             self.names = None  # Ultralytics would drop labels by the model's indices
         loader = super().get_dataloader(dataset_path, batch_size)
         self.names = names
@@ -61,7 +64,10 @@ class ByNameValidator(DetectionValidator):
         self.names = self.metrics.names = dict(enumerate(self.moved.data))
         if not self.is_coco:  # whose results have numbers of their own
             self.class_map = list(range(1, len(self.names) + 1))
-        self.confusion_matrix = ConfusionMatrix(names=self.names, save_matches=self.args.plots and self.args.visualize)
+        if self.build_gdict:
+            self.gdict["categories"] = [{"id": i} for i in self.class_map]
+        task, keep = str(self.args.task), self.args.plots and self.args.visualize
+        self.confusion_matrix = ConfusionMatrix(self.names, task=task, save_matches=keep)
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
         """Return the detections under the data's class indices."""

@@ -55,8 +55,8 @@ def fit_channels(teacher: Teacher, data_channels: int, chosen: list[int] | None)
         data_channels (int): `channels` of the data YAML, 3 where it names none.
         chosen (list[int] | None): The data's channels that the teacher takes, in its order, counted from 0 as a model
             gets them: as they lie in the file, but red, green, blue where there are 3, and blue, green, red first in a
-            TIFF of these and a fourth, as OpenCV reads it. A channel may stand repeatedly.
-            None takes all as they are.
+            TIFF or PNG of these and a fourth, as OpenCV reads it; it also multiplies the colours by a fourth that is
+            marked as alpha. A channel may stand repeatedly. None takes all as they are.
 
     Returns:
         (tuple[int, ...]): The channels that the teacher takes.

@@ -42,12 +42,16 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, train
 
 
 def leave_folder(keys: dict[str, Any]) -> None:
-    """Drop the folder of an earlier run, in place, whose args.yaml a command names as `cfg=`.
+    """Drop what leads into the folder of an earlier run, in place, whose args.yaml a command names as `cfg=`.
 
-    Ultralytics would write the new run over that one.
+    Ultralytics would write the new run over that one, or go on with it.
 
     Args:
         keys (dict[str, Any]): Ultralytics' settings: those of that file, under the command's own.
     """
-    if keys.get("cfg") and keys.get("save_dir") == YAML.load(check_yaml(str(keys["cfg"]))).get("save_dir"):
-        del keys["save_dir"]
+    found = YAML.load(check_yaml(str(keys["cfg"]))) if keys.get("cfg") else {}
+    if not found.get("save_dir"):  # no args.yaml: settings that someone wrote
+        return
+    for key in ("save_dir", "exist_ok", "resume"):
+        if keys.get(key) == found.get(key):
+            keys.pop(key, None)

@@ -72,7 +72,7 @@ class RunOpening(FittingSizes):
         self._carried: dict[str, Any] = block if self._launched else {}
         carried = self._carried.get("settings")
         self.settings = Settings(**carried) if carried else resolve_settings(given, block.get("settings"))
-        if block and not self._launched:
+        if not self._launched:
             leave_folder(rest)
         self._given = given
         if RANK > 0 and not self._launched and not rest.get("resume"):

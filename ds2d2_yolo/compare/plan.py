@@ -90,9 +90,10 @@ class Plan:
         if shared and not any(arm.kind == "ds2d2" for arm in arms):
             raise BadUseError(f"{', '.join(f'{k}=' for k in shared)}: no arm takes DS2D2 settings")
         whole = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model")]
-        if whole and any("teacher_channels" in own for own in settings.values()):
-            said = f"teacher_channels= does not reach {', '.join(whole)}, whose teacher would get all channels"
-            raise BadUseError(f"{said}: name other arms, such as arms=plain,ds2d2")
+        taught = (settings[arm.name] for arm in arms if arm.kind == "ds2d2")
+        if whole and any(resolve_settings(own).teacher_channels is not None for own in taught):
+            said = f"teacher_channels= does not hold for {', '.join(whole)}: the teacher would get all channels there"
+            raise BadUseError(f"{said}; name other arms, such as arms=plain,ds2d2")
         return cls(options, arms, settings, {"plots": False, **keys})
 
     @property

@@ -116,7 +116,8 @@ def _run(plan: Plan) -> dict[str, str]:
     o = plan.options
     devices = devices_of(plan.keys.get("device"))
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
-    subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream))
+    mixed = len({arm.kind == "ds2d2" for arm in plan.arms if arm.kind != "teacher"}) == 2
+    subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed))
     state = CompareState(o.folder, plan.fingerprint(subjects), arms_as_kept(plan), default_settings())
     checked = _check_arms(plan, state, subjects, devices[0])
     try:

@@ -4,9 +4,11 @@ JPEG2000 should be tiled inside: OpenJPEG takes memory of its own for a whole ti
 
 Rules. *Bands*: those named by `bands=`; else the ones that the file calls red, green and blue; else the first ones. One
 band stands for three where the model takes three; a palette becomes its colours. A model of four channels gets blue,
-green, red and the fourth of a file that names these, as Ultralytics reads it for training. *Stretch*: data of other
-than 8 bits are stretched band by band between two percentiles (2 and 98) of a sample: up to 64 windows of 256 px spread
-over the scene, without nodata. The same values hold for all tiles of a scene. Nodata pixels become 0.
+green, red and the fourth of a file that names these, in the order in which Ultralytics reads them for training; OpenCV
+(5.0) also multiplies the colours there by a fourth band that is marked as alpha, which is not done here: mark none.
+*Stretch*: data of other than 8 bits are stretched band by band between two percentiles (2 and 98) of a sample: up to 64
+windows of 256 px spread over the scene, without nodata. The same values hold for all tiles of a scene. Nodata pixels
+become 0.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class Scene:
         self._bits = bits_of(dataset) if self._table is None else 8
         self._whole: tuple[Raw, Raw | None] | None = None
         self._limits: NDArray[np.float64] | None = None
-        self._turn = turn_of(path, dataset)
+        self._turn = turn_of(path, dataset, channels)
         self.width, self.height = self._turn.size((self.width, self.height))
         self._refuse_too_large()
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 Window = tuple[int, int, int, int]
 
 TAG = 0x0112  # of EXIF and of TIFF
+OPENED = {"PNG": PngImagePlugin.PngImageFile, "WEBP": WebPImagePlugin.WebPImageFile}
 BIG_TIFF = 43  # third byte of a file with 64-bit offsets, whose header is 8 bytes longer
 # orientation -> (transpose, flip rows, flip columns), in this order
 STEPS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
@@ -58,33 +61,41 @@ class Turn:
         return (top, left, bottom, right) if self.transpose else (left, top, right, bottom)
 
 
-def turn_of(path: Path, dataset: Any) -> Turn:
-    """Return how an image has to be turned; one that lies on a map stays, its transform is that of the stored pixels.
+def turn_of(path: Path, dataset: Any, channels: int) -> Turn:
+    """Return how an image has to be turned.
+
+    One that lies on a map stays, its transform is that of the stored pixels; and so does a PNG or WebP for a model of
+    neither one nor three channels, for which Ultralytics reads it unturned (8.4.190).
 
     Args:
         path (Path): The file.
         dataset (Any): rasterio's dataset.
+        channels (int): Channels that the model takes.
 
     Returns:
         (Turn): Nothing to do where the file does not say, or cannot be read so far.
     """
-    if dataset.crs is not None:
+    if dataset.crs is not None or (dataset.driver in ("PNG", "WEBP") and channels not in (1, 3)):
         return Turn()
     try:
-        orientation = int(_stored(path, dataset) or 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # Pillow's, of files that GDAL reads nevertheless
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that are cut short
+            orientation = int(_stored(path, dataset) or 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):  # Pillow's; GDAL may read it yet
         orientation = 1
     return Turn(*map(bool, STEPS.get(orientation, (0, 0, 0))))
 
 
 def _stored(path: Path, dataset: Any) -> Any:
-    """Return the orientation that a file holds, None for none; `Image.open` would refuse large images."""
-    if dataset.driver == "PNG":
-        with PngImagePlugin.PngImageFile(path) as picture:
-            return picture.getexif().get(TAG)
-    if dataset.driver == "WEBP":
-        with WebPImagePlugin.WebPImageFile(path) as picture:
-            return picture.getexif().get(TAG)
+    """Return the orientation that a file holds, None for none.
+
+    `Image.open` would refuse large images, and `getexif` decodes a PNG that has none.
+    """
+    if dataset.driver in OPENED:
+        with OPENED[dataset.driver](path) as picture:
+            exif = Image.Exif()
+            exif.load(picture.info.get("exif", b""))
+            return exif.get(TAG)
     if dataset.driver == "GTiff":
         with path.open("rb") as file:
             head = file.read(8)

@@ -200,6 +200,7 @@ def test_sizes_that_only_some_arms_could_keep_are_refused(
         identify(coarse, "yolov8n.yaml", data, keys, False)
     with pytest.raises(BadUseError, match=r"multi_scale=0\.5: .*; leave it out"):
         identify(coarse, "yolov8n.yaml", data, {**keys, "imgsz": 128, "multi_scale": 0.5}, False)
+    assert identify(coarse, "yolov8n.yaml", data, keys, False, mixed=False).task == "detect"
     for teacher, student, more in (
         (coarse, "yolov8n.yaml", {"imgsz": 128}),
         (coarse, "yolov8n-p6.yaml", {"multi_scale": 0.5}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 
+from ds2d2_yolo.bridge.by_name import ByNameValidator
 from ds2d2_yolo.bridge.measuring import accuracy
 from ds2d2_yolo.evaluate import evaluate
 from tests.bridge.test_validating import MODELS, QUICK, TASKS
@@ -73,6 +75,28 @@ def test_classes_in_another_order_are_matched_by_name(
         assert by_name.row("class", theirs).map50 == pytest.approx(as_trained.row("class", mine).map50, abs=1e-9)
     assert accuracy(model, task, data=str(other), imgsz=96, device="cpu") == pytest.approx(shown, abs=1e-9)
     assert shown[0] > 0.2
+
+
+@TASKS
+def test_pictures_and_files_go_by_the_datas_classes(
+    task: str, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    other = write_data(tmp_path / "other", tiny_data(task), {0: "green", 1: "blue", 2: "red"}, {0: 2, 1: 0})
+    let_it_find(monkeypatch, {2: 0, 0: 1})
+    seen: list[ByNameValidator] = []
+    finish = ByNameValidator.finalize_metrics
+    monkeypatch.setattr(ByNameValidator, "finalize_metrics", lambda self: (seen.append(self), finish(self))[1])
+    keys = {**QUICK, "plots": True, "visualize": True, "save_json": True, "save_dir": str(tmp_path / "run")}
+    evaluate(str(checkpoint(MODELS[task])), other, **keys)
+    assert seen[0].confusion_matrix.task == task
+    assert seen[0].confusion_matrix.matrix[:3, :3].trace() > 10
+    assert (tmp_path / "run" / "confusion_matrix.png").is_file()
+    found = json.loads((tmp_path / "run" / "predictions.json").read_text())
+    assert {row["category_id"] for row in found} == {1, 3}
+    if task == "detect":
+        assert {c["id"] for c in seen[0].gdict["categories"]} == {1, 2, 3}
+        assert {a["category_id"] for a in seen[0].gdict["annotations"]} == {1, 3}
 
 
 @TASKS

@@ -13,6 +13,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils import YAML
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -185,6 +186,28 @@ def test_the_arguments_of_an_earlier_run_lie_under_those_of_the_command(
     assert not seen[0]._launched
     assert seen[0].save_dir != earlier.save_dir
     assert (earlier.save_dir / "results.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"exist_ok": True}, {"resume": "runs/run/weights/last.pt"}], ids=["plain", "exist_ok", "resumed"]
+)
+def test_the_folder_of_an_earlier_run_is_left_alone(
+    more: dict[str, Any], tiny_trainer: Trainer, tmp_path: Path
+) -> None:
+    """Whether that run was ours or Ultralytics' alone, once resumed or written over another one itself."""
+    earlier = tmp_path / "runs" / "run"
+    (earlier / "weights").mkdir(parents=True)
+    (earlier / "results.csv").write_text("of the earlier run")
+    found = {"save_dir": str(earlier), "project": str(tmp_path / "runs"), "name": "run", "resume": False, **more}
+    YAML.save(earlier / "args.yaml", {"imgsz": 96, "exist_ok": False, **found})
+    keys = {"exist_ok": False, "cfg": str(earlier / "args.yaml"), **found}  # as Ultralytics puts them together
+    trainer = tiny_trainer("obb", **keys)
+    assert trainer.save_dir == tmp_path / "runs" / "run-2"
+    assert not trainer.resume
+    assert (earlier / "results.csv").is_file()
+    own = tmp_path / "own.yaml"
+    own.write_text("exist_ok: true\n")
+    assert tiny_trainer("obb", cfg=str(own)).args.exist_ok, "a YAML that someone wrote means what it says"
 
 
 def test_adapters_have_a_parameter_group_of_their_own(tiny_trainer: Trainer) -> None:

@@ -97,6 +97,16 @@ def test_room(devices: list[str], cores: int, threads: int, gigabytes: int, step
     assert found[: len(devices)] == devices[:wanted]
 
 
+def test_channels_of_a_recipe_are_seen_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("teacher_channels: [2, 1, 0]\n")
+    given = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "teacher,plain,ds2d2"}
+    with pytest.raises(BadUseError, match="teacher_channels= does not hold for teacher"):
+        compare(**given, recipe=str(recipe))
+    with pytest.raises(BadUseError, match=r"none\.yaml"):
+        compare(**{**given, "student": "none.yaml"}, teacher_channels=None)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -119,8 +129,11 @@ def test_room(devices: list[str], cores: int, threads: int, gigabytes: int, step
         ({"wavelt": "db2"}, "did you mean 'wavelet'"),
         ({"wavelet": "db"}, "arm ds2d2: wavelet='db'"),
         ({"gains": 1, "arms": "plain,distill_model"}, "no arm takes DS2D2 settings"),
-        ({"teacher_channels": [0, 0, 0], "arms": "teacher,plain,ds2d2"}, "teacher_channels= does not reach teacher,"),
-        ({"teacher_channels": [2, 1, 0], "arms": "distill_model,plain,ds2d2"}, "does not reach distill_model, whose"),
+        (
+            {"teacher_channels": [0, 0, 0], "arms": "teacher,plain,ds2d2"},
+            "teacher_channels= does not hold for teacher:",
+        ),
+        ({"teacher_channels": [2, 1, 0], "arms": "distill_model,plain,ds2d2"}, "does not hold for distill_model: "),
         ({"epochs": "many"}, "epochs"),
         ({"student": "none.yaml"}, "none.yaml"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 from ultralytics.utils.patches import imread
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -165,6 +165,32 @@ def test_a_photo_is_turned_as_pillow_turns_it(tmp_path: Path, suffix: str, orien
     assert abs(got - wanted).mean() < 3
     part = tile(tmp_path / f"a.{suffix}", (10, 20, 50, 65))[..., ::-1]
     np.testing.assert_array_equal(part, got[20:65, 10:50])
+
+
+def test_a_picture_is_not_decoded_to_find_how_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "a.png", noise(3), **PLAIN)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    with open_scene(path, 3, PredictOptions(slice=64)) as scene:
+        assert (scene.width, scene.height) == (90, 70)
+
+
+@pytest.mark.parametrize("exif", [b"MM\0*", b"Exif\0\0", b"nonsense", b"MM\0*\0\0\0\x08\xff"])
+def test_a_broken_exif_block_turns_nothing(tmp_path: Path, exif: bytes) -> None:
+    pixels = noise(3)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(tile(tmp_path / "a.png"), pixels[::-1].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_turned_png_lies_as_ultralytics_reads_it(tmp_path: Path, mode: str) -> None:
+    pixels = noise(len(mode))
+    pixels[3:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.png", exif=exif)
+    wanted = imread(str(tmp_path / "a.png"), cv2.IMREAD_COLOR if mode == "RGB" else cv2.IMREAD_UNCHANGED)
+    got = tile(tmp_path / "a.png", (0, 0, wanted.shape[1], wanted.shape[0]), channels=len(mode))
+    np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
