@@ -20,18 +20,8 @@ TASK = "task.json"
 RESULT = "result.json"
 LOCK_SECONDS = 60  # a process whose parent was killed a moment ago is gone by then
 VAL_KEYS = (
-    "imgsz",
-    "batch",
-    "workers",
-    "conf",
-    "iou",
-    "max_det",
-    "agnostic_nms",
-    "single_cls",
-    "classes",
-    "split",
-    "nms",
-)
+    "imgsz", "batch", "workers", "conf", "iou", "max_det", "agnostic_nms", "single_cls", "classes", "split", "nms",
+)  # fmt: skip
 
 
 def run_task(folder: Path, task: Mapping[str, Any], device: str) -> None:
@@ -105,9 +95,8 @@ def _measure(
     from ds2d2_yolo.evaluate import evaluate
 
     val = {k: keys[k] for k in (*VAL_KEYS, "device") if keys.get(k) is not None}
-    val["imgsz"] = task["row"][
-        "imgsz"
-    ]  # a checkpoint's own otherwise, and a teacher may have another than the students
+    # a checkpoint's own otherwise, and a teacher may have another than the students
+    val["imgsz"] = task["row"]["imgsz"]
     found = evaluate(file, task["subjects"]["data"], **val)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     shared = {**task["row"], **facts, "hardware": hardware(keys["device"], task["threads"]), "finished": now}

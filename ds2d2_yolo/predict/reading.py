@@ -162,7 +162,8 @@ class Scene:
         if self._limits is None:
             self._limits = self._find_limits()
         if not self._limits.size:
-            return np.asarray(raw, np.uint8) * np.uint8(255 // (2**self._bits - 1))
+            eight = np.asarray(raw, np.uint8)
+            return eight if self._bits == 8 else eight * np.uint8(255 // (2**self._bits - 1))
         low, high = self._limits[:, :1, None], self._limits[:, 1:, None]
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = (raw.astype(np.float32) - low.astype(np.float32)) * (255 / (high - low)).astype(np.float32)
