@@ -11,6 +11,7 @@ import numpy as np
 
 from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.predict.merging import Floats, corners_of
+from ds2d2_yolo.predict.reading import first_line
 from ds2d2_yolo.predict.writing import Found
 
 WGS84 = "OGC:CRS84"  # longitude first, as RFC 7946 has it
@@ -80,18 +81,13 @@ def to_map(corners: Floats, image: Found) -> Floats | None:
     try:
         found = np.array(transform(image.crs, WGS84, east, north) if len(x) else ([], []), np.float64)
     except Exception as e:  # GDAL's errors come through as classes of their own (rasterio 1.4)
-        logger.warning(f"{image.path}: no longitude and latitude, its objects are written in pixels: {_first_line(e)}")
+        logger.warning(f"{image.path}: no longitude and latitude, its objects are written in pixels: {first_line(e)}")
         return None
     if not np.isfinite(found).all() or (abs(found[1]) > 91).any():  # what a vertical system makes of metres
         logger.warning(f"{image.path}: outside its map projection, its objects are written in pixels")
         return None
     found[0] = np.where(abs(found[0]) > 180, (found[0] + 180) % 360 - 180, found[0])
     return found.T.reshape(corners.shape)
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _on_map(image: Found) -> bool:

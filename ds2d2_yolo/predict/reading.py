@@ -146,7 +146,7 @@ class Scene:
             return raw, self._turn.pixels(self._data.dataset_mask(window=area) > 0) if self._mask else None
         except need_rasterio().errors.RasterioError as e:
             at = "" if not self.windowed else f" at pixels {left},{top} to {right},{bottom}"
-            raise DamagedImageError(f"{self.path} is cut off or damaged{at}: {_first_line(e)}") from e
+            raise DamagedImageError(f"{self.path} is cut off or damaged{at}: {first_line(e)}") from e
 
     def _decoded(self) -> tuple[Raw, Raw | None]:
         """Return all bands (C, H, W) and the mask (H, W), decoded once and turned upright."""
@@ -248,7 +248,7 @@ def _check_png(path: Path) -> None:
         with PngImagePlugin.PngImageFile(path) as file:  # Image.open would refuse large images
             file.verify()
     except (OSError, SyntaxError) as e:
-        raise DamagedImageError(f"{path} is cut off or damaged: {_first_line(e)}") from e
+        raise DamagedImageError(f"{path} is cut off or damaged: {first_line(e)}") from e
 
 
 def amount(size: float) -> str:
@@ -282,9 +282,9 @@ def _opened(path: Path) -> Any:
         try:
             return rasterio.open(path)
         except rasterio.errors.RasterioIOError as e:
-            raise BadUseError(f"{path} cannot be read as an image: {_first_line(e)}") from e
+            raise BadUseError(f"{path} cannot be read as an image: {first_line(e)}") from e
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of an error, or of its cause, which says more."""
     return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
