@@ -118,7 +118,8 @@ class Store:
         return f"out={self.out} was made with {said or 'other classes'}"
 
     def _read_journal(self) -> None:
-        """Read the entries whose files are all there."""
+        """Read the entries whose files are all there; what is left of the others goes, or nothing would count it."""
+        partial: list[str] = []
         journal = self.out / JOURNAL
         lines = journal.read_bytes().decode("utf-8", "replace").split("\n")[:-1] if journal.is_file() else []
         for line in lines:  # a line that a kill cut short has no end, and is not among them
@@ -126,8 +127,12 @@ class Store:
                 entry = Entry(**json.loads(line))
                 if not entry.broken and all(_is_ours(f) and _size(self.out / f) for f in entry.files):
                     self.entries[entry.split, entry.name] = entry
+                else:
+                    partial += [f for f in entry.files if _is_ours(f)]
             except (ValueError, TypeError, AttributeError):  # not written by this command
                 continue
+        for file in set(partial).difference(f for e in self.entries.values() for f in e.files):
+            _remove(self.out / file)
         self._write_journal()
 
     def _write_journal(self) -> None:
@@ -137,10 +142,10 @@ class Store:
     def forget(self, keys: Iterable[tuple[str, str]]) -> None:
         """Take images out of the folder and of the journal, because their sources changed or are gone."""
         gone = [self.entries.pop(key) for key in keys]
+        for file in (f for entry in gone for f in entry.files):  # first: the journal still names what a kill leaves
+            _remove(self.out / file)
         if gone:
             self._write_journal()
-        for file in (f for entry in gone for f in entry.files):
-            _remove(self.out / file)
 
     @contextmanager
     def part(self) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.prepare import make, prepare
+from ds2d2_yolo.prepare import make, prepare, store
 from ds2d2_yolo.prepare.records import Item
 from ds2d2_yolo.prepare.result import Entry
 from ds2d2_yolo.prepare.store import Store
@@ -76,6 +76,43 @@ def test_a_finished_one_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "out" / "labels" / "val" / "2.txt").write_text("")  # a file that is there, and empty
     prepare("dior", source=source, out=tmp_path / "out", images="copy")
     assert tree(tmp_path / "out") == before
+
+
+def test_a_kill_between_the_files_of_a_withdrawn_source_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = dior(tmp_path / "DIOR", DIOR), tmp_path / "out"
+    prepare("dior", source=source, out=out)
+    for file in source.rglob("1.*"):
+        file.unlink()
+    for text in source.rglob("train.txt"):
+        text.write_text("4\n")
+    real = store._remove
+
+    def killed(path: Path) -> None:
+        if path.parent.name == "train":
+            raise KeyboardInterrupt
+        real(path)
+
+    monkeypatch.setattr(store, "_remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("dior", source=source, out=out)
+    monkeypatch.setattr(store, "_remove", real)
+    assert prepare("dior", source=source, out=out).totals()["images"] == 3
+    assert sorted(p.stem for p in (out / "images").rglob("*.*")) == ["2", "3", "4"]
+    assert sorted(p.stem for p in (out / "labels").rglob("*.*")) == ["2", "3", "4"]
+
+
+def test_what_is_left_of_an_image_without_its_label_goes_with_its_source(tmp_path: Path) -> None:
+    source, out = dior(tmp_path / "DIOR", DIOR), tmp_path / "out"
+    prepare("dior", source=source, out=out)
+    (out / "labels" / "train" / "1.txt").unlink()
+    for file in source.rglob("1.*"):
+        file.unlink()
+    for text in source.rglob("train.txt"):
+        text.write_text("4\n")
+    prepare("dior", source=source, out=out)
+    assert sorted(p.stem for p in (out / "images").rglob("*.*")) == ["2", "3", "4"]
 
 
 def test_labels_that_were_changed_are_noticed(tmp_path: Path) -> None:
