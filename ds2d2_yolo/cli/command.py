@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import traceback
@@ -108,6 +109,7 @@ def _without_ours(mode: str, words: list[str]) -> list[str]:
 
 def _print_help(modes: list[str]) -> None:
     """Print the usage, or the help of the modes that were named."""
+    modes = ["data"] if modes == ["data", "prepare"] else modes
     for mode in modes:
         if mode not in MODES:
             near = get_close_matches(mode, MODES, n=1)
@@ -151,7 +153,12 @@ def _going_on(mode: str, rest: list[str], interruption: KeyboardInterrupt) -> st
     words = [mode, *rest]
     if "resume" in interruption.args and not any(w.startswith("resume") for w in rest):
         words.append("resume")
-    return shlex.join(["ds2d2-yolo", *words])
+    return quoted(["ds2d2-yolo", *words])
+
+
+def quoted(command: list[str], windows: bool = os.name == "nt") -> str:
+    """Return a command as it is typed: cmd.exe knows no single quotes, other shells leave no $ alone in double ones."""
+    return subprocess.list2cmdline(command) if windows else shlex.join(command)
 
 
 def _after(mode: str, rest: list[str]) -> str:

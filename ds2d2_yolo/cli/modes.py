@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, fields
 from importlib import import_module
 from typing import Any
 
+from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.options import Options
 
 TRAINING = ("Train", "Val/Test", "Hyperparameters")
@@ -79,10 +80,12 @@ def run_demo(**settings: Any) -> None:
     load("demo.run:run_demo")(**settings)
 
 
-def run_checks() -> None:
+def run_checks(**settings: Any) -> None:
     """Print the versions and the machine, as `yolo checks` does, and whether the bridge fits this Ultralytics."""
     from ultralytics.utils.checks import collect_system_info
 
+    if settings:
+        raise BadUseError(f"'{next(iter(settings))}': checks takes no settings")
     collect_system_info()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ds2d2_yolo import __version__
 from ds2d2_yolo.cli import main, parse
-from ds2d2_yolo.cli.command import _without_ours
+from ds2d2_yolo.cli.command import _without_ours, quoted
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import Settings
@@ -40,6 +40,7 @@ def test_none_is_none_where_text_is_wanted_too() -> None:
 
 def test_words_in_brackets_are_a_list() -> None:
     assert parse(["formats=[onnx,", "engine]", "empty=[]"]) == {"formats": ["onnx", "engine"], "empty": []}
+    assert parse(["model=[a.pt, b:7]", "name=[7]"]) == {"model": ["a.pt", "b:7"], "name": "[7]"}
 
 
 @pytest.mark.parametrize("argument", ["epochs", "=3", "epochs=", "epochs=1 epochs=2"])
@@ -84,6 +85,16 @@ def test_help_of_a_mode_lists_its_keys_with_default_and_range(mode: str, capsys:
     if mode == "train":
         assert "  gain_schedule=constant  constant | linear | cosine  " in out
         assert set(Settings.keys()) <= listed
+
+
+def test_help_of_data_prepare_is_that_of_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("help", "data", "prepare", capsys=capsys) == run("help", "data", capsys=capsys)
+
+
+def test_the_command_that_goes_on_is_quoted_as_its_shell_wants_it() -> None:
+    typed = ["ds2d2-yolo", "train", r"teacher=C:\my runs\best.pt", "epochs=3"]
+    assert quoted(typed, windows=True) == r'ds2d2-yolo train "teacher=C:\my runs\best.pt" epochs=3'
+    assert quoted(typed, windows=False) == r"ds2d2-yolo train 'teacher=C:\my runs\best.pt' epochs=3"
 
 
 def test_help_names_every_mode(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +163,7 @@ def test_mistakes_are_one_line_with_status_2(
         ("obb", "predict", "model=best.pt"): "leave 'obb' out, the model says its task: ds2d2-yolo predict",
         ("train", *good, "classes=red"): "classes=red must be numbers of classes",
         ("help", "trian"): "did you mean 'train'?",
+        ("checks", "foo=1"): "'foo': checks takes no settings",
         ("data", "perpare", "dota"): "say 'ds2d2-yolo data', or",
         ("completion", "fish"): "the shells are bash, zsh",
         ("train",): "teacher=, student=, data= missing",
