@@ -60,6 +60,21 @@ def write_tiny_data(root: Path, task: str, images: int = 8, size: int = 96) -> P
     return yaml
 
 
+def write_bands(root: Path, channels: int) -> Path:
+    """Write the tiny data set with images of so many channels, in files of a page a channel, and return its YAML."""
+    import cv2
+    import numpy as np
+
+    yaml = write_tiny_data(root, "obb")
+    for file in list((root / "images").rglob("*.png")):
+        image = cv2.imread(str(file))
+        bands = [np.ascontiguousarray(np.roll(image[..., c % 3], c, 0)) for c in range(channels)]
+        cv2.imwritemulti(str(file.with_suffix(".tiff")), bands)
+        file.unlink()
+    yaml.write_text(yaml.read_text(encoding="utf-8") + f"channels: {channels}\n", encoding="utf-8")
+    return yaml
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The YAML of a tiny data set of a task, written once."""

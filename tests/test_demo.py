@@ -32,6 +32,7 @@ from ds2d2_yolo.demo.state import FILE, DemoState
 from ds2d2_yolo.demo.table import table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.resources import resolve_data
+from tests.conftest import write_bands
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
@@ -494,6 +495,12 @@ def test_bad_use_is_one_line(arguments: list[str], said: str, capsys: pytest.Cap
 def test_upright_labels_are_refused(tiny_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", f"data={tiny_data('detect')}", "device=cpu"]) == 2
     assert "use obb labels" in capsys.readouterr().err
+
+
+def test_data_of_other_than_three_channels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_bands(tmp_path / "bands", 4)
+    assert main(["demo", f"data={data}", "device=cpu", f"project={tmp_path / 'demo'}"]) == 2
+    assert "has 4 channels: the demo takes 3, train takes any" in capsys.readouterr().err
 
 
 def test_missing_export_packages_are_named_at_the_start(

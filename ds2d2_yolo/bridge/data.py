@@ -63,19 +63,32 @@ def check_labels(data: Mapping[str, Any], task: str) -> None:
     images = images_of(data["train"])
     if not images:
         raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
-    line = _first_label(labels_of(images))
-    if line is None:
+    if _first_label(labels_of(images)) is None:
         folder = labels_of(images[:1])[0].parent
         raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
-    columns = len(line.split())
-    if task == "obb" and columns < 9:  # a detect student takes the hull of longer labels
-        raise BadUseError(f"labels have {columns} columns and an obb student needs {COLUMNS['obb']}: use obb labels")
+    refuse_upright(images, task, "an obb student")
     refuse_unusable(data, images)
     if "val" in data:
         validated = images_of(data["val"])
         if not validated:
             raise BadUseError(f"no validation images in {data['val']}: check 'path' and 'val' of the data YAML")
         refuse_unusable(data, validated)
+
+
+def refuse_upright(images: Iterable[Path], task: str, who: str) -> None:
+    """Refuse upright boxes for oriented ones; a detect model takes the hull of longer labels.
+
+    Args:
+        images (Iterable[Path]): Images of a split; the first label is looked at.
+        task (str): 'detect' or 'obb'.
+        who (str): What needs them, for the message.
+
+    Raises:
+        BadUseError: If the labels have too few columns.
+    """
+    columns = len((_first_label(labels_of(images)) or "").split())
+    if task == "obb" and 0 < columns < 9:
+        raise BadUseError(f"labels have {columns} columns and {who} needs {COLUMNS['obb']}: use obb labels")
 
 
 def refuse_unusable(data: Mapping[str, Any], images: list[Path]) -> None:

@@ -81,14 +81,16 @@ class Detector:
         """Return images as network input.
 
         Args:
-            images (Sequence[NDArray[np.uint8]]): Images H x W x 3, BGR.
+            images (Sequence[NDArray[np.uint8]]): Images H x W x channels; BGR where there are 3.
             shape (tuple[int, int]): Height and width to letterbox to, in pixels.
 
         Returns:
-            (Tensor): N x 3 x height x width, RGB in [0, 1], on the model's device.
+            (Tensor): N x channels x height x width in [0, 1], on the model's device; RGB where there are 3.
         """
         boxed = np.stack([LetterBox(shape)(image=image) for image in images])
-        tensor = torch.from_numpy(np.ascontiguousarray(boxed[..., ::-1].transpose(0, 3, 1, 2)))
+        boxed = boxed[..., None] if boxed.ndim == 3 else boxed  # grey ones can lose their last axis on the way
+        boxed = boxed[..., ::-1] if boxed.shape[-1] == 3 else boxed
+        tensor = torch.from_numpy(np.ascontiguousarray(boxed.transpose(0, 3, 1, 2)))
         return tensor.to(self.model.device).float() / 255
 
     @torch.no_grad()
@@ -125,7 +127,7 @@ class Detector:
         """Find the objects of images.
 
         Args:
-            images (Sequence[NDArray[np.uint8]]): Images H x W x 3, BGR.
+            images (Sequence[NDArray[np.uint8]]): Images H x W x channels; BGR where there are 3.
             shape (tuple[int, int]): Height and width of the network input, in pixels.
             batch (int): Images at once; the last ones may be fewer.
             cuts (Cuts): What is kept.
@@ -151,10 +153,16 @@ class Detector:
 
 def time_of(work: Any, device: torch.device) -> float:
     """Return the seconds that a call takes, the device's own queue included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _wait(device)
     began = time.perf_counter()
     work()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    """Wait until a device has computed all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -103,10 +103,11 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
         raise BadUseError(f"model= missing: ds2d2-yolo {mode} model=best.pt ...")
     if Path(name).suffix != ".pt":
         raise BadUseError(f"model={name} is no checkpoint (.pt)")
-    if not Path(name).is_file():
+    file = Path(name).expanduser()  # no shell does that behind an equals sign but bash
+    if not file.is_file():
         raise BadUseError(f"model={name} does not exist")
     try:
-        yolo = YOLO(name)
+        yolo = YOLO(str(file))
     except Exception as e:  # unpickling an arbitrary file can raise anything
         raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
     model: Any = yolo.model
@@ -119,7 +120,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
         )
     args = model.args if isinstance(model.args, dict) else {}
     return Checkpoint(
-        Path(name), str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), int(model.yaml.get("channels", 3)),
+        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), int(model.yaml.get("channels", 3)),
         args.get("data"), sum(p.numel() for p in model.parameters()),
     )  # fmt: skip
 
@@ -150,6 +151,8 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
             size = check_imgsz(given["imgsz"], stride=checkpoint.stride, min_dim=2)
     except (AssertionError, TypeError, ValueError, SyntaxError) as e:
         raise BadUseError(_first(e).removeprefix("ERROR ❌️ ")) from e
+    if not isinstance(args.batch, int) or args.batch < 1:
+        raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
     if args.quantize in {8, "w8a16"} and "data" in takes and not args.data:
         raise BadUseError("INT8 needs images to calibrate on: name a data YAML, data=...")
     if args.data:
@@ -238,7 +241,12 @@ def _place(made: Path, target: Path) -> Path:
 
 
 def val_images(data: str, download: bool = True) -> list[Path]:
-    """Return the validation images of a data set.
+    """Return the validation images of a data set: see `val_data`."""
+    return images_of(val_data(data, download)["val"])
+
+
+def val_data(data: str, download: bool = True) -> dict[str, Any]:
+    """Return a data set that has validation images.
 
     Args:
         data (str): Data YAML.
@@ -246,22 +254,21 @@ def val_images(data: str, download: bool = True) -> list[Path]:
             be a YAML on this machine: Ultralytics would fetch an address and unpack an archive all the same (8.4.190).
 
     Returns:
-        (list[Path]): The images, sorted.
+        (dict[str, Any]): As `check_det_dataset` returns it.
 
     Raises:
-        BadUseError: If the YAML is wrong, or there are none.
+        BadUseError: If the YAML is wrong, or there are no validation images.
     """
     try:
         if not download:
             data = _local_yaml(data)
         with quiet(download):
-            found = check_det_dataset(data, autodownload=download)
+            found: dict[str, Any] = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
         raise BadUseError(f"data={data}: {_first(e)}") from e
-    images = images_of(found["val"])
-    if not images:
+    if not images_of(found["val"]):
         raise BadUseError(f"data={data}: no validation images in {found['val']}")
-    return images
+    return found
 
 
 def _local_yaml(data: str) -> str:

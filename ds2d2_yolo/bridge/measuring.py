@@ -60,7 +60,7 @@ def timings(
 
     Args:
         detector (Detector): What to time.
-        images (Sequence[NDArray[np.uint8]]): Images H x W x 3, BGR; they take turns.
+        images (Sequence[NDArray[np.uint8]]): Images H x W x channels, as `read_image` gives them; they take turns.
         imgsz (int): Side of the network input in pixels.
         batch (int): Images at once.
         warmup (int): Runs that are not counted.

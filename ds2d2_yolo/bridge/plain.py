@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -93,9 +94,11 @@ def check_device(device: Any) -> torch.device:
         BadUseError: If this machine has no such device.
     """
     try:
-        found: torch.device = select_device(device, verbose=False)
+        found = select_device(device, verbose=False)
     except (ValueError, RuntimeError, AssertionError) as e:
         raise BadUseError(f"device={device} is no device of this machine: use device=cpu, or leave it out") from e
+    if not isinstance(found, torch.device):  # Ultralytics hands names of other runtimes' devices through (8.4.190)
+        raise BadUseError(f"device={device} is no device of torch: use device=cpu, mps or the number of a GPU")
     return found
 
 
@@ -265,9 +268,23 @@ def ground_truth(images: Sequence[Path]) -> list[Boxes]:
     return found
 
 
-def read_image(image: Path) -> NDArray[np.uint8]:
-    """Return an image as H x W x 3, BGR; Ultralytics' reader takes any path on any system."""
-    pixels: NDArray[np.uint8] | None = imread(str(image))
+def read_image(image: Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Return an image as Ultralytics' data sets read it; its reader takes any path on any system.
+
+    Args:
+        image (Path): The image.
+        channels (int): Its channels: 3 for colour, 1 for grey, another number for the bands of a TIFF.
+
+    Returns:
+        (NDArray[np.uint8]): H x W x channels; BGR where there are 3.
+
+    Raises:
+        DS2D2Error: If it cannot be read, or has another number of bands.
+    """
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    pixels: NDArray[np.uint8] | None = imread(str(image), flags)
     if pixels is None:
         raise DS2D2Error(f"{image} cannot be read as an image")
+    if (bands := pixels.shape[2] if pixels.ndim == 3 else 1) != channels:
+        raise DS2D2Error(f"{image} has {bands} channels instead of {channels}")
     return pixels

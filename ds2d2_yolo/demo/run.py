@@ -123,6 +123,8 @@ class Demo:
     def prepare(self) -> None:
         """Get the data set, drawn on first use, and find out which steps are done already."""
         data = ultra.obb_data(self.data)
+        if data.get("channels", 3) != 3:
+            raise BadUseError(f"data={self.data} has {data['channels']} channels: the demo takes 3, train takes any")
         self.names = {int(k): str(v) for k, v in data["names"].items()}
         training, self.images = images_of(data["train"]), images_of(data["val"])
         if not self.images:

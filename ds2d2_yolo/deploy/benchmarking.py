@@ -20,19 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.bridge import measuring
+from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.bridge.plain import check_device
 from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
+from ds2d2_yolo.deploy.asked import named, refuse_unfit, timed
 from ds2d2_yolo.deploy.exporting import size_of
-from ds2d2_yolo.deploy.images import evenly
 from ds2d2_yolo.deploy.options import BenchmarkOptions, listed
 from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.files import write_json, write_whole
 from ds2d2_yolo.resources import resolve_data
 
-IMAGES = 16  # validation images that the timed runs take in turn
 QUANTIZE = {"": None, "fp16": 16, "int8": 8}
 
 
@@ -87,7 +89,12 @@ def benchmark(**keys: Any) -> Benchmark:
     with safe_loading(options.safe):
         if options.safe:
             refuse_code(options.data)
-        return _bench(options, named(options.model), resolve_data(options.data)).run()
+        bench = _bench(options, named(options.model), resolve_data(options.data))
+        try:
+            with FileLock(bench.folder / ".lock", timeout=0):
+                return bench.run()
+        except Timeout as e:
+            raise BadUseError(f"another benchmark is at work in {bench.folder}: wait, or name another out=") from e
 
 
 def _bench(options: BenchmarkOptions, names: list[tuple[str, str]], data: str) -> Bench:
@@ -96,32 +103,15 @@ def _bench(options: BenchmarkOptions, names: list[tuple[str, str]], data: str) -
     if wrong := [name for name, model in models.items() if options.imgsz % model.stride]:
         raise BadUseError(f"imgsz={options.imgsz} must be a multiple of the stride of {', '.join(wrong)}")
     check_device(options.device)
-    images = ultra.val_images(data)
-    folder = Path(options.out)
+    found = ultra.val_data(data)
+    images = images_of(found["val"])
+    refuse_unfit(models, found, images)
+    folder = Path(options.out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise BadUseError(f"out={options.out} cannot be written: {e.strerror}") from e
     return Bench(options, models, data, images, folder)
-
-
-def named(models: str | list[str]) -> list[tuple[str, str]]:
-    """Return name and path of each model; that of a run's best.pt is the run's.
-
-    Raises:
-        BadUseError: If two have one name.
-    """
-    found = []
-    for text in listed(models):
-        name, colon, path = text.partition(":")
-        if not colon or (os.name == "nt" and len(name) == 1):  # one letter is a drive there
-            file = Path(text).resolve()
-            run = file.parent.parent if file.parent.name == "weights" else file.parent
-            name, path = (run.name if file.stem in {"best", "last"} else file.stem), text
-        found.append((name, path))
-    if len({name for name, _ in found}) < len(found):
-        raise BadUseError(f"model={models} names two models alike: give them names, such as model=one:a.pt,two:b.pt")
-    return found
 
 
 def _kept(file: Path) -> dict[str, Any]:
@@ -158,15 +148,17 @@ class Bench:
         folder: Path,
     ) -> None:
         self.options, self.models, self.data, self.folder = options, models, data, folder
-        self.images = [str(p) for p in evenly(images, IMAGES)]
+        self.images = [str(p) for p in timed(images)]
         self.count = len(images)
         self.file = folder / "benchmark.json"
         self.machine = measuring.machine()
-        self.kept = _kept(self.file)
-        self.cells = dict(self._cells())
+        self.kept: dict[str, Any] = {}
+        self.cells: dict[str, dict[str, Any]] = {}
 
     def run(self) -> Benchmark:
-        """Measure what is missing and write the results."""
+        """Measure what is missing and write the results; the folder is this command's alone while it lasts."""
+        self.kept = _kept(self.file)
+        self.cells = dict(self._cells())
         cells = list(self.cells.values())
         for cell in cells:
             self._export(cell)
@@ -209,7 +201,8 @@ class Bench:
             args: dict[str, Any] = {"imgsz": o.imgsz, "batch": batch, "nms": o.nms, "quantize": QUANTIZE[precision]}
             if precision == "int8":
                 args |= {"data": self.data, "fraction": o.fraction}
-            args |= {"device": o.device} if base == "engine" else {}
+            # TorchScript keeps the device that it was traced on, and has FP16 on a GPU only
+            args |= {"device": o.device} if base in {"engine", "torchscript"} else {}
             self._ask(cell, {"work": "export", "model": cell["path"], "format": base, "args": args,
                              "folder": str(folder)}, f"export, batch {batch}", {"file": name})  # fmt: skip
         if not cell.get("reason"):
@@ -238,9 +231,9 @@ class Bench:
         """Return what every job on a file has to know."""
         base, _, precision = cell["format"].partition("-")
         half = precision == "fp16" and base in {"pt", "torchscript"}
-        task = self.models[cell["model"]].task
+        task, channels = self.models[cell["model"]].task, self.models[cell["model"]].channels
         return {"work": work, "file": cell["file"], "format": base, "task": task, "half": half, "nms": self.options.nms,
-                "imgsz": self.options.imgsz, "device": self.options.device}  # fmt: skip
+                "imgsz": self.options.imgsz, "device": self.options.device, "channels": channels}  # fmt: skip
 
     def _ask(
         self, cell: dict[str, Any], job: dict[str, Any], what: str, rename: dict[str, str] | None = None
@@ -290,7 +283,7 @@ class Bench:
         self._save()
         write_whole(self.folder / "benchmark.csv", as_csv(rows))
         write_whole(self.folder / "benchmark.md", f"```\n{found}\n```\n")
-        if all("reason" in cell for cell in self.cells.values()):
+        if not any(cell["turns"] for cell in self.cells.values()):
             print(table(rows))
             raise DS2D2Error("nothing could be measured, the table says why")
         return found

@@ -15,7 +15,7 @@ from ds2d2_yolo.bridge.api import check_theirs
 from ds2d2_yolo.bridge.detector import Cuts, Detector
 from ds2d2_yolo.bridge.plain import check_device
 from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
-from ds2d2_yolo.deploy.images import Images, find_images, read_images
+from ds2d2_yolo.deploy.images import Images, images_for
 from ds2d2_yolo.deploy.matching import Side, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
 from ds2d2_yolo.deploy.parity import TOLERANCES, Parity
@@ -89,12 +89,15 @@ def _made(options: ExportOptions, theirs: dict[str, Any], loud: bool) -> Exporte
     lacks = ultra.engine_lacks() if options.format == "engine" else None
     format = "onnx" if lacks else options.format
     args = ultra.export_args(options.format, theirs, checkpoint)
-    device = (
-        torch.device("cpu") if lacks else check_device(theirs.get("device") or ("0" if format == "engine" else "cpu"))
-    )
+    where = "0" if format == "engine" else "cpu"
+    named = theirs.get("device")
+    device = torch.device("cpu") if lacks else check_device(where if named in (None, "") else named)  # 0 is a GPU
     if lacks:  # trtexec takes an FP32 file and its own precision flag
         asked, args = args, ultra.export_args("onnx", _for_onnx(args), checkpoint)
-    images = find_images(options.check_images, theirs.get("data"), checkpoint.data, max(args["imgsz"]))
+    images = None
+    if options.check:  # an image that cannot be read is found now, not after the export
+        places = options.check_images, theirs.get("data"), checkpoint.data
+        images = images_for(*places, max(args["imgsz"]), checkpoint.channels, options.check_limit)
     exported = _export(options, checkpoint, format, args, device, loud, images)
     if exported.parity is not None and not exported.parity.holds:
         print(exported)
@@ -116,7 +119,7 @@ def _for_onnx(args: Mapping[str, Any]) -> dict[str, Any]:
 
 def _export(
     options: ExportOptions, checkpoint: ultra.Checkpoint, format: str, args: Mapping[str, Any], device: torch.device,
-    loud: bool, images: tuple[str, Any],
+    loud: bool, images: Images | None,
 ) -> Exported:  # fmt: skip
     """Export and check."""
     print(f"exporting {checkpoint.path} to {format} ...", flush=True)
@@ -124,17 +127,17 @@ def _export(
     file = ultra.write_export(checkpoint, format, args, checkpoint.path.parent, loud)
     seconds = time.perf_counter() - began
     parity, why = None, "check=False"
-    if options.check:
+    if options.check and images is None:
+        why = f"the model takes {checkpoint.channels} channels: name images that have them with check_images="
+    elif images is not None:
         try:
             with ultra.quiet(loud):
                 half = args["quantize"] == 16 and format == "torchscript"
                 found = Detector(file, checkpoint.task, device, half=half)
-            if found.channels != 3:
-                raise RuntimeError(f"the model takes {found.channels} channels, and images are read with 3")
         except Exception as e:  # a runtime that is not on this machine fails in its own way
             why = f"{format} does not run on this machine: {(str(e).strip().splitlines() or [type(e).__name__])[0]}"
         else:
-            parity = check(options, checkpoint, found, args, device, read_images(*images, options.check_limit))
+            parity = check(options, checkpoint, found, args, device, images)
     report = None
     if parity is not None:
         report = file.with_name(f"{file.name}.parity.json")
@@ -166,9 +169,9 @@ def check(
     tolerance = TOLERANCES[precision].changed(
         iou=options.tol_iou, score=options.tol_score, angle=options.tol_angle, missing=options.tol_missing
     )
-    least = float(args.get("conf") or 0.25) if file.inside else 0.0  # NMS inside the file cut there
+    least = _or(args.get("conf"), 0.25) if file.inside else 0.0  # NMS inside the file cut there
     conf = max(options.check_conf, least + tolerance.score if file.inside else 0.0)
-    nms_iou = float(args.get("iou") or 0.7)
+    nms_iou = _or(args.get("iou"), 0.7)
     cuts = Cuts(
         kept=max(conf - tolerance.score, least, LEAST),
         raw=max(conf - 2 * tolerance.score, LEAST),
@@ -189,6 +192,11 @@ def check(
         source=images.source,
         setting=f"{file.format} on {device.type} in {file.computes}, {size} px, batch {args['batch']}, {nms}",
     )  # fmt: skip
+
+
+def _or(value: Any, default: float) -> float:
+    """Return a number, 0 included, or the default if there is none."""
+    return default if value is None else float(value)
 
 
 def precision_of(file: Detector, quantize: Any) -> str:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ds2d2_yolo.bridge.data import images_of
 from ds2d2_yolo.bridge.exporting import val_images
 from ds2d2_yolo.bridge.plain import read_image
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.resources import resolve_data
 from ds2d2_yolo.scenes import draw_scene
 
 SCENES = 8  # drawing one takes about a second
+COLOUR = 3  # channels of those scenes
 T = TypeVar("T")
 
 
@@ -29,12 +30,41 @@ class Images:
     Attributes:
         source (str): In words.
         names (tuple[str, ...]): A name for each.
-        pixels (tuple[NDArray[np.uint8], ...]): H x W x 3, BGR.
+        pixels (tuple[NDArray[np.uint8], ...]): H x W x channels; BGR where there are 3.
     """
 
     source: str
     names: tuple[str, ...]
     pixels: tuple[NDArray[np.uint8], ...]
+
+
+def images_for(
+    asked: str | None, data: str | None, trained_on: str | None, imgsz: int, channels: int, limit: int
+) -> Images | None:
+    """Find and read the images to compare on.
+
+    Args:
+        asked (str | None): See `find_images`.
+        data (str | None): See `find_images`.
+        trained_on (str | None): See `find_images`; what cannot be read of it is no reason to fail.
+        imgsz (int): See `find_images`.
+        channels (int): Channels of the model's input.
+        limit (int): How many, chosen evenly.
+
+    Returns:
+        (Images | None): The images; None if there is nothing with so many channels, and none was asked for.
+
+    Raises:
+        BadUseError: If what was asked for has no images, or one that cannot be read with these channels.
+    """
+    source, found = find_images(asked, data, trained_on, imgsz)
+    if not isinstance(found, int):
+        try:
+            return read_images(source, found, limit, channels)
+        except DS2D2Error as e:
+            if asked or data:
+                raise BadUseError(f"{e}, of the {source}: name others with check_images=, or correct it") from e
+    return read_images("built-in scenes", imgsz, limit) if channels == COLOUR else None
 
 
 def find_images(
@@ -56,7 +86,8 @@ def find_images(
         BadUseError: If what was asked for has no images.
     """
     if asked and not asked.endswith((".yaml", ".yml")):
-        found = [Path(asked)] if Path(asked).is_file() else images_of(asked)
+        place = Path(asked).expanduser()
+        found = [place] if place.is_file() else images_of(str(place))
         if not found:
             raise BadUseError(f"check_images={asked} holds no images")
         return f"images of {asked}", found
@@ -68,23 +99,27 @@ def find_images(
     return "built-in scenes", imgsz
 
 
-def read_images(source: str, found: list[Path] | int, limit: int) -> Images:
+def read_images(source: str, found: list[Path] | int, limit: int, channels: int = COLOUR) -> Images:
     """Read images, or draw scenes.
 
     Args:
         source (str): Where they are from, in words.
         found (list[Path] | int): Of `find_images`.
         limit (int): How many, chosen evenly.
+        channels (int): Channels of images; scenes are drawn in colour.
 
     Returns:
         (Images): The images.
+
+    Raises:
+        DS2D2Error: If one cannot be read, or has other channels.
     """
     if isinstance(found, int):
         side, count = -(-found // 4) * 4, min(limit, SCENES)
         drawn = tuple(draw_scene(0, 1, i, side)[0] for i in range(count))
         return Images(f"{count} {source}", tuple(f"scene {i}" for i in range(count)), drawn)
     chosen = evenly(found, limit)
-    pixels = tuple(read_image(path) for path in chosen)
+    pixels = tuple(read_image(path, channels) for path in chosen)
     return Images(f"{len(chosen)} of {len(found)} {source}", tuple(str(p) for p in chosen), pixels)
 
 

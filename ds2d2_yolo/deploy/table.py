@@ -21,7 +21,7 @@ class Row:
     Attributes:
         model (str): Its name.
         format (str): The format, with its precision.
-        reason (str | None): Why it could not be measured.
+        reason (str | None): Why it could not be measured, or not all of it: what was has its numbers.
         parameters (int): Of the checkpoint.
         gflops (float): Of the checkpoint at the benchmark's image size.
         file_mb (float | None): Size of the file or folder in MB (1e6 bytes).
@@ -78,7 +78,7 @@ def row_of(cell: dict[str, Any], batch: int) -> Row:
     """
     facts: dict[str, Any] = {k: cell.get(k) for k in ("model", "format", "parameters", "gflops", "file_mb", "reason")}
     turns = cell.get("turns", {}).values()
-    if cell.get("reason") or not turns:
+    if not turns:
         return Row(**facts)
     forward, total = (np.array([x for t in turns for x in t[k]]) for k in ("forward", "total"))
     batches = [x for t in turns for x in t.get("batches", t["total"])]
@@ -110,14 +110,14 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"{'model':{wide[0]}}  {'format':{wide[1]}}" + "".join(f"  {h:>{_width(h)}}" for h, *_ in COLUMNS)]
     for row in rows:
         line = f"{row.model:{wide[0]}}  {row.format:{wide[1]}}"
-        if row.reason:
+        if not row.runs:
             lines.append(f"{line}  not measured: {row.reason}")
             continue
         for heading, digits, name in COLUMNS:
             value = getattr(row, name)
             value = value / 1e6 if name == "parameters" else value
             line += f"  {'-' if value is None else f'{value:.{digits}f}':>{_width(heading)}}"
-        lines.append(line)
+        lines.append(line + (f"  not all: {row.reason}" if row.reason else ""))
     return "\n".join(lines)
 
 

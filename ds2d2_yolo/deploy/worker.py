@@ -41,7 +41,7 @@ def timing(job: Job) -> Job:
         device = check_device(job["device"])
         if job["format"] == "pt" and job["half"] and device.type == "cpu":
             raise RuntimeError("PyTorch in FP16 needs a GPU")
-        images = [read_image(Path(p)) for p in job["images"]]
+        images = [read_image(Path(p), job["channels"]) for p in job["images"]]
         before = memory_now()
 
         def load(file: str) -> Detector:

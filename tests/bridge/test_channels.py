@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,24 +20,10 @@ from ds2d2_yolo.bridge.teacher import FrozenTeacher, Teacher, load_teacher, stat
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.settings import TERMS
 
-from ..conftest import write_tiny_data
+from ..conftest import write_bands
 
 Trainer = Callable[..., DS2D2Trainer]
 PICKED = [2, 0, 3]
-
-
-def write_bands(root: Path, channels: int) -> Path:
-    """Write the tiny data set with images of so many channels, in files of a page a channel, and return its YAML."""
-    import cv2
-
-    yaml = write_tiny_data(root, "obb")
-    for file in list((root / "images").rglob("*.png")):
-        image = cv2.imread(str(file))
-        bands = [np.ascontiguousarray(np.roll(image[..., c % 3], c, 0)) for c in range(channels)]
-        cv2.imwritemulti(str(file.with_suffix(".tiff")), bands)
-        file.unlink()
-    yaml.write_text(yaml.read_text(encoding="utf-8") + f"channels: {channels}\n", encoding="utf-8")
-    return yaml
 
 
 @pytest.fixture(scope="session")

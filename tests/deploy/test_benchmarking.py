@@ -10,12 +10,26 @@ from typing import Any
 
 import cv2
 import pytest
+from filelock import FileLock
 
 from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.deploy import benchmark, worker
-from ds2d2_yolo.deploy.benchmarking import Bench, named
+from ds2d2_yolo.deploy.asked import named
+from ds2d2_yolo.deploy.benchmarking import Bench
 from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.conftest import write_bands, write_tiny_data
+
+
+def four_channels(folder: Path) -> Path:
+    """Write an untrained checkpoint of four channels."""
+    import torch
+    from ultralytics.nn.tasks import OBBModel
+
+    model = OBBModel("yolov8n-obb.yaml", nc=2, ch=4, verbose=False)
+    model.names, model.task = {0: "red", 1: "green"}, "obb"
+    torch.save({"model": model, "train_args": {"task": "obb", "imgsz": 96}}, folder / "four.pt")
+    return folder / "four.pt"
 
 
 @pytest.fixture
@@ -138,6 +152,76 @@ def test_one_file_under_two_names_and_other_settings_have_files_of_their_own(
     assert len([j for j in asked if j[2].startswith("export")]) == 2 * exports
 
 
+def test_what_does_not_fit_the_data_is_refused_before_anything_is_measured(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    given = keys(checkpoint, tiny_data, tmp_path / "out")
+    with pytest.raises(BadUseError, match=r"labels have 5 columns and big, an obb model, needs 9"):
+        benchmark(**{**given, "data": str(tiny_data("detect"))})
+    bands = str(write_bands(tmp_path / "bands", 4))
+    with pytest.raises(BadUseError, match="big takes 3 channels, and the data have 4"):
+        benchmark(**{**given, "data": bands})
+    with pytest.raises(BadUseError, match="device=intel:gpu is no device of torch"):
+        benchmark(**given, device="intel:gpu")
+    torn = write_tiny_data(tmp_path / "torn", "obb")
+    (torn.parent / "images" / "val" / "3.png").write_bytes(b"no image")
+    with pytest.raises(BadUseError, match=r"3.png cannot be read as an image: correct it"):
+        benchmark(**{**given, "data": str(torn)})
+    assert not asked
+    benchmark(**{**given, "model": str(four_channels(tmp_path)), "data": bands, "formats": "pt"})
+    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
+
+
+def test_images_are_timed_with_all_their_channels(tmp_path: Path) -> None:
+    bands = write_bands(tmp_path / "bands", 4)
+    images = [str(p) for p in sorted((bands.parent / "images" / "val").iterdir())]
+    file = str(four_channels(tmp_path))
+    found = worker.timing({"file": file, "batched": file, "format": "pt", "task": "obb", "half": False, "nms": None,
+                           "imgsz": 96, "device": "cpu", "channels": 4, "images": images, "runs": 2, "warmup": 0,
+                           "batch": 2})  # fmt: skip
+    assert len(found["forward"]) == len(found["total"]) == 2
+    assert len(found["batches"]) == 3
+
+
+def test_torchscript_is_made_on_the_device_that_runs_it(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[dict[str, Any]] = []
+
+    def refuse(self: Bench, cell: dict[str, Any], job: dict[str, Any], what: str, rename: Any = None) -> dict[str, Any]:
+        jobs.append(job)
+        cell["reason"] = what
+        return {}
+
+    monkeypatch.setattr(Bench, "_ask", refuse)
+    with pytest.raises(DS2D2Error):
+        benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="torchscript-fp16,onnx", device="cpu")
+    devices = {job["format"]: job["args"].get("device") for job in jobs}
+    assert devices == {"torchscript": "cpu", "onnx": None}
+
+
+def test_two_benchmarks_do_not_share_a_folder(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(BadUseError, match="another benchmark is at work in"):
+        benchmark(**keys(checkpoint, tiny_data, tmp_path))
+    assert not asked
+
+
+def test_a_tilde_is_the_home_folder(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "m.pt").write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
+    given = {**keys(checkpoint, tiny_data, Path("~/bench")), "model": "m:~/m.pt"}
+    assert benchmark(**given).folder == tmp_path / "home" / "bench"
+    assert not (tmp_path / "~").exists()
+
+
 def test_nothing_measured_is_a_failure(
     asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -152,9 +236,11 @@ def test_a_size_that_the_model_cannot_take_is_refused(
         benchmark(**{**keys(checkpoint, tiny_data, tmp_path / "out"), "imgsz": 100})
 
 
-def test_models_are_named_after_their_runs() -> None:
+def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
     found = named("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
     assert [name for name, _ in found] == ["teacher", "xx", "model"]
+    (tmp_path / "mine.pt").symlink_to(tmp_path / "runs" / "weights" / "best.pt")
+    assert named(str(tmp_path / "mine.pt"))[0][0] == "mine"
     with pytest.raises(BadUseError, match="names two models alike"):
         named(["a/x.pt", "b/x.pt"])
 
@@ -184,8 +270,10 @@ def test_medians_percentiles_and_throughput_are_over_all_turns() -> None:
     assert row.images_per_s == pytest.approx(1000 / 6)
     failed = row_of({**cell, "format": "onnx", "reason": "no"}, 1)
     both = ratios([failed, row])
-    assert [r.times_first for r in both] == [None, None]
-    assert "not measured: no" in table(both)
+    assert [r.times_first for r in both] == [1, 1]
+    assert failed.latency_ms == 3  # what was measured stays
+    assert "not all: no" in table(both)
+    assert "not measured: no" in table([row_of({**cell, "turns": {}, "reason": "no"}, 1)])
 
 
 def test_a_picture_of_nothing_is_not_drawn(tmp_path: Path) -> None:

@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.data import utils as data_utils
+from ultralytics.nn.tasks import OBBModel
 from ultralytics.utils import downloads
 
 from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.bridge.detector import Detector
+from ds2d2_yolo.bridge.plain import read_image
 from ds2d2_yolo.deploy import export
 from ds2d2_yolo.deploy import exporting as deploy
-from ds2d2_yolo.deploy.images import find_images, read_images
+from ds2d2_yolo.deploy.images import find_images, images_for, read_images
 from ds2d2_yolo.deploy.options import ExportOptions
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.conftest import write_bands, write_tiny_data
+from tests.deploy.conftest import spread_out
 
 OBB, UPRIGHT = "yolov8n-obb.yaml", "yolov8n.yaml"
 CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a trained one
@@ -36,6 +40,7 @@ CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a 
         (UPRIGHT, 1.0, {"nms": True, "conf": 0.4, "iou": 0.5}, "score 0.402 and more"),
         ("yolo26n-obb.yaml", 1.0, {"nms": False, "max_det": 100}, "end-to-end head"),
         pytest.param(OBB, 1.0, {"half": True}, "FP16 tolerances", marks=pytest.mark.slow),
+        (UPRIGHT, 1.0, {"nms": True, "iou": 0, "conf": 0}, "NMS inside the file"),
         (UPRIGHT, CALM, {"int8": True}, "INT8 tolerances"),
         (UPRIGHT, CALM / 2, {"format": "openvino"}, "openvino on cpu"),
         pytest.param(OBB, CALM, {"format": "openvino"}, "openvino on cpu", marks=pytest.mark.slow),
@@ -232,6 +237,9 @@ def test_an_engine_finds_what_pytorch_finds(yaml: str, detecting: Callable[..., 
         ({"check_images": "nowhere"}, "check_images=nowhere holds no images"),
         ({"data": "nowhere.yaml"}, "nowhere.yaml"),
         ({"device": "cuda:9"}, "device=cuda:9 is no device of this machine"),
+        ({"device": "vulkan"}, "device=vulkan is no device of torch"),
+        ({"batch": 0.5}, "batch=0.5 must be a whole number of at least 1"),
+        ({"batch": -1}, "batch=-1 must be a whole number of at least 1"),
     ],
 )
 def test_bad_use_is_one_line_and_leaves_nothing(
@@ -242,6 +250,55 @@ def test_bad_use_is_one_line_and_leaves_nothing(
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_the_check_runs_where_the_file_was_made(
+    detecting: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(device: Any) -> torch.device:
+        raise BadUseError(f"asked for {device!r}")
+
+    monkeypatch.setattr(deploy, "check_device", found)
+    model = str(detecting(OBB, tmp_path))
+    for device, said in ((0, "0"), ("0", "'0'"), (None, "'cpu'"), ("", "'cpu'")):
+        with pytest.raises(BadUseError, match=f"asked for {said}$"):
+            export(model=model, format="torchscript", device=device)
+
+
+def test_an_image_that_cannot_be_read_is_found_before_the_export(
+    detecting: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    gone = tmp_path / "data" / "images" / "gone.png"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "val.txt").write_text(f"{gone}\n", encoding="utf-8")
+    data = tmp_path / "data" / "data.yaml"
+    data.write_text(f"path: {data.parent}\ntrain: val.txt\nval: val.txt\nnames: [red, green]\n", encoding="utf-8")
+    model = detecting(OBB, tmp_path / "m")
+    with pytest.raises(BadUseError, match=r"gone.png cannot be read as an image, of the validation images of"):
+        export(model=str(model), format="onnx", check_images=str(data))
+    assert [p.name for p in model.parent.iterdir()] == ["best.pt"]
+    scenes = images_for(None, None, str(data), 96, 3, 2)  # what the checkpoint names was not asked for
+    assert scenes is not None
+    assert scenes.source == "2 built-in scenes"
+    assert images_for(None, None, None, 96, 4, 2) is None
+
+
+def test_an_export_of_four_channels_is_checked_on_images_that_have_them(tmp_path: Path) -> None:
+    data = write_bands(tmp_path / "bands", 4)
+    model = OBBModel("yolov8n-obb.yaml", nc=2, ch=4, verbose=False)
+    model.names, model.task = {0: "red", 1: "green"}, "obb"
+    images = [read_image(p, 4) for p in sorted((data.parent / "images" / "val").iterdir())]
+    spread_out(model, torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255), 1.0)
+    (tmp_path / "m").mkdir()
+    file = tmp_path / "m" / "best.pt"
+    torch.save({"model": model, "train_args": {"task": "obb", "imgsz": 96}}, file)
+    found = export(model=str(file), format="onnx", check_images=str(data))
+    assert found.parity is not None
+    assert found.parity.holds
+    assert found.parity.matched > 60
+    assert "the model takes 4 channels: name images" in str(export(model=str(file), format="onnx"))
+    with pytest.raises(BadUseError, match="has 3 channels instead of 4"):
+        export(model=str(file), format="onnx", check_images=str(write_tiny_data(tmp_path / "tiny", "obb")))
 
 
 def test_a_format_that_does_not_run_here_is_not_checked(
