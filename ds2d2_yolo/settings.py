@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 def _gain(about: str) -> Any:
     """Declare the gain of a term."""
-    return option(None, ok.optional(ok.number(0)), f"{about}: 0 is off, without it gains holds")
+    return option(None, ok.optional(ok.number(0)), f"{about}: 0 turns it off; unset, gains holds")
 
 
 def _share(default: float) -> Any:

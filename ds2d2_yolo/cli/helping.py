@@ -6,11 +6,11 @@ from dataclasses import MISSING
 from textwrap import wrap
 from typing import Any
 
-from ds2d2_yolo.cli.modes import MODES, Mode, load
+from ds2d2_yolo.cli.modes import MODES, NEEDS, Mode, load
 
 WIDTH = 120
 FOOTER = """'ds2d2-yolo help MODE' lists its keys. A training that was cut off goes on with 'resume' behind it.
-Exit status: 0, 1 (failed), 2 (bad use), 130 (interrupted). verbose=True shows a traceback."""
+Exit status: 0, 1 (failed), 2 (bad use), 130 (interrupted), 143 (terminated). verbose=True shows a traceback."""
 
 
 def usage() -> str:
@@ -45,11 +45,12 @@ def help_of(name: str) -> str:
 
 def _rows(mode: Mode) -> list[tuple[str, str, str]]:
     """Return key with default, range and meaning of a mode's own keys."""
-    return [
+    rows = [
         (f.name + _default(f.default), f.metadata["check"].takes, f.metadata["help"])
         for f in mode.option_fields()
         if f.metadata["help"]
     ]
+    return rows[:1] + [(name, *NEEDS[name]) for name in mode.needs] + rows[1:]
 
 
 def _default(value: Any) -> str:

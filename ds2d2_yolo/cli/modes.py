@@ -15,6 +15,12 @@ SHARED = (  # of Ultralytics' train section, what its other modes take too
     "single_cls", "rect", "save",
 )  # fmt: skip
 
+# settings of Ultralytics' that a training cannot do without, for the help: what they take, and what they are
+NEEDS = {
+    "student": ("path", "checkpoint, release's name or model YAML of the teacher's task, needed"),
+    "data": ("path", "data-set YAML, or the name of a packaged one, needed"),
+}
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -31,6 +37,7 @@ class Mode:
         page (str): Ultralytics' page about those; empty if none pass.
         notes (str): Text under the keys in the help, as 'module:name'; empty if there is none.
         passing (str): Names of Ultralytics' settings that pass through, as 'module:name', in the place of sections.
+        needs (tuple[str, ...]): Names of `NEEDS` that it cannot do without.
     """
 
     about: str
@@ -42,6 +49,7 @@ class Mode:
     page: str = ""
     notes: str = ""
     passing: str = ""
+    needs: tuple[str, ...] = ()
 
     def option_fields(self) -> list[Field[Any]]:
         """Return the declarations of its own keys; neither torch nor Ultralytics is loaded for it."""
@@ -93,18 +101,19 @@ MODES: dict[str, Mode] = {
     "train": Mode(
         "distil a student",
         "ds2d2-yolo train teacher=yolov8x-obb.pt student=yolov8n-obb.yaml data=dota.yaml",
-        "cli.modes:run_train", "settings:Settings", theirs=TRAINING, page="train",
+        "cli.modes:run_train", "settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
     ),
     "amplify": Mode(
         "train a teacher's high-frequency amplifier on its own",
         "ds2d2-yolo amplify teacher=T.pt data=D.yaml",
         "cli.modes:run_amplify", "settings:Settings",
         ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs", "safe"), TRAINING, "train",
+        needs=("data",),
     ),
     "check": Mode(
         "what a training would do, and stop",
         "ds2d2-yolo check teacher=T.pt student=S.yaml data=D.yaml",
-        "cli.modes:run_check", "settings:Settings", theirs=TRAINING, page="train",
+        "cli.modes:run_check", "settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
     ),
     "val": Mode(
         "mAP, also by size, crowding and orientation",

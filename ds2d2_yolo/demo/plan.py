@@ -89,7 +89,7 @@ FULL = DemoPlan(
     imgsz=640,
     batch=16,
     images=None,
-    duration="several hours on one GPU",
+    duration="for a GPU, not timed yet",
     verdict="One seed on drawn scenes: an impression of the gain. A proof needs more seeds, and photographs.",
     common={"patience": 0, "plots": True},
 )
@@ -111,7 +111,7 @@ class DemoSettings(Options):
     """What a person can set, validated when made.
 
     Attributes:
-        size (str): 'small' (minutes on a CPU) or 'full' (hours on a GPU).
+        size (str): 'small' (minutes on a CPU) or 'full' (meant for a GPU).
         data (str | None): Data-set YAML with oriented boxes instead of the built-in scenes.
         project (str): Folder of the run's folder.
         name (str | None): Name of the run's folder; None is the size.
@@ -125,7 +125,7 @@ class DemoSettings(Options):
         BadUseError: If any value is wrong; all of them are named in one line.
     """
 
-    size: str = option("small", ok.one_of(*PLANS), "small: minutes on a CPU; full: hours on a GPU")
+    size: str = option("small", ok.one_of(*PLANS), "small: minutes on a CPU; full: meant for a GPU")
     data: str | None = option(
         None, ok.optional(ok.path), "a data YAML with oriented boxes instead of the built-in scenes"
     )

@@ -82,7 +82,9 @@ def test_help_of_a_mode_lists_its_keys_with_default_and_range(mode: str, capsys:
         assert MODES[mode].example in out
         listed = {line.split()[0].partition("=")[0] for line in out.splitlines() if line.startswith("  ")}
         assert {f.name for f in MODES[mode].option_fields()} <= listed
+        assert set(MODES[mode].needs) <= listed
     if mode == "train":
+        assert {"teacher", "student", "data"} <= listed
         assert "  gain_schedule=constant  constant | linear | cosine  " in out
         assert set(Settings.keys()) <= listed
 
