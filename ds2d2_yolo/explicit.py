@@ -24,22 +24,25 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(0)
 
 
-def channel_scale(teacher: Tensor, dtype: torch.dtype) -> Tensor:
+def channel_scale(teacher: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
     """Return one over the standard deviation of each channel over batch and positions.
 
     A deviation counts as at least 1 % of the largest one, and as 1 where no channel varies.
 
     Args:
-        teacher (torch.Tensor): Feature of shape (B, C, H, W).
+        teacher (torch.Tensor): Feature of shape (B, C, H, W), finite.
         dtype (torch.dtype): Of the computation and the result.
+        counted (torch.Tensor, optional): B bool, the images that the deviation is taken over; all without it.
 
     Returns:
         (torch.Tensor): Factors, shape (C, 1, 1).
     """
-    mean = teacher.mean((0, 2, 3), dtype=dtype)[:, None, None]
+    mask = (teacher.new_ones(len(teacher)) if counted is None else counted).to(dtype)[:, None]
+    number = mask.sum().clamp(min=1)  # on the device: it need not be waited for
+    mean = ((mask * teacher.mean((2, 3), dtype=dtype)).sum(0) / number)[:, None, None]
     # Image by image, so that no centred copy of the whole feature is held.
-    squares = _sum(torch.linalg.vector_norm(image.to(dtype) - mean, dim=(1, 2)).square() for image in teacher)
-    deviation = (squares / (teacher.numel() / teacher.shape[1])).sqrt()
+    squares = torch.stack([torch.linalg.vector_norm(x.to(dtype) - mean, dim=(1, 2)).square() for x in teacher])
+    deviation = ((mask * squares).sum(0) / (number * teacher[0, 0].numel())).sqrt()
     deviation = deviation.maximum(_SMALLEST_DEVIATION * deviation.max())
     return deviation.where(deviation > 0, torch.ones_like(deviation)).reciprocal()[:, None, None]
 
@@ -110,7 +113,7 @@ class _RobustSums(torch.autograd.Function):
 
 
 def robust_energies(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, wavelet: str
+    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, wavelet: str, counted: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the explicit terms with pseudo-Huber values for squares, a piece at a time.
 
@@ -125,6 +128,7 @@ def robust_energies(
         weight (torch.Tensor): Weight map (B, 1, h, w) in the dtype of the computation.
         scale (torch.Tensor, optional): Factors of the channels, (C, 1, 1).
         wavelet (str): Name of a discrete wavelet.
+        counted (torch.Tensor, optional): B bool, the images that the median is taken over; all without it.
 
     Returns:
         low (torch.Tensor): Scalar of the low band.
@@ -133,7 +137,10 @@ def robust_energies(
     # Of one low and three high bands, made on the device: it need not be waited for.
     counts = student.shape[1] * weight.numel() * torch.arange(1, 4, 2, device=weight.device)
     squares = torch.stack([_squares(image, scale, weight.dtype, wavelet) for image in torch.split(teacher, 1)])
-    d = (squares * len(teacher) / counts).sqrt().quantile(0.5, 0).clamp(min=_SMALLEST_COEFFICIENT)
+    d = (squares * len(teacher) / counts).sqrt()
+    if counted is not None:
+        d = d.where(counted[:, None], torch.full_like(d, torch.nan))
+    d = d.nanquantile(0.5, 0).nan_to_num(0).clamp(min=_SMALLEST_COEFFICIENT)
     sums = _robust_sums if torch.compiler.is_compiling() else _RobustSums.apply
     low, high = sums(scale, student, teacher, weight, d, wavelet) / counts
     return low, high

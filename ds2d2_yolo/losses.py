@@ -39,6 +39,7 @@ def explicit_loss(
     wavelet: str = "haar",
     norm: str = "none",
     robust: bool = False,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the explicit distillation terms of one level.
 
@@ -60,6 +61,8 @@ def explicit_loss(
             ``robust`` are differentiable once.
         norm (str): 'none', or 'channel'.
         robust (bool): Whether large coefficients count linearly.
+        counted (torch.Tensor, optional): B bool, the images that ``norm`` and ``robust`` take the teacher's own size
+            from; all without it. One that is left out has to have a weight of 0.
 
     Returns:
         low (torch.Tensor): Scalar of the low band.
@@ -80,9 +83,9 @@ def explicit_loss(
         student = student.detach()
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     with torch.autocast(student.device.type, enabled=False):
-        scale = channel_scale(teacher, dtype) if norm == "channel" else None
+        scale = channel_scale(teacher, dtype, counted) if norm == "channel" else None
         if robust:
-            return robust_energies(student, teacher, weight.to(dtype), scale, wavelet)
+            return robust_energies(student, teacher, weight.to(dtype), scale, wavelet, counted)
         if is_haar(wavelet) and not torch.compiler.is_compiling():
             return HaarEnergy.apply(student, teacher, weight.to(dtype), scale)  # type: ignore[no-any-return]
         difference = student.to(dtype) - teacher.to(dtype)

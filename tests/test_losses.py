@@ -110,6 +110,22 @@ def test_explicit_options_equal_their_definition(norm, robust, wavelet, dtype, t
 
 
 @pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
+def test_images_that_do_not_count_leave_the_options_as_they_are(norm: str, robust: bool) -> None:
+    student, teacher, weight = features((4, 3, 8, 10))
+    counted = torch.tensor([True, False, True, False])
+    teacher = teacher.where(counted.view(-1, 1, 1, 1), torch.zeros_like(teacher))
+    weight = weight * counted.view(-1, 1, 1, 1)
+    few = [x[counted] for x in (student, teacher, weight)]
+    alone = losses.explicit_loss(*few, norm=norm, robust=robust)
+    among = losses.explicit_loss(student, teacher, weight, norm=norm, robust=robust, counted=counted)
+    torch.testing.assert_close([2 * x for x in among], list(alone))  # the mean is over four images, not two
+    none = losses.explicit_loss(
+        student, 0 * teacher, 0 * weight, norm=norm, robust=robust, counted=torch.zeros_like(counted)
+    )
+    assert [float(x) for x in none] == [0, 0]
+
+
+@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_teacher_without_variation_divides_nothing_by_zero(norm: str, robust: bool, value: float) -> None:
     student, _, weight = features((2, 3, 8, 10), torch.float32)

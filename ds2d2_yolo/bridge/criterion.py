@@ -163,5 +163,6 @@ class DistillationCriterion:
             lambda leaves, preds: distiller.terms(leaves, guide, targets, distiller.own(self.head, self._dense(preds))),
             features,
             distiller.levels,
+            spare=distiller.settings.active if self.gains.known else (),
         )
         self.gains.record(norms, self.fading)

@@ -272,7 +272,7 @@ class Distiller:
         sound = guide.sound[:, None, None, None]
         low, high = zip(
             *(
-                explicit_loss(mine, theirs, weight * sound, *keys)
+                explicit_loss(mine, theirs, weight * sound, *keys, guide.sound)
                 for mine, theirs, weight in zip(adapted, guide.features, maps, strict=True)
             ),
             strict=True,

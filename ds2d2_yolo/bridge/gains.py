@@ -95,12 +95,17 @@ class Gains:
         """(bool): Whether the next batch is to be measured."""
         return self.factor > 0 and len(self._norms) < (min(WATCHED, self._needed) if self.settled else self._needed)
 
+    @property
+    def known(self) -> bool:
+        """(bool): Whether every automatic gain has a value: what is still measured can only improve or show it."""
+        return self.chosen.keys() >= self.settings.shares.keys()
+
     def record(self, norms: Mapping[str, float], fading: float) -> None:
         """Take the gradient norms of one batch and choose the gains that are still open.
 
         Args:
             norms (Mapping[str, float]): Norm of the task loss's gradient (`TASK`) and of each term's at gain 1; NaN or
-                0 where there is none.
+                0 where there is none; empty if the batch could not be measured.
             fading (float): Weight of an end-to-end student's one-to-many branch over its first weight, 1 for others.
         """
         self._norms.append(dict(norms))
@@ -183,7 +188,7 @@ class Gains:
         for term, share in self.shares().items():
             wanted = self.settings.shares.get(term)
             floor = FAINT if wanted is None else VANISHING * wanted
-            if math.isnan(share) and self._norms and self.factor > 0:
+            if math.isnan(share) and any(self._norms) and self.factor > 0:
                 said[term] = f"{term} has vanished: no gradient of it could be measured"
             elif share > DOMINANT * max(1.0, wanted or 0.0):
                 said[term] = f"{term} dominates: its gradient is {share:.3g} times that of the task loss, lower its "

@@ -23,6 +23,7 @@ def neck_gradients(
     terms: Callable[[list[Tensor], Any], dict[str, Tensor]],
     features: list[Tensor],
     levels: list[int],
+    spare: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """Return the norm of the gradient of the task loss and of each term in the neck outputs of one batch.
 
@@ -37,19 +38,38 @@ def neck_gradients(
             predictions on them.
         features (list[Tensor]): The student's neck outputs.
         levels (list[int]): Levels that are distilled; the norms are over these.
+        spare (tuple[str, ...]): Names of the terms, where the run can do without this measurement: it stays out then if
+            the GPU's memory does not suffice for it. Ultralytics recovers from that in a run's first epoch alone.
 
     Returns:
         (dict[str, float]): Norms by name, the task loss's under `TASK`; the geometric mean over the processes of a
-            distributed run, the same in all of them, NaN where none has a gradient.
+            distributed run, the same in all of them, NaN where none has a gradient; empty if none could measure.
     """
+    try:
+        norms = _norms(head, task_loss, terms, features, levels)
+    except torch.cuda.OutOfMemoryError:
+        if not spare:
+            raise
+        norms = {name: features[0].new_full((), math.nan, dtype=torch.float32) for name in (TASK, *spare)}
+    found = dict(zip(norms, _over_processes(torch.stack(list(norms.values()))), strict=True))
+    return found if any(map(math.isfinite, found.values())) else {}
+
+
+def _norms(
+    head: Detect,
+    task_loss: Callable[[Any], Tensor],
+    terms: Callable[[list[Tensor], Any], dict[str, Tensor]],
+    features: list[Tensor],
+    levels: list[int],
+) -> dict[str, Tensor]:
+    """Return the norms of this process, scalars; see `neck_gradients`."""
     with torch.enable_grad(), torch.autocast(features[0].device.type, enabled=False):
         leaves = [f.detach().float().requires_grad_() for f in features]
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
         preds = torch.func.functional_call(head, buffers, (list(leaves),))
         losses = {TASK: task_loss(preds), **terms(leaves, preds)}
         wanted = [leaves[i] for i in levels]
-        norms = [_norm(loss, wanted) for loss in losses.values()]
-    return dict(zip(losses, _over_processes(torch.stack(norms)), strict=True))
+        return {name: _norm(loss, wanted) for name, loss in losses.items()}
 
 
 def _norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:

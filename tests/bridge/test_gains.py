@@ -200,6 +200,20 @@ def test_remarks_name_what_dominates_or_vanishes() -> None:
     assert "imhi has vanished" in said["imhi"]
 
 
+def test_a_batch_that_could_not_be_measured_changes_and_blames_nothing() -> None:
+    gains = started()
+    assert not gains.known
+    measure(gains, NORMS)
+    assert gains.known
+    before = gains.current(1.0)
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, {})
+    assert not gains.due
+    assert gains.current(1.0) == before
+    assert gains.remarks() == {}
+    assert all(math.isnan(gains.row()[f"share/{t}"]) for t in TERMS)
+
+
 def test_row_has_every_column_whatever_is_on() -> None:
     wanted = {"grad/task", *(f"{kind}/{t}" for kind in ("gain", "share") for t in TERMS)}
     wanted |= {"left_out/images", "left_out/batches"}

@@ -82,6 +82,20 @@ def test_a_term_without_gradient_is_nan() -> None:
     assert [str(got["zero"]), str(got["none"])] == ["nan", "nan"]
 
 
+def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can() -> None:
+    model, batch = student("yolov8n.yaml"), batch_of(1)
+    criterion = model.init_criterion()
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+
+    def terms(*_: Any) -> dict[str, Tensor]:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    given = dense_head(model, "student"), lambda p: criterion(p, batch)[0].sum(), terms, features, [0, 1, 2]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        neck_gradients(*given)
+    assert neck_gradients(*given, spare=("exlo", "exhi")) == {}
+
+
 WORKER = """
 import sys, torch, torch.distributed as dist
 from ds2d2_yolo.bridge.probe import _over_processes

@@ -18,6 +18,7 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
+from ds2d2_yolo.bridge import probe
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of, make_adapters
 from ds2d2_yolo.bridge.teacher import load_teacher, state_hash
 from ds2d2_yolo.errors import BadUseError
@@ -286,6 +287,29 @@ def test_refuses_before_a_run_folder_is_made(
     with pytest.raises(BadUseError, match=said):
         tiny_trainer("obb", **keys)
     assert not Path(str(tiny_settings["project"])).exists()
+
+
+def test_a_student_that_is_frozen_altogether_is_refused(tiny_trainer: Trainer) -> None:
+    with pytest.raises(BadUseError, match="freeze=23 leaves nothing of the student to train"):
+        tiny_trainer("obb", freeze=23, imhi=0).train()
+
+
+def test_a_run_outlives_a_measurement_that_memory_does_not_suffice_for(
+    tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer("obb", epochs=3, imhi=0)
+    norm = probe._norm
+
+    def fails_later(*given: Any) -> torch.Tensor:
+        if trainer.epoch:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return norm(*given)
+
+    monkeypatch.setattr(probe, "_norm", fails_later)
+    trainer.train()
+    rows = list(csv.DictReader(trainer.csv.open(encoding="utf-8")))
+    assert [row["share/imfu"] == "nan" for row in rows] == [False, True, True]
+    assert all(float(row["gain/imfu"]) > 0 for row in rows)
 
 
 def test_refuses_a_detect_teacher_for_an_obb_student(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
