@@ -158,8 +158,9 @@ def high_frequency(x: Tensor, wavelet: str = "haar") -> Tensor:
     ``hf(x) = resize(LH + HL + HH)``: bilinear, ``align_corners=False``, to H x W.
 
     The bands of a wavelet longer than Haar reach beyond the map, and resizing squeezes that margin into it: near the
-    border a detail then lies up to 2.4 cells of H x W nearer the middle (sym4, bior4.4, db4 on 20 x 20), with db8 4.2.
-    Student and teacher are displaced alike, but the amplifier has to find its boxes all the same.
+    border the centre of a detail then lies 2 to 3 cells of H x W nearer the middle with sym4, bior4.4 and db4 on
+    20 x 20, about 5 with db8, half a cell with Haar. Student and teacher are displaced alike, but the amplifier has to
+    find its boxes all the same.
 
     Args:
         x (torch.Tensor): Feature map of shape (B, C, H, W). The work is done in its dtype, float32 is recommended.

@@ -61,7 +61,6 @@ class Detector:
         exported = self.model.metadata.get("args", {})
         self.inside = bool(exported.get("nms"))
         self.end2end = bool(self.model.end2end) and not self.inside
-        self.channels = int(self.model.channels)
         self.quantize = exported.get("quantize")
 
     @property
@@ -88,7 +87,6 @@ class Detector:
             (Tensor): N x channels x height x width in [0, 1], on the model's device; RGB where there are 3.
         """
         boxed = np.stack([LetterBox(shape)(image=image) for image in images])
-        boxed = boxed[..., None] if boxed.ndim == 3 else boxed  # grey ones can lose their last axis on the way
         boxed = boxed[..., ::-1] if boxed.shape[-1] == 3 else boxed
         tensor = torch.from_numpy(np.ascontiguousarray(boxed.transpose(0, 3, 1, 2)))
         return tensor.to(self.model.device).float() / 255

@@ -92,13 +92,14 @@ class Gains:
 
     @property
     def due(self) -> bool:
-        """(bool): Whether the next batch is to be measured."""
-        return self.factor > 0 and len(self._norms) < (min(WATCHED, self._needed) if self.settled else self._needed)
+        """(bool): Whether the next batch is to be measured; none of this epoch after one that could not be."""
+        wanted = min(WATCHED, self._needed) if self.settled else self._needed
+        return self.factor > 0 and all(self._norms) and len(self._norms) < wanted
 
     @property
     def known(self) -> bool:
-        """(bool): Whether every automatic gain has a value: what is still measured can only improve or show it."""
-        return self.chosen.keys() >= self.settings.shares.keys()
+        """(bool): Whether every automatic gain has been measured: what is still to come improves or shows it."""
+        return self.settled or (not self._first and self.chosen.keys() >= self.settings.shares.keys())
 
     def record(self, norms: Mapping[str, float], fading: float) -> None:
         """Take the gradient norms of one batch and choose the gains that are still open.
@@ -110,7 +111,7 @@ class Gains:
         """
         self._norms.append(dict(norms))
         self._fading = fading
-        complete = len(self._norms) == self._needed
+        complete = all(self._norms) and len(self._norms) == self._needed
         if self.settled or not (complete or self._first):
             return
         ratios = {term: self._median_share(term) for term in self.settings.shares}
@@ -185,6 +186,8 @@ class Gains:
             said[f"{IMAGES} {self._epoch}"] = f"{images} images had no finite answer of the teacher and count nothing"
         if terms := [f"{t} in {n}" for t in TERMS if (n := int(self._left_out.get(t, 0)))]:
             said[f"{BATCHES} {self._epoch}"] = f"not finite, and left out of these batches: {', '.join(terms)}"
+        if not all(self._norms):
+            said["unmeasured"] = "the memory does not suffice to measure gradients: the gains stay as they are"
         for term, share in self.shares().items():
             wanted = self.settings.shares.get(term)
             floor = FAINT if wanted is None else VANISHING * wanted

@@ -36,7 +36,7 @@ from ds2d2_yolo.bridge.plan import (
 from ds2d2_yolo.bridge.randomness import preserved_random_state
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, state_hash
 from ds2d2_yolo.bridge.teacher_check import teacher_map
-from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.report import render
 from ds2d2_yolo.report_facts import MemoryFacts, ModelFacts, QualityFacts, Report
@@ -141,11 +141,17 @@ def _attempt(what: str, said: list[str], compute: Callable[[], T]) -> T | None:
 
 
 def _as_trained(student: Any, args: Namespace) -> Any:
-    """Prepare a copy of the student as Ultralytics will: its settings, and what `freeze=` names frozen."""
+    """Prepare a copy of the student as Ultralytics will: its settings, and what `freeze=` names frozen.
+
+    Raises:
+        BadUseError: If that is all of it; Ultralytics sees the adapters on the student then, and would go on.
+    """
     freeze = args.freeze if isinstance(args.freeze, list) else range(args.freeze or 0)
     names = [f"model.{x}." for x in freeze] + [".dfl"]
     for name, parameter in student.named_parameters():
         parameter.requires_grad = not any(x in name for x in names)
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise BadUseError(f"freeze={args.freeze} leaves nothing of the student to train: freeze fewer layers")
     student.args = args
     return student
 

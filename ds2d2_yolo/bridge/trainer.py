@@ -11,7 +11,7 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of, attach_adapters, make_adapters
+from ds2d2_yolo.bridge.adapters import ARGS_KEY, adapters_of, attach_adapters, make_adapters
 from ds2d2_yolo.bridge.amplifier import Amplifier
 from ds2d2_yolo.bridge.autobatch import TeacherAutoBatch
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints, finish_files
@@ -25,7 +25,6 @@ from ds2d2_yolo.bridge.opening import AMPLIFIER_FILE, RunOpening
 from ds2d2_yolo.bridge.optimizing import AdapterOptimizing, clipped_share, clipping_remark
 from ds2d2_yolo.bridge.processes import same_file_in_all_processes, same_in_all_processes
 from ds2d2_yolo.bridge.teacher import FrozenTeacher
-from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.files import replacing
 
 
@@ -112,10 +111,6 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
         self._share_folder()
         self._gains = Gains(self.settings, self._carried.get("gains"))
         super()._setup_train()
-        named = unwrap_model(self.model).named_parameters()
-        if not any(p.requires_grad for name, p in named if not name.startswith(f"{ATTRIBUTE}.")):
-            # Ultralytics refuses that too, but sees the adapters on the student
-            raise BadUseError(f"freeze={self.args.freeze} leaves nothing of the student to train: freeze fewer layers")
         if self._carried.get("gains", {}).get("batch") not in {None, self.batch_size}:
             self._gains.forget()  # resumed with another batch size
         model = unwrap_model(self.model)

@@ -95,9 +95,8 @@ def script(shell: str) -> str:
 def keys_of(name: str, mode: Mode) -> dict[str, tuple[str, ...]]:
     """Return the keys of a mode, each with the words that its values may be (none: a number or a path)."""
     ours = {f.name: f.metadata["check"].words for f in mode.option_fields()}
-    student = {"student": (), "data": ()} if name in ("train", "check", "compare") else {}
     passing = dict.fromkeys(load(mode.passing), ()) if mode.passing else {}
-    return {**theirs(mode.theirs), **passing, **student, **ours}
+    return {**theirs(mode.theirs), **passing, **dict.fromkeys(mode.needs, ()), **ours}
 
 
 def theirs(sections: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         if key in settings:
             wrong.append(f"'{key}' is given twice")
         elif equals and key and text:
-            settings[key] = _text(text) if key in TEXT and text.lower() != "none" else _typed(text)
+            settings[key] = _text(key, text) if key in TEXT and text.lower() != "none" else _typed(text)
         elif argument in FLAGS:
             settings[argument] = True
         else:
@@ -56,10 +56,10 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _text(text: str) -> str | list[str]:
-    """Leave a value text; in brackets it is a list of such, as `model=[a.pt,b.pt]`."""
-    if text.startswith("[") and text.endswith("]") and "," in text:
-        return [part.strip() for part in text[1:-1].split(",")]
+def _text(key: str, text: str) -> str | list[str]:
+    """Leave a value text; several models in brackets are a list of such, as `model=[a.pt,b.pt]`."""
+    if key == "model" and text.startswith("[") and text.endswith("]"):
+        return [part.strip() for part in text[1:-1].split(",") if part.strip()]
     return text
 
 

@@ -55,7 +55,7 @@ def named(models: str | list[str]) -> list[tuple[str, str]]:
     for text in listed(models):
         name, colon, path = text.partition(":")
         if not colon or (os.name == "nt" and len(name) == 1):  # one letter is a drive there
-            file = Path(os.path.abspath(text))  # a link keeps its own name
+            file = Path(os.path.abspath(Path(text).expanduser()))  # a link keeps its own name
             run = file.parent.parent if file.parent.name == "weights" else file.parent
             name, path = (run.name if file.stem in {"best", "last"} else file.stem), text
         found.append((name, path))

@@ -178,9 +178,10 @@ class Bench:
             digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
             facts = {"parameters": checkpoint.parameters, "gflops": measuring.gflops(checkpoint.path, o.imgsz)}
             for format in listed(o.formats):
-                key = hashlib.sha256(json.dumps([name, digest, format, common], sort_keys=True).encode()).hexdigest()[
-                    :16
-                ]
+                # once it was traced on the CPU, whatever the device
+                made = ["on its device"] if format.startswith("torchscript") else []
+                told = json.dumps([name, digest, format, common, *made], sort_keys=True)
+                key = hashlib.sha256(told.encode()).hexdigest()[:16]
                 cell = self.kept.setdefault(key, {"turns": {}})
                 cell.update(key=key, model=name, format=format, path=str(checkpoint.path), **facts)
                 cell.pop("reason", None)  # what failed is tried again

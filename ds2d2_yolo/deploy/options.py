@@ -27,7 +27,8 @@ Keys of Ultralytics' export pass through: https://docs.ultralytics.com/modes/exp
 The exported file is then run on real images beside PyTorch, through the same letterbox and NMS, and their detections
 are matched one to one within a class, the largest IoU first (rotated IoU for oriented boxes). A failed check ends with
 status 1 and keeps the files. The images: check_images=, else the validation images of data=, else of the data set that
-the checkpoint names, else built-in scenes. A format that cannot run on this machine is 'not checked', with the reason.
+the checkpoint names, else built-in scenes, which have three channels only. A format that cannot run on this machine is
+'not checked', with the reason.
 
 Tolerances: 1 - IoU, score, angle (radians, modulo pi; squares modulo pi / 2) and share of one-sided detections.
   FP32  0.01  0.002  0.01  0      judged by the largest difference

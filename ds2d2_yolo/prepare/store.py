@@ -29,8 +29,9 @@ OURS = (JOURNAL, PART, "images", "labels", "data.yaml", *LISTS, RECORD)  # remov
 class Store:
     """A folder with a journal of the images that are in it.
 
-    A file reaches it in one step, by renaming, and the journal afterwards: whatever the moment of a kill, an image is
-    in the journal only with all its files, and one that is not is made again over what is there.
+    A file reaches it in one step, by renaming, and the journal afterwards; files leave it before the journal forgets
+    them. So whatever the moment of a kill, an image that the journal does not name is made again over what is there,
+    and of one that it names without all its files the rest is removed when the journal is read.
 
     Args:
         out (Path): The folder.

@@ -200,18 +200,21 @@ def test_remarks_name_what_dominates_or_vanishes() -> None:
     assert "imhi has vanished" in said["imhi"]
 
 
-def test_a_batch_that_could_not_be_measured_changes_and_blames_nothing() -> None:
-    gains = started()
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_batch_that_could_not_be_measured_changes_nothing(warm: bool) -> None:
+    gains = started(warm=warm)
     assert not gains.known
     measure(gains, NORMS)
     assert gains.known
-    before = gains.current(1.0)
+    before, settled = gains.current(1.0), gains.settled
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
-    measure(gains, {})
-    assert not gains.due
+    assert measure(gains, {}) == 1, "tried once in an epoch"
     assert gains.current(1.0) == before
-    assert gains.remarks() == {}
+    assert gains.settled == settled
+    assert list(gains.remarks()) == ["unmeasured"]
     assert all(math.isnan(gains.row()[f"share/{t}"]) for t in TERMS)
+    gains.forget()
+    assert not gains.known, "another batch size has to be measured"
 
 
 def test_row_has_every_column_whatever_is_on() -> None:

@@ -289,9 +289,10 @@ def test_refuses_before_a_run_folder_is_made(
     assert not Path(str(tiny_settings["project"])).exists()
 
 
-def test_a_student_that_is_frozen_altogether_is_refused(tiny_trainer: Trainer) -> None:
+def test_a_student_that_is_frozen_altogether_is_refused(tiny_trainer: Trainer, tiny_settings: dict[str, Any]) -> None:
     with pytest.raises(BadUseError, match="freeze=23 leaves nothing of the student to train"):
-        tiny_trainer("obb", freeze=23, imhi=0).train()
+        tiny_trainer("obb", freeze=23).train()
+    assert not list(Path(str(tiny_settings["project"])).iterdir())
 
 
 def test_a_run_outlives_a_measurement_that_memory_does_not_suffice_for(

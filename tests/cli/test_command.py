@@ -40,7 +40,7 @@ def test_none_is_none_where_text_is_wanted_too() -> None:
 
 def test_words_in_brackets_are_a_list() -> None:
     assert parse(["formats=[onnx,", "engine]", "empty=[]"]) == {"formats": ["onnx", "engine"], "empty": []}
-    assert parse(["model=[a.pt, b:7]", "name=[7]"]) == {"model": ["a.pt", "b:7"], "name": "[7]"}
+    assert parse(["model=[a.pt, b:7,]", "name=[8,16]"]) == {"model": ["a.pt", "b:7"], "name": "[8,16]"}
 
 
 @pytest.mark.parametrize("argument", ["epochs", "=3", "epochs=", "epochs=1 epochs=2"])

@@ -220,6 +220,7 @@ def test_a_tilde_is_the_home_folder(
     given = {**keys(checkpoint, tiny_data, Path("~/bench")), "model": "m:~/m.pt"}
     assert benchmark(**given).folder == tmp_path / "home" / "bench"
     assert not (tmp_path / "~").exists()
+    assert named("~/best.pt")[0][0] == "home"
 
 
 def test_nothing_measured_is_a_failure(
