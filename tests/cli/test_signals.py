@@ -16,7 +16,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
 
-@pytest.mark.parametrize(("sent", "status", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow), ("SIGTERM", 143, "terminated")],
+)
 def test_a_training_ends_by_a_signal_and_goes_on(
     sent: str, status: int, said: str, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

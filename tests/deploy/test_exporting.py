@@ -44,7 +44,7 @@ CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a 
         (UPRIGHT, CALM, {"int8": True}, "INT8 tolerances"),
         (UPRIGHT, CALM / 2, {"format": "openvino"}, "openvino on cpu"),
         pytest.param(OBB, CALM, {"format": "openvino"}, "openvino on cpu", marks=pytest.mark.slow),
-        (OBB, CALM, {"format": "openvino", "quantize": 8}, "INT8 tolerances"),
+        pytest.param(OBB, CALM, {"format": "openvino", "quantize": 8}, "INT8 tolerances", marks=pytest.mark.slow),
         pytest.param(UPRIGHT, CALM, {"format": "openvino", "quantize": 8}, "INT8", marks=pytest.mark.slow),
         pytest.param("yolov10n.yaml", 1.0, {"nms": False, "max_det": 100}, "end-to-end head", marks=pytest.mark.slow),
         pytest.param("yolo26n.yaml", 1.0, {"nms": None}, "the same NMS for both", marks=pytest.mark.slow),
@@ -145,7 +145,7 @@ def scales(name: str, value: np.ndarray) -> np.ndarray | None:
         (None, second_class, "only in PyTorch"),
         (None, angles, "angle"),
         (8, weights, "one-sided|1 - IoU|score"),
-        (8, scales, "one-sided|1 - IoU|score"),
+        pytest.param(8, scales, "one-sided|1 - IoU|score", marks=pytest.mark.slow),
     ],
 )
 def test_a_spoilt_file_fails(
