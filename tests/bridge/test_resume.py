@@ -16,12 +16,13 @@ import pytest
 import torch
 from ultralytics.utils.patches import torch_load
 
-from ds2d2_yolo import DS2D2Trainer, distill
+from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge import resume as resuming
 from ds2d2_yolo.bridge.adapters import ARGS_KEY, ATTRIBUTE, adapters_of
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.errors import BadUseError
 
+from ..conftest import TINY
 from .conftest import PAIRS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,13 +40,31 @@ def cut_after(trainer: DS2D2Trainer, epoch: int) -> None:
     trainer.add_callback("on_model_save", stop)
 
 
-@pytest.fixture
-def unfinished(tiny_trainer: Callable[..., DS2D2Trainer]) -> DS2D2Trainer:
-    """A run of 4 epochs, cut off after its second."""
-    trainer = tiny_trainer("obb", epochs=4, val=True)
+@pytest.fixture(scope="module")
+def cut_off(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DS2D2Trainer, Path]:
+    """A run of 4 epochs, cut off after its second, and a copy of its project folder."""
+    folder = tmp_path_factory.mktemp("cut")
+    teacher, student = PAIRS["obb"]
+    trainer = DS2D2OBBTrainer(
+        overrides={
+            **TINY, "teacher": str(checkpoint(teacher)), "model": student, "data": str(tiny_data("obb")), "epochs": 4,
+            "val": True, "project": str(folder / "runs"), "name": "run", "exist_ok": True,
+        }
+    )  # fmt: skip
     cut_after(trainer, 1)
     with pytest.raises(Cut):
         trainer.train()
+    return trainer, Path(shutil.copytree(folder / "runs", folder / "kept"))
+
+
+@pytest.fixture
+def unfinished(cut_off: tuple[DS2D2Trainer, Path]) -> DS2D2Trainer:
+    """That run, its files as they were."""
+    trainer, kept = cut_off
+    shutil.rmtree(trainer.save_dir.parent)
+    shutil.copytree(kept, trainer.save_dir.parent)
     return trainer
 
 
@@ -139,7 +158,7 @@ def test_another_run_of_a_longer_number_is_not_meant(unfinished: DS2D2Trainer) -
 
 def test_a_resumed_run_may_get_a_time(unfinished: DS2D2Trainer) -> None:
     """It has its amplifier, so nothing has to be known of the epochs of one."""
-    distill(**command(unfinished, resume=True, time=0.01))
+    distill(**command(unfinished, resume=True, time=0.002))
     rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
     assert len(rows) > 3
     assert not adapters_of(torch_load(unfinished.last, map_location="cpu")["model"])
@@ -267,7 +286,7 @@ def test_killed_process_resumes(
     """The command itself, SIGKILLed once an epoch is saved, and again with 'resume'."""
     line = [
         sys.executable, "-m", "ds2d2_yolo", "train", f"teacher={checkpoint(PAIRS['obb'][0])}",
-        f"student={PAIRS['obb'][1]}", f"data={tiny_data('obb')}", "imgsz=96", "epochs=12", "batch=4", "device=cpu",
+        f"student={PAIRS['obb'][1]}", f"data={tiny_data('obb')}", "imgsz=96", "epochs=8", "batch=4", "device=cpu",
         "plots=False", f"project={tmp_path}", "name=killed", "amplifier_epochs=1",
     ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -284,5 +303,5 @@ def test_killed_process_resumes(
         process.wait()
     done = subprocess.run([*line, "resume"], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
-    assert [r.split(",")[0] for r in rows.read_text().splitlines()[-2:]] == ["11", "12"]
+    assert [r.split(",")[0] for r in rows.read_text().splitlines()[-2:]] == ["7", "8"]
     assert not list((tmp_path / "killed").glob("weights/.*"))

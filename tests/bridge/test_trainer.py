@@ -38,6 +38,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+class Stopped(Exception):
+    """A test has seen what it wants of a run."""
+
+
+def stop(_: Any) -> None:
+    raise Stopped
+
+
 @dataclass
 class Trace:
     """What a run did: the loss of every step, and its weights in float32 when it ended."""
@@ -211,16 +219,18 @@ def test_the_folder_of_an_earlier_run_is_left_alone(
     assert tiny_trainer("obb", cfg=str(own)).args.exist_ok, "a YAML that someone wrote means what it says"
 
 
-def test_adapters_have_a_parameter_group_of_their_own(tiny_trainer: Trainer) -> None:
-    for optimizer in ("AdamW", "SGD", "MuSGD"):
-        trainer = tiny_trainer("obb", optimizer=optimizer, imhi=0, name=optimizer)
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "MuSGD"])
+def test_adapters_have_a_parameter_group_of_their_own(optimizer: str, tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer("obb", optimizer=optimizer, imhi=0)
+    trainer.add_callback("on_train_start", stop)
+    with pytest.raises(Stopped):
         trainer.train()
-        adapters = adapters_of(unwrap_model(trainer.model))
-        assert adapters is not None
-        group = trainer.optimizer.param_groups[-1]
-        assert {id(p) for p in group["params"]} == {id(p) for p in adapters.parameters()}
-        assert group["weight_decay"] == 0
-        assert not group.get("use_muon", False)
+    adapters = adapters_of(unwrap_model(trainer.model))
+    assert adapters is not None
+    group = trainer.optimizer.param_groups[-1]
+    assert {id(p) for p in group["params"]} == {id(p) for p in adapters.parameters()}
+    assert group["weight_decay"] == 0
+    assert not group.get("use_muon", False)
 
 
 def test_finished_files_are_plain(tiny_trainer: Trainer) -> None:
@@ -337,28 +347,30 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
         tiny_trainer("obb", data=str(tiny_data("detect")))
 
 
-@pytest.mark.parametrize("weight_map", ["disw", "score"])
+@pytest.mark.parametrize(
+    ("names", "weight_map", "said", "active", "columns"),
+    [
+        (("green", "red"), "disw", "in another order", TERMS, None),
+        (("Red", "blue"), "disw", "1 of the data's 2 classes is shared: red", TERMS, [0]),
+        (("Red", "blue"), "score", "1 of the data's 2 classes is shared: red", TERMS, [0]),
+        (("ship", "plane"), "score", "the explicit stream alone is distilled", ("exlo", "exhi"), None),
+    ],
+)
 def test_classes_are_matched_by_name(
-    weight_map: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    cases = {
-        ("green", "red"): ("in another order", TERMS, None),
-        ("Red", "blue"): ("1 of the data's 2 classes is shared: red", TERMS, [0]),
-        ("ship", "plane"): ("the explicit stream alone is distilled", ("exlo", "exhi"), None),
-    }
-    for names, (said, active, columns) in cases.items():
-        caplog.clear()
-        teacher = str(checkpoint("yolov8s-obb.yaml", names=names))
-        with caplog.at_level("WARNING"):
-            trainer = tiny_trainer("obb", teacher=teacher, name=names[0], weight_map=weight_map)
-            trainer.train()
-        assert said in caplog.text
-        assert trainer.settings.active == active
-        distiller = trainer._distiller
-        assert distiller is not None
-        assert distiller.columns == columns or not trainer.class_map.pairs
-        logged = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
-        assert all((logged[t] > 0) == (t in active) for t in TERMS)
+    names: tuple[str, str], weight_map: str, said: str, active: tuple[str, ...], columns: list[int] | None,
+    tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    teacher = str(checkpoint("yolov8s-obb.yaml", names=names))
+    with caplog.at_level("WARNING"):
+        trainer = tiny_trainer("obb", teacher=teacher, weight_map=weight_map)
+        trainer.train()
+    assert said in caplog.text
+    assert trainer.settings.active == active
+    distiller = trainer._distiller
+    assert distiller is not None
+    assert distiller.columns == columns or not trainer.class_map.pairs
+    logged = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
+    assert all((logged[t] > 0) == (t in active) for t in TERMS)
 
 
 def test_refuses_a_teacher_that_leaves_nothing_to_distil(

@@ -88,7 +88,7 @@ def test_measuring_leaves_the_run_alone(tiny_trainer: Trainer, monkeypatch: pyte
     nothing = dict.fromkeys(("task", *TERMS), math.nan)
     for name in ("watched", "blind"):
         if name == "blind":
-            monkeypatch.setattr("ds2d2_yolo.bridge.criterion.neck_gradients", lambda *_: nothing)
+            monkeypatch.setattr("ds2d2_yolo.bridge.criterion.neck_gradients", lambda *_, **__: nothing)
         trainer = tiny_trainer("detect", gains=1, name=name, epochs=2, model="yolo26n.yaml")
         trainer.add_callback(
             "on_train_end", lambda t: ends.append({k: v.clone() for k, v in t.model.state_dict().items()})
@@ -201,9 +201,9 @@ def test_probe_sees_what_the_optimizer_gets(tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", imhi=0)
     seen: list[Any] = []
 
-    def spy(*args: Any) -> dict[str, float]:
+    def spy(*args: Any, **keys: Any) -> dict[str, float]:
         seen.append(args)
-        return neck_gradients(*args)
+        return neck_gradients(*args, **keys)
 
     with pytest.MonkeyPatch.context() as m:
         m.setattr("ds2d2_yolo.bridge.criterion.neck_gradients", spy)
