@@ -45,14 +45,16 @@ def neck_gradients(
         (dict[str, float]): Norms by name, the task loss's under `TASK`; the geometric mean over the processes of a
             distributed run, the same in all of them, NaN where none has a gradient; empty if none could measure.
     """
+    one = features[0].new_ones((), dtype=torch.float32)
     try:
-        norms = _norms(head, task_loss, terms, features, levels)
+        norms, measured = _norms(head, task_loss, terms, features, levels), one
     except torch.cuda.OutOfMemoryError:
         if not spare:
             raise
-        norms = {name: features[0].new_full((), math.nan, dtype=torch.float32) for name in (TASK, *spare)}
-    found = dict(zip(norms, _over_processes(torch.stack(list(norms.values()))), strict=True))
-    return found if any(map(math.isfinite, found.values())) else {}
+        norms, measured = dict.fromkeys((TASK, *spare), one * math.nan), one * math.nan
+    # asked of all processes: each has to go on measuring, or none
+    *found, some = _over_processes(torch.stack([*norms.values(), measured]))
+    return {} if math.isnan(some) else dict(zip(norms, found, strict=True))
 
 
 def _norms(

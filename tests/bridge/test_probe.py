@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -94,6 +95,21 @@ def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can()
     with pytest.raises(torch.cuda.OutOfMemoryError):
         neck_gradients(*given)
     assert neck_gradients(*given, spare=("exlo", "exhi")) == {}
+
+
+def test_gradients_that_are_not_finite_were_measured_all_the_same() -> None:
+    model = student("yolov8n.yaml")
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+    head = dense_head(model, "student")
+    got = neck_gradients(
+        head,
+        lambda p: p["feats"][0].sum() * math.nan,
+        lambda leaves, _: {"exlo": leaves[0].sum() * math.nan},
+        features,
+        [0, 1, 2],
+        spare=("exlo",),
+    )
+    assert [str(got[name]) for name in (TASK, "exlo")] == ["nan", "nan"]
 
 
 WORKER = """
