@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import ConfusionMatrix
 
 from ds2d2_yolo.bridge.classes import ClassMap, class_names, listed, match_classes
+from ds2d2_yolo.bridge.patient import PatientValidator
 
 
-class ByNameValidator(DetectionValidator):
+class ByNameValidator(PatientValidator):
     """Ultralytics' validator, but that no class is taken for another one of the data.
 
     Ultralytics compares indices. Where a name that model and data share has two indices, that measures nothing, and the
     detections get the data's indices here. Those of classes that the data have not are dropped, and so are the labels
     of classes that the model has not, as Ultralytics does. Everywhere else, also where no name or only names at equal
-    indices are shared, it is Ultralytics' validation unchanged.
+    indices are shared, it is Ultralytics' validation, of `PatientValidator`.
 
     Attributes:
         moved (ClassMap | None): The data's classes and the model's, None where their indices stay.

@@ -76,6 +76,7 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.validator", "BaseValidator.match_predictions", ("pred_classes", "true_classes", "iou")),
     ("ultralytics.models.yolo.detect", "DetectionValidator.init_metrics", ("model",)),
     ("ultralytics.models.yolo.detect", "DetectionValidator._process_batch", ("preds", "batch")),
+    ("ultralytics.models.yolo.detect", "DetectionValidator.postprocess", ("preds",)),
     ("ultralytics.models.yolo.detect", "DetectionValidator.scale_preds", ("predn", "pbatch")),
     ("ultralytics.models.yolo.detect", "DetectionValidator.get_stats", ()),
     ("ultralytics.models.yolo.obb", "OBBValidator._process_batch", ("preds", "batch")),

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 from ultralytics.data import build_yolo_dataset
-from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.classes import ClassMap
 from ds2d2_yolo.bridge.data import take_teacher_classes
+from ds2d2_yolo.bridge.patient import PatientValidator
 from ds2d2_yolo.bridge.randomness import same_random_state
 from ds2d2_yolo.bridge.teacher import Teacher
 
@@ -28,7 +28,7 @@ from ds2d2_yolo.bridge.teacher import Teacher
 SHARED = ("agnostic_nms", "classes", "conf", "fraction", "imgsz", "iou", "max_det", "split", "workers")
 
 
-class TeacherValidator(DetectionValidator):
+class TeacherValidator(PatientValidator):
     """Validates a teacher on the data of a run, whose labels are given its class indices.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ def let_it_find(monkeypatch: pytest.MonkeyPatch, own: dict[int, int]) -> None:
     """Make a model find the objects, some wrongly, under its own class indices, given by the data's."""
 
     def keep(self: Any, batch: dict[str, Any], before: Any = DetectionValidator.preprocess) -> dict[str, Any]:
-        self.batch = before(self, batch)
+        self.batch, self.next = before(self, batch), iter(range(len(batch["im_file"])))
         return self.batch
 
     def find(self: Any, preds: Any) -> list[dict[str, torch.Tensor]]:
         found = []
-        for i in range(len(self.batch["im_file"])):
+        for i in islice(self.next, len(preds[0] if isinstance(preds, tuple) else preds)):
             image = self._prepare_batch(i, self.batch)
             boxes = image["bboxes"].clone()
             boxes[::3, :2] += 30
