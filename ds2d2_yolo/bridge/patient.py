@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionValidator
 
@@ -19,4 +20,4 @@ class PatientValidator(DetectionValidator):
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
         """Return the detections of each image, as Ultralytics would with all the time in the world."""
         whole: Tensor = preds[0] if isinstance(preds, (list, tuple)) else preds
-        return [found for image in whole.split(1) for found in super(PatientValidator, self).postprocess(image)]
+        return [found for image in torch.split(whole, 1) for found in super(PatientValidator, self).postprocess(image)]

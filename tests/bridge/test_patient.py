@@ -34,9 +34,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("task", ["detect", "obb"])
-def test_no_image_of_a_slow_batch_goes_without_detections(
-    task: str, tmp_path: Path, slow: Callable[[], None]
-) -> None:
+def test_no_image_of_a_slow_batch_goes_without_detections(task: str, tmp_path: Path, slow: Callable[[], None]) -> None:
     teacher, data = write_taught(tmp_path, task)
     loaded, checked = load_teacher(str(teacher), task), check_det_dataset(data)
     classes, args = match_classes(loaded.names, class_names(checked["names"])), settings(task, data)
