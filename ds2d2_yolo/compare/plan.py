@@ -94,6 +94,7 @@ class Plan:
         if whole and any(resolve_settings(own).teacher_channels is not None for own in taught):
             said = f"teacher_channels= does not hold for {', '.join(whole)}: the teacher would get all channels there"
             raise BadUseError(f"{said}; name other arms, such as arms=plain,ds2d2")
+        _check_amplifiers(arms, settings)
         return cls(options, arms, settings, {"plots": False, **keys})
 
     @property
@@ -115,6 +116,24 @@ class Plan:
         hashes = {k.removesuffix("_hash"): v for k, v in subjects.items() if k.endswith("_hash")}
         settings = {k: v for k, v in self.keys.items() if k not in PLACES}
         return {**hashes, "settings": settings, "versions": versions()}
+
+
+def _check_amplifiers(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse arms that would share one kept amplifier although they ask for different ones."""
+    epochs: dict[tuple[Any, ...], dict[int | None, str]] = {}
+    for arm in arms:
+        own = resolve_settings(settings[arm.name]) if arm.kind == "ds2d2" else None
+        if own is None or "imhi" not in own.active or own.amplifier:
+            continue
+        origin = own.wavelet, tuple(own.teacher_channels or ())
+        epochs.setdefault(origin, {})[own.amplifier_epochs] = arm.name
+    for found in epochs.values():
+        if len(found) > 1:
+            said = f"the arms {', '.join(found.values())} differ in amplifier_epochs="
+            raise BadUseError(
+                f"{said}, and the amplifier of more epochs would serve them all: train each with ds2d2-yolo amplify, "
+                "copy its file, and name it as that arm's amplifier="
+            )
 
 
 def jobs_of(

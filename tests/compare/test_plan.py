@@ -134,6 +134,10 @@ def test_channels_of_a_recipe_are_seen_too(tmp_path: Path) -> None:
             "teacher_channels= does not hold for teacher:",
         ),
         ({"teacher_channels": [2, 1, 0], "arms": "distill_model,plain,ds2d2"}, "does not hold for distill_model: "),
+        (
+            {"arms": "plain,a:amplifier_epochs=1,b:amplifier_epochs=9;exlo=0"},
+            "the arms a, b differ in amplifier_epochs=",
+        ),
         ({"epochs": "many"}, "epochs"),
         ({"student": "none.yaml"}, "none.yaml"),
     ],
@@ -144,6 +148,12 @@ def test_bad_use_ends_in_one_line_before_anything_runs(keys: dict[str, Any], sai
         compare(**given)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_arms_may_differ_in_amplifier_epochs_where_no_kept_one_serves_both() -> None:
+    arms = "plain,a:amplifier_epochs=1,b:amplifier_epochs=9;wavelet=db2,c:amplifier_epochs=2;imhi=0"
+    arms += ",d:amplifier_epochs=3;amplifier=kept.safetensors"
+    assert [arm.name for arm in planned(arms=arms).arms] == ["plain", "a", "b", "c", "d"]
 
 
 def test_an_amplifier_of_an_earlier_session_is_not_asked_for_again(tmp_path: Path) -> None:
