@@ -28,6 +28,7 @@ from ds2d2_yolo.compare.state import folder_of
 from ds2d2_yolo.compare.statistics import paired_difference
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import overall, report
+from ds2d2_yolo.errors import BadUseError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
@@ -235,6 +236,26 @@ def test_teacher_that_was_cut_off_is_brought_to_its_end(
     assert (tmp_path / "teacher" / "done").exists()
     if not asked:
         assert torch.load(weights / "last.pt", weights_only=False)["optimizer"] is None
+
+
+def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_path: Path) -> None:
+    """Its rows would stand for a teacher that was never trained."""
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 20}
+    folder, start = tmp_path / "teacher", tmp_path / "t2" / "weights" / "best.pt"
+    (folder / "weights").mkdir(parents=True)
+    had = {"data": "/elsewhere/hituav/data.yaml", "seed": 0, "pretrained": False, **schedule, "device": "0"}
+    YAML.save(folder / "args.yaml", had)
+    (folder / "done").touch()
+    data = str(tmp_path / "hituav" / "data.yaml")
+    assert evidence.train_teacher(data, folder, schedule) == folder / "weights" / "best.pt"
+    for other, said in (
+        ({"epochs": 40}, "epochs was 20, is 40"), ({"pretrained": str(start)}, "pretrained was False, is "),
+        ({"lr0": 0.1}, "lr0 was 0.001, is 0.1"),
+    ):  # fmt: skip
+        with pytest.raises(BadUseError, match=said):
+            evidence.train_teacher(data, folder, {**schedule, **other})
+    with pytest.raises(BadUseError, match="data was /elsewhere/hituav/"):
+        evidence.train_teacher(str(tmp_path / "dior" / "data.yaml"), folder, schedule)
 
 
 @pytest.mark.slow

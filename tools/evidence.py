@@ -21,6 +21,7 @@ TEACHER, STUDENT = "yolov8s-obb.yaml", "yolov8n-obb.yaml"
 ARMS = "teacher,plain,ds2d2,distill_model,explicit,implicit"
 TEACHER_SEED = 0
 SCENES = "aerial-scenes.yaml"
+PLACES = ("device", "workers", "plots")  # which change no weights
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,15 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
 
     Returns:
         (Path): Its best checkpoint.
+
+    Raises:
+        BadUseError: If the folder holds a teacher that was trained otherwise.
     """
     from ds2d2_yolo.bridge.checkpoints import finish_files
     from ds2d2_yolo.bridge.plain import resume_plain, train_plain, trained_epochs
 
     best, last, done = (folder / name for name in ("weights/best.pt", "weights/last.pt", "done"))
+    refuse_other(folder, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule})
     if done.exists():
         return best
     behind = trained_epochs(last)
@@ -82,6 +87,32 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
         finish_files(last.parent)
     done.touch()
     return best
+
+
+def refuse_other(folder: Path, keys: dict[str, Any]) -> None:
+    """Refuse the folder of a teacher's training that had other settings; wherever its files lay then.
+
+    Args:
+        folder (Path): Folder of the training, there or not.
+        keys (dict[str, Any]): Ultralytics training settings that are asked for.
+
+    Raises:
+        BadUseError: If it differs.
+    """
+    import yaml
+
+    from ds2d2_yolo.errors import BadUseError
+
+    file = folder / "args.yaml"
+    had = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else keys
+
+    def same(key: str) -> bool:
+        a, b = had.get(key), keys[key]
+        paths = key in ("data", "pretrained") and isinstance(a, str) and isinstance(b, str)
+        return Path(a).parts[-2:] == Path(b).parts[-2:] if paths else a == b
+
+    if other := [f"{k} was {had.get(k)}, is {keys[k]}" for k in keys if k not in PLACES and not same(k)]:
+        raise BadUseError(f"{folder} holds a teacher of other settings ({'; '.join(other)}): name another --folder")
 
 
 def baseline_of(arms: str, folder: Path) -> str:
@@ -172,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data", help=f"data-set YAML of HIT-UAV with oriented boxes, or {SCENES}")
     parser.add_argument("--arms", default=ARMS, help="as ds2d2-yolo compare takes them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--folder", type=Path, help="one for each data set; runs/evidence/scenes or .../photographs")
     parser.add_argument(
         "--parallel", type=int, default=1, help="runs at the same time, one CPU thread each; threads of the teacher"
     )
@@ -209,7 +240,8 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
     protocol = protocol_of(given.data)
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())
-    folder, schedule = given.folder.resolve(), {**protocol.schedule}
+    folder = given.folder or Path("runs/evidence", "scenes" if given.data == SCENES else "photographs")
+    folder, schedule = folder.resolve(), {**protocol.schedule}
     teaching = {**schedule, "epochs": given.teacher_epochs or given.epochs or protocol.teacher_epochs}
     if given.teacher_from:
         if not given.teacher_from.is_file():
