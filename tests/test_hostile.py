@@ -336,6 +336,36 @@ def test_label_caches_are_pickles(how: str, victim: Path, tmp_path: Path) -> Non
         assert victim.exists(), "docs/safety.md says so"
 
 
+@pytest.mark.parametrize("where", ["no val split", "linked folder", "dot file"])
+def test_no_label_cache_is_unpickled_wherever_it_lies(
+    where: str, tiny: dict[str, Path], victim: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_tiny_data(tmp_path / "data", "obb", images=2, size=64)
+    root, split = data.parent, "test" if where == "no val split" else "val"
+    images = root / "images" / "val"
+    cache = root / "labels" / "val.cache"
+    if where == "no val split":
+        data.write_text(data.read_text().replace("val: images/val", "val: images/none\ntest: images/val"))
+    elif where == "linked folder":  # whose first image decides which cache is read
+        shutil.copytree(images, tmp_path / "store")
+        (images / "-").symlink_to(tmp_path / "store", target_is_directory=True)
+        shutil.copytree(root / "labels" / "val", root / "labels" / "val" / "-")
+        cache = root / "labels" / "val" / "-.cache"
+    else:
+        for kind, name in (("images", ".png"), ("labels", ".txt")):
+            first = next((root / kind / "val").glob("*.*"))
+            (root / kind / "val" / "-").mkdir()
+            shutil.copy(first, root / kind / "val" / "-" / name)
+        entry, cache = "images/list.txt", root / "labels" / "val" / "-.cache"
+        (root / entry).write_text("\n".join(["./val/-/.png", *(f"./val/{x.name}" for x in images.glob("*.png"))]))
+        data.write_text(data.read_text().replace("val: images/val", f"val: {entry}"))
+    with cache.open("wb") as file:
+        np.save(file, np.array({"labels": Payload(victim)}), allow_pickle=True)
+    command = ["val", f"model={tiny['pt']}", f"data={data}", f"split={split}", "imgsz=64", "batch=2", "workers=0"]
+    main([*command, "device=cpu", "plots=False", f"project={tmp_path / 'runs'}", "safe=True"])
+    assert not victim.exists(), capsys.readouterr()
+
+
 # Other YAMLs and names -----------------------------------------------------------------------------------------------
 
 

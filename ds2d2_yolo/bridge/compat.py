@@ -84,6 +84,7 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.utils.metrics", "ap_per_class", ("tp", "conf", "pred_cls", "target_cls")),
     # safe loading
     ("ultralytics.nn.tasks", "SAFE_LOAD", ()),
+    ("ultralytics.data.dataset", "load_dataset_cache_file", ("path",)),
     ("ultralytics.nn.tasks", "_SafeLoad", ()),
     ("ultralytics.data.utils", "verify_image_label", ("args",)),
     ("ultralytics.utils.checks", "check_yaml", ("file",)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,17 +32,17 @@ def images_of(split: str | list[str] | None) -> list[Path]:
         split (str | list[str] | None): Resolved entry of a data YAML, such as data['train']; None holds nothing.
 
     Returns:
-        (list[Path]): Sorted paths.
+        (list[Path]): In Ultralytics' order, that of their names as text (8.4.190, `BaseDataset.get_img_files`).
     """
-    found: list[Path] = []
+    found: list[str] = []
     for place in map(Path, [split] if isinstance(split, str) else split or []):
-        if place.is_dir():
-            found += [p for p in place.rglob("*") if p.suffix[1:].lower() in IMG_FORMATS]
+        if place.is_dir():  # glob follows links to folders and leaves hidden files out, rglob does neither
+            found += glob.glob(str(Path(glob.escape(str(place)), "**", "*.*")), recursive=True)
         elif place.is_file():
             lines = place.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
-            listed = [place.parent / x[2:] if x.startswith("./") else Path(x) for x in lines]
-            found += [p for p in listed if p.suffix[1:].lower() in IMG_FORMATS]
-    return sorted(found)
+            found += [x.replace("./", f"{place.parent}{os.sep}", 1) if x.startswith("./") else x for x in lines]
+    named = sorted(x.replace("/", os.sep) for x in found if x.rpartition(".")[-1].lower() in IMG_FORMATS)
+    return [Path(x) for x in named]
 
 
 def labels_of(images: Iterable[Path]) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.data import dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER, YAML
@@ -40,7 +41,7 @@ def safe_loading(safe: bool) -> Iterator[None]:
     Checkpoints are read with torch's `weights_only` and a list of Ultralytics' and torch's own classes; a model YAML
     may name layers alone, and its activation is not evaluated. Processes that are started meanwhile do the same.
     Ultralytics reads its flag from the environment when it is imported (8.4.190), so the value that it read is changed
-    here and put back.
+    here and put back. So is its reader of label caches, which unpickles.
 
     Args:
         safe (bool): Whether to; without it nothing changes, and `ULTRALYTICS_SAFE_LOAD=1` in the environment counts.
@@ -56,12 +57,12 @@ def safe_loading(safe: bool) -> Iterator[None]:
         return
     if not tasks._SafeLoad.SUPPORTED:
         raise BadUseError(f"safe=True needs torch 2.6 or newer, this is {torch.__version__}: pip install -U torch")
-    own, before = tasks.SAFE_LOAD, os.environ.get(FLAG)
-    tasks.SAFE_LOAD, os.environ[FLAG] = True, "1"
+    own, reader, before = tasks.SAFE_LOAD, dataset.load_dataset_cache_file, os.environ.get(FLAG)
+    tasks.SAFE_LOAD, dataset.load_dataset_cache_file, os.environ[FLAG] = True, read_cache, "1"
     try:
         yield
     finally:
-        tasks.SAFE_LOAD = own
+        tasks.SAFE_LOAD, dataset.load_dataset_cache_file = own, reader
         if before is None:
             del os.environ[FLAG]
         else:
@@ -145,7 +146,7 @@ def first_line(error: Exception) -> str:
 
 
 def _splits(file: Path) -> list[Any]:
-    """Return the places of a data set's images, none where they are not all there."""
+    """Return the places of a data set's images, none where they are not all there: `read_cache` guards those too."""
     level = LOGGER.level
     LOGGER.setLevel(logging.CRITICAL)
     try:
@@ -161,15 +162,31 @@ def _check_caches(splits: Iterable[Any]) -> None:
     """Refuse label caches that hold something else than numbers and texts: Ultralytics unpickles them (8.4.190)."""
     folders = {label.parent for split in splits for label in labels_of(images_of(split))}
     for file in sorted(folder.with_suffix(".cache") for folder in folders):
-        if not file.is_file():
-            continue
+        if file.is_file():
+            read_cache(file)
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """Read a label cache of Ultralytics without running code from it.
+
+    Args:
+        path (Path): Its file.
+
+    Returns:
+        (dict[str, Any]): What it holds.
+
+    Raises:
+        BadUseError: If it holds something else than containers, numbers and texts.
+        FileNotFoundError: If there is none.
+    """
+    with path.open("rb") as opened:
         try:
-            with file.open("rb") as opened:
-                CACHE_HEADERS[np.lib.format.read_magic(opened)](opened)
-                _Unpickler(opened).load()
+            CACHE_HEADERS[np.lib.format.read_magic(opened)](opened)
+            held: dict[str, Any] = _Unpickler(opened).load().item()
         except Exception as e:  # half a file can raise anything
-            said = f"{file} is no label cache of Ultralytics ({first_line(e)})"
+            said = f"{path} is no label cache of Ultralytics ({first_line(e)})"
             raise BadUseError(f"{said}: remove it, it is made anew") from e
+    return held
 
 
 class _Unpickler(pickle.Unpickler):

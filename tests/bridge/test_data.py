@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ultralytics.cfg import get_cfg
+from ultralytics.data.base import BaseDataset
 from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.classes import match_classes
@@ -36,6 +37,22 @@ def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> No
     spaced = tmp_path / "my data" / "a b.png"
     listed.write_text(f"{spaced}\n{tmp_path / 'notes.md'}\n", encoding="utf-8-sig")
     assert images_of(str(listed)) == [spaced]
+
+
+def test_images_are_those_that_ultralytics_finds(data: dict[str, Any], tmp_path: Path) -> None:
+    """Another list would check, count and hash other labels than those that are trained on."""
+    train, store = Path(data["train"]), tmp_path / "store"
+    shutil.copytree(train, store / "a")
+    (train / "a").symlink_to(store / "a", target_is_directory=True)
+    shutil.copy(next(train.glob("*.*")), train / ".hidden.png")
+    listed = train.parent / "train.txt"
+    listed.write_text("./train/.png\n.//train/a/0.png\n./train/a/b.PNG\nc.txt\n", encoding="utf-8")
+    finder = BaseDataset.__new__(BaseDataset)
+    finder.prefix, finder.fraction = "", 1.0
+    for split in (str(train), str(listed), [str(listed), str(train)]):
+        theirs = [Path(x) for x in finder.get_img_files(split)]
+        assert images_of(split) == theirs
+        assert len(theirs) in (3, 16, 19)
 
 
 def test_labels_are_checked(data: dict[str, Any]) -> None:
