@@ -211,6 +211,8 @@ def _resume(
     if safe:
         refuse_code(str(allowed.get("data") or model.overrides.get("data")))
     ours.pop("safe", None)  # it is the command's, not the run's
+    if run.last.parent.name == "weights":  # a run goes on where it lies now, its checkpoint knows where it began
+        allowed["save_dir"] = str(run.last.parent.parent)
     return _train(model, TRAINERS[run.task], {**allowed, **ours, "resume": str(run.last)})
 
 

@@ -181,6 +181,19 @@ def test_data_that_have_moved_are_named_anew(unfinished: DS2D2Trainer, tmp_path:
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
 
 
+def test_a_run_that_was_moved_goes_on_where_it_lies(unfinished: DS2D2Trainer, tmp_path: Path) -> None:
+    moved, old = tmp_path / "moved", unfinished.save_dir
+    side = [p.name for p in (old / "weights").glob("resume-*")]
+    assert side
+    shutil.move(old, moved)
+    distill(**command(unfinished, resume=str(moved)))
+    assert not old.exists()
+    rows = (moved / "results.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
+    assert not [p for p in side if (moved / "weights" / p).exists()], "read, and removed at the end"
+    assert torch_load(moved / "weights" / "last.pt", map_location="cpu")["epoch"] == -1
+
+
 def test_one_process_of_several_cleans_up(
     tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
