@@ -221,7 +221,7 @@ class ExactResume(DetectionTrainer):
             return
         gradients = side.part("gradient")
         for name, parameter in unwrap_model(self.model).named_parameters():
-            if name in gradients:
+            if name in gradients and parameter.requires_grad:  # a resumed run may have frozen more
                 parameter.grad = gradients[name].to(parameter.device)
         self._since_step, self._own_cadence = side.facts["since_step"], True
         starts_over = bool(self.args.close_mosaic) and self.epoch == self.epochs - self.args.close_mosaic

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from ultralytics.utils.patches import torch_load
+from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
-from ds2d2_yolo.bridge.exact import side_file
+from ds2d2_yolo.bridge.exact import SideFile, side_file
 
 EPOCHS = 5
 BASE = {"epochs": EPOCHS, "val": True, "warmup_epochs": 1.5, "mosaic": 1.0, "close_mosaic": 2, "imhi": 0.0}
@@ -139,6 +140,23 @@ def test_goes_on_where_the_side_file_does_not_fit(
     said = {"other batch": "batch, imgsz, workers or images are not the run's own"}
     assert said.get(damage, "no side file of this epoch") in caplog.text
     assert (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").count("\n") == 1 + 3
+
+
+def test_a_layer_that_is_frozen_on_resume_stays(
+    run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path]
+) -> None:
+    """The gradients that were left for the next step are the old layers'."""
+    trainer = run("accumulation", tmp_path / "run", (1,), stop_there=True)
+    side = SideFile.read(side_file(trainer.wdir, 1))
+    assert side is not None
+    assert side.part("gradient")["model.0.conv.weight"].any()
+    before, last = side.part("model"), str(trainer.last)
+    resumed = DS2D2OBBTrainer(overrides={"model": last, "resume": last, "data": str(tiny_data("obb")), "freeze": [0]})
+    resumed.train()
+    after = {k: v for k, v in unwrap_model(resumed.model).state_dict().items() if k in before}
+    moved = {k for k in after if not torch.equal(after[k], before[k]) and k.endswith(("conv.weight", "bn.weight"))}
+    assert "model.1.conv.weight" in moved
+    assert not {k for k in moved if k.startswith("model.0.")}
 
 
 def test_a_row_that_is_run_again_replaces_the_old_one(run: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:
