@@ -112,12 +112,14 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
 
     def setup_model(self) -> dict[str, Any] | None:
         """Take the prepared teacher, or on resume the model of the checkpoint (its hook travels with it)."""
+        checkpoint = None
+        self.model = self.start
         if self.resume:
             model, checkpoint = load_checkpoint(self.args.resume)
             self.model = model.requires_grad_(True)
-            return dict(checkpoint)
-        self.model = self.start
-        return None
+        # Ultralytics keeps those of the teacher's own training (cls_pw) on its model, and the loss would take them
+        self.model.__dict__.pop("class_weights", None)
+        return dict(checkpoint) if checkpoint else None
 
     def final_eval(self) -> None:
         """Leave the checkpoints as they are: the best one is read, measured beside the teacher and removed."""

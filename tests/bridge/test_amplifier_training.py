@@ -63,6 +63,24 @@ def test_ends_with_the_same_weights(
     assert kinds <= {".safetensors", ".csv", ".lock"}, "the folder of the training is gone"
 
 
+def test_class_weights_of_the_teachers_own_training_are_not_taken(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds2d2_yolo.bridge.amplifier.kept_amplifiers", lambda: tmp_path / "kept")
+    whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
+    whole["model"].class_weights = torch.tensor([0.2, 1.8])  # where Ultralytics' cls_pw leaves them
+    torch.save(whole, tmp_path / "teacher.pt")
+    seen, original = [], amplifier_training.AmplifierTrainer.save_model
+
+    def look(self: Any) -> Any:
+        seen.append(self.model.criterion.class_weights)
+        return original(self)
+
+    monkeypatch.setattr(amplifier_training.AmplifierTrainer, "save_model", look)
+    amplify(tmp_path / "teacher.pt", tiny_data("obb"), amplifier_epochs=1, imgsz=96, batch=4, device="cpu")
+    assert seen == [None]
+
+
 def test_experiment_trackers_are_told_nothing(
     obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
