@@ -87,6 +87,10 @@ class RunOpening(FittingSizes):
             raise BadUseError(
                 "safe=True comes too late here, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before"
             )
+        if RANK >= 0 and self.args.rect:  # Ultralytics (8.4.190) does so where it launches the processes itself alone
+            self.args.rect = False  # whose shares of unshuffled images are not of one length
+            if RANK == 0:
+                LOGGER.warning("DS2D2: rect=True does not go with several processes: rect=False")
         if launched_with and RANK == 0:  # Ultralytics' launch of several GPUs deletes what the launching process wrote
             write_files(launched_with, self.save_dir)
 

@@ -55,12 +55,14 @@ def test_ranks_agree(
     settings = {
         **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml", seed=40 + ranks)), "model": "yolov8n-obb.yaml",
         "data": str(tiny_data("obb")), "epochs": 3, "amplifier_epochs": 1, "batch": 4, "mosaic": 1.0, "exist_ok": False,
+        "rect": True,
     }  # fmt: skip
     earlier = tmp_path / "runs" / "run" / "results.csv"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("an earlier run's")
     seen, said = train(ranks, settings, tmp_path)
     run = tmp_path / "runs" / "run-2"
+    assert said.count("rect=True does not go with several processes") == 1
     assert [p.name for p in earlier.parent.iterdir()] == ["results.csv"]
     weights = [run / "weights" / name for name in ("last.pt", "best.pt")]
     assert all(s["places"] == [str(p) for p in (run, *weights, run / "results.csv", run)] for s in seen)
