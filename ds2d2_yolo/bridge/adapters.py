@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ds2d2_yolo.bridge.randomness import same_random_state
+
 ATTRIBUTE = "ds2d2_adapters"
 ARGS_KEY = "ds2d2"
 
@@ -21,7 +23,7 @@ def make_adapters(student: list[int], teacher: list[int], seed: int) -> nn.Modul
     Returns:
         (nn.ModuleList): One `nn.Conv2d` a level: plain modules, so that any Ultralytics can load a checkpoint of them.
     """
-    with torch.random.fork_rng(devices=[]):
+    with same_random_state():
         torch.manual_seed(seed)
         return nn.ModuleList(nn.Conv2d(s, t, 1, bias=False) for s, t in zip(student, teacher, strict=True))
 
