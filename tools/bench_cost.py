@@ -49,6 +49,7 @@ PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "a
 OURS: dict[str, dict[str, Any]] = {
     "explicit only": {"implicit": False},
     "explicit only, by scores": {"implicit": False, "weight_map": "score"},
+    "imfu only": {"explicit": False, "imhi": 0.0},
     "explicit + imfu": {"imhi": 0.0},
     "all four terms": {},
     "all four, by scores": {"weight_map": "score"},
