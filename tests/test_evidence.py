@@ -254,6 +254,10 @@ def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_pat
     ):  # fmt: skip
         with pytest.raises(BadUseError, match=said):
             evidence.train_teacher(data, folder, {**schedule, **other})
+    YAML.save(folder / "args.yaml", {**had, "pretrained": str(tmp_path / "t1" / "weights" / "best.pt")})
+    with pytest.raises(BadUseError, match="pretrained was "):  # of the same name in another folder
+        evidence.train_teacher(data, folder, {**schedule, "pretrained": str(start)})
+    YAML.save(folder / "args.yaml", had)
     with pytest.raises(BadUseError, match="data was /elsewhere/hituav/"):
         evidence.train_teacher(str(tmp_path / "dior" / "data.yaml"), folder, schedule)
 

@@ -90,7 +90,7 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
 
 
 def refuse_other(folder: Path, keys: dict[str, Any]) -> None:
-    """Refuse the folder of a teacher's training that had other settings; wherever its files lay then.
+    """Refuse the folder of a teacher's training that had other settings; the data may have moved with their folder.
 
     Args:
         folder (Path): Folder of the training, there or not.
@@ -108,8 +108,7 @@ def refuse_other(folder: Path, keys: dict[str, Any]) -> None:
 
     def same(key: str) -> bool:
         a, b = had.get(key), keys[key]
-        paths = key in ("data", "pretrained") and isinstance(a, str) and isinstance(b, str)
-        return Path(a).parts[-2:] == Path(b).parts[-2:] if paths else a == b
+        return Path(a).parts[-2:] == Path(b).parts[-2:] if key == "data" and a else a == b
 
     if other := [f"{k} was {had.get(k)}, is {keys[k]}" for k in keys if k not in PLACES and not same(k)]:
         raise BadUseError(f"{folder} holds a teacher of other settings ({'; '.join(other)}): name another --folder")
