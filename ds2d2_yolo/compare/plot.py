@@ -10,6 +10,7 @@ from ds2d2_yolo.compare.tables import FEW, percent
 from ds2d2_yolo.files import replacing
 
 SPLITS = ("all", "size", "crowding", "orientation")
+MARKERS = "os^Dv"  # of ten arms each, which is how many colours there are
 
 
 def draw(summary: Summary, file: Path, weights: str = "last") -> None:
@@ -72,8 +73,8 @@ def _panel(
         found = [(i, x.difference) for i, (by, g) in enumerate(groups)
                  if (x := summary.line(weights, by, g, metric, arm)) and x.difference]  # fmt: skip
         heights = [i + offset for i, _ in found]
-        color = f"C{number % 10}"
-        axes.plot([d.mean for _, d in found], heights, "o", markersize=4, color=color, label=arm)
+        color, marker = f"C{number % 10}", MARKERS[number // 10 % len(MARKERS)]
+        axes.plot([d.mean for _, d in found], heights, marker, markersize=4, color=color, label=arm)
         for height, (_, d) in zip(heights, found, strict=True):
             if d.low is not None and d.high is not None:
                 axes.plot([d.low, d.high], [height, height], "-", linewidth=1.5, color=color)

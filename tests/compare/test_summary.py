@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from ds2d2_yolo.compare import compare
-from ds2d2_yolo.compare.plot import shown_groups
+from ds2d2_yolo.compare.plot import draw, shown_groups
 from ds2d2_yolo.compare.results import COLUMNS, Result, add_results, read_results, write_results
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import FEW, cost, grouped, overall, remarks, report
@@ -204,6 +205,15 @@ def test_groups_of_few_objects_are_not_drawn() -> None:
     rows = [replace(r, objects={"0-16": FEW - 1, "16-32": FEW}.get(r.group, r.objects)) for r in results()]
     groups = shown_groups(summarise([replace(r, objects=5) if r.by == "all" else r for r in rows], "plain", 0.95))
     assert groups == [("all", "all"), ("size", "16-32")]
+
+
+def test_no_two_arms_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
+    rows = [result("plain", 0, 0.3), *(result(f"arm{i}", 0, 0.4) for i in range(13))]
+    draw(summarise(rows, "plain", 0.95), tmp_path / "compare.png")
+    lines = seen[0].axes[0].get_legend_handles_labels()[0]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 13
 
 
 def test_results_train_nothing(tmp_path: Path) -> None:
