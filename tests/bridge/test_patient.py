@@ -1,4 +1,4 @@
-"""What is measured does not hang on how long Ultralytics' suppression takes."""
+"""What is measured does not hang on how long Ultralytics' suppression takes, nor its pictures on its threads."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.yolo.detect import val as detect_val
+from ultralytics.models.yolo.obb import val as obb_val
 from ultralytics.utils import nms
 
 from ds2d2_yolo.bridge.classes import class_names, match_classes
@@ -52,3 +56,27 @@ def test_no_image_of_a_slow_batch_goes_without_detections(task: str, tmp_path: P
     assert (measured(), evaluated("slow")) == quick
     theirs = YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "theirs"), **KEYS)
     assert theirs.box.map < 0.9 * quick[1][0], "Ultralytics has all the time it needs: the override may go"
+
+
+@pytest.mark.parametrize("task", ["detect", "obb"])
+def test_no_picture_is_drawn_from_images_that_another_thread_works_on(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, data = write_taught(tmp_path, task)
+    brightest: list[float] = []
+
+    def draw(labels: dict[str, Any], images: Tensor | None = None, **_: Any) -> None:
+        taken = labels.get("img", images).numpy()
+        brightest.append(float(taken.max()))
+        taken *= 255  # as Ultralytics' `plot_images` does, in a thread that may be anywhere in between
+
+    for module in (detect_val, obb_val):
+        monkeypatch.setattr(module, "plot_images", draw)
+    keys = {**KEYS, "plots": True}
+    validate(str(teacher), str(data), save_dir=str(tmp_path / "ours"), **keys)
+    ours = brightest.copy()
+    assert len(ours) >= 2
+    assert max(ours) <= 1
+    brightest.clear()
+    YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "theirs"), **keys)
+    assert max(brightest) > 1, "Ultralytics' threads have images of their own: the override may go"

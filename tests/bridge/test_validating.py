@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 import torch
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.detect import val as detect_val
 from ultralytics.models.yolo.obb import OBBValidator
+from ultralytics.models.yolo.obb import val as obb_val
+from ultralytics.utils.plotting import plot_images
 
 from ds2d2_yolo.bridge import validating
 from ds2d2_yolo.bridge.validating import KeepingOBBValidator, KeepingValidator, validate
@@ -131,6 +135,8 @@ def test_numbers_and_files_stay_those_of_ultralytics(
 ) -> None:
     monkeypatch.setattr(Knowing, "noise", 1.0)
     monkeypatch.setitem(validating.VALIDATORS, task, KINDS[task]["ours"])
+    for module in (detect_val, obb_val):  # Ultralytics' own threads draw from one memory: test_patient.py
+        monkeypatch.setattr(module, "plot_images", partial(plot_images, threaded=False))
     model, data = str(checkpoint(MODELS[task])), str(tiny_data(task))
     keys = {**QUICK, "save_json": task == "obb", "save_txt": True, "save_conf": True, "plots": task == "obb"}
     theirs = YOLO(model).val(data=data, validator=KINDS[task]["theirs"], save_dir=str(tmp_path / "theirs"), **keys)
