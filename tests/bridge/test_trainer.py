@@ -90,8 +90,13 @@ def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tin
     assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("term", TERMS)
-@pytest.mark.parametrize("task", ["obb", "detect"])
+@pytest.mark.parametrize(
+    ("task", "term"),
+    [
+        *(("obb", term) for term in TERMS), ("detect", "imfu"),
+        *(pytest.param("detect", term, marks=pytest.mark.slow) for term in TERMS if term != "imfu"),
+    ],
+)  # fmt: skip
 def test_each_term_alone_changes_the_student(task: str, term: str, plain: Any, tiny_trainer: Trainer) -> None:
     trainer, trace = tiny_trainer(task, epochs=2, **{**OFF, term: 1.0}), Trace()
     trace.follow(trainer)
@@ -152,8 +157,8 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"batch": 2, "nbs": 8}, {"freeze": 10}, {"rect": True}, {"classes": [0], "imfu_head": "both"},
-        {"weight_map": "score"}, {"weight_map": "both", "wavelet": "db2", "implicit_fraction": 0.5},
+        {"batch": 2, "nbs": 8, "weight_map": "score"}, {"freeze": 10, "rect": True},
+        {"classes": [0], "imfu_head": "both", "weight_map": "both", "wavelet": "db2", "implicit_fraction": 0.5},
     ],
 )  # fmt: skip
 def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trainer) -> None:
