@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Ultralytics reads its folders when it is first imported, so this stands before any import of it
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ds2d2-config-")
+# a data set's check fetches fonts that the folder lacks, offline or not
+FONTS = Path(os.environ["YOLO_CONFIG_DIR"], "Ultralytics")
+FONTS.mkdir()
+for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+    shutil.copy(Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", FONTS / name)
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["WANDB_MODE"] = "disabled"
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# the same examples each time, however busy the machine is; a search among others is `--hypothesis-profile=search`
+settings.register_profile("gate", derandomize=True, database=None, deadline=None, print_blob=True)
+settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile("gate")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

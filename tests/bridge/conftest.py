@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ultralytics.utils import nms
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
 
 PAIRS = {"obb": ("yolov8s-obb.yaml", "yolov8n-obb.yaml"), "detect": ("yolov8s.yaml", "yolov8n.yaml")}
 TRAINERS = {"obb": DS2D2OBBTrainer, "detect": DS2D2Trainer}
 OFF = dict.fromkeys(("exlo", "exhi", "imfu", "imhi"), 0.0)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock of Ultralytics' suppression, whose results depend on the time that it takes (see test_patient)."""
+    monkeypatch.setattr(nms, "time", SimpleNamespace(time=lambda: 0.0))
 
 
 @pytest.fixture

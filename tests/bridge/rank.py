@@ -30,7 +30,8 @@ class Rank(DS2D2OBBTrainer):
     seen: dict[str, Any]
 
     def _setup_ddp(self) -> None:
-        dist.init_process_group("gloo", rank=RANK, world_size=self.world_size, timeout=timedelta(seconds=300))
+        place = f"file://{Path(sys.argv[2]).resolve()}/meeting"  # a port could be taken until then
+        dist.init_process_group("gloo", place, timedelta(seconds=300), self.world_size, RANK)
 
     def _setup_train(self) -> None:
         super()._setup_train()

@@ -21,6 +21,7 @@ from ds2d2_yolo.errors import BadUseError
 
 from .taught import CONF, NAMES, SIZE, rename, write_taught
 
+pytestmark = pytest.mark.usefixtures("unhurried")
 KEYS = {
     "imgsz": SIZE, "batch": 4, "nbs": 4, "device": "cpu", "optimizer": "AdamW", "lr0": 0.0003, "warmup_epochs": 0,
     "mosaic": 0.0, "seed": 3, "conf": CONF, "amplifier_epochs": 1,

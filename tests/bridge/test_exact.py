@@ -15,6 +15,7 @@ from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.checkpoints import WholeCheckpoints
 from ds2d2_yolo.bridge.exact import SideFile, side_file
 
+pytestmark = pytest.mark.usefixtures("unhurried")
 EPOCHS = 5
 BASE = {"epochs": EPOCHS, "val": True, "warmup_epochs": 1.5, "mosaic": 1.0, "close_mosaic": 2, "imhi": 0.0}
 

@@ -133,7 +133,7 @@ def test_processes_agree(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [run.communicate(timeout=120) for run in runs]
+    said = [run.communicate(timeout=600) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     lines = [out.strip().splitlines()[-1].split() for out, _ in said]
     assert lines[0] == lines[1]

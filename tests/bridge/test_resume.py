@@ -306,7 +306,7 @@ def test_killed_process_resumes(
     rows = tmp_path / "killed" / "results.csv"
     with (tmp_path / "log.txt").open("w") as log:
         process = subprocess.Popen(line, stdout=log, stderr=log, env=env)
-        deadline = time.time() + 120
+        deadline = time.time() + 600
         last = tmp_path / "killed" / "weights" / "last.pt"
         while not (last.is_file() and len(rows.read_text().splitlines()) >= 3):
             assert process.poll() is None, (tmp_path / "log.txt").read_text()[-2000:]

@@ -24,6 +24,8 @@ from ds2d2_yolo.bridge.teacher_check import teacher_map
 
 from .taught import CONF, NAMES, SIZE, rename, write_taught
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:

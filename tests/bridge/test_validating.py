@@ -25,6 +25,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.evaluate import evaluate
 from tests.evaluate.scoring import random_images, validator_of
 
+pytestmark = pytest.mark.usefixtures("unhurried")
 MODELS = {"detect": "yolov8n.yaml", "obb": "yolov8n-obb.yaml"}
 QUICK: dict[str, Any] = {"imgsz": 96, "device": "cpu", "workers": 0, "plots": False, "verbose": False, "batch": 4}
 TASKS = pytest.mark.parametrize("task", ["detect", "obb"])

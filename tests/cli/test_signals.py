@@ -35,8 +35,12 @@ def test_a_training_ends_by_a_signal_and_goes_on(
             process = subprocess.Popen(
                 [sys.executable, "-m", "ds2d2_yolo", *words], stdout=f, stderr=f, env=env, start_new_session=True
             )
-        deadline = time.monotonic() + 180
-        while not ("Starting training" in log.read_text(errors="replace") if before else last.is_file()):
+        deadline = time.monotonic() + 600
+        there = last.stat().st_ino if last.is_file() else None  # of a first epoch that was quicker than this loop
+        while not (
+            "Starting training" in log.read_text(errors="replace")
+            and (before or (last.is_file() and last.stat().st_ino != there))
+        ):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -285,7 +285,9 @@ def test_an_image_that_cannot_be_read_is_found_before_the_export(
 
 def test_an_export_of_four_channels_is_checked_on_images_that_have_them(tmp_path: Path) -> None:
     data = write_bands(tmp_path / "bands", 4)
-    model = OBBModel("yolov8n-obb.yaml", nc=2, ch=4, verbose=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OBBModel("yolov8n-obb.yaml", nc=2, ch=4, verbose=False)
     model.names, model.task = {0: "red", 1: "green"}, "obb"
     images = [read_image(p, 4) for p in sorted((data.parent / "images" / "val").iterdir())]
     spread_out(model, torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255), 1.0)

@@ -7,11 +7,15 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
+from ultralytics.models.yolo.detect import val as detect_val
+from ultralytics.models.yolo.obb import val as obb_val
+from ultralytics.utils.plotting import plot_images
 
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.evaluate import Row, evaluate, val
@@ -28,8 +32,14 @@ def files(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("task", ["detect", "obb"])
 def test_val_writes_table_facts_and_plot(
-    task: str, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
+    task: str,
+    tiny_data: Callable[[str], Path],
+    checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for module in (detect_val, obb_val):  # in a thread of its own a picture may be there later
+        monkeypatch.setattr(module, "plot_images", partial(plot_images, threaded=False))
     model = checkpoint("yolov8n-obb.yaml" if task == "obb" else "yolov8n.yaml")
     done = val(model=model, data=tiny_data(task), project=str(tmp_path), name="run", square=1.1, **QUICK)
     assert done.save_dir == tmp_path / "run"
