@@ -269,3 +269,17 @@ def test_teacher_is_trained_once(evidence: Any, tmp_path: Path, tiny_data: Calla
     best = evidence.train_teacher(data, tmp_path / "teacher", schedule)
     before = best.stat().st_mtime_ns
     assert evidence.train_teacher(data, tmp_path / "teacher", schedule).stat().st_mtime_ns == before
+
+
+def test_an_interruption_is_one_line(
+    evidence: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it
+    monkeypatch.setattr(evidence, "run", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        evidence.main(["aerial-scenes.yaml"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on\n"

@@ -220,6 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
         run(given, parser)
     except BadUseError as e:
         parser.exit(1, f"error: {e}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted: the same command goes on\n")
 
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
