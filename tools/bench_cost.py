@@ -55,6 +55,7 @@ OURS: dict[str, dict[str, Any]] = {
     "all four, by scores": {"weight_map": "score"},
     "all four, 1/2 of the images": {"implicit_fraction": 0.5},
     "all four, 1/4 of the images": {"implicit_fraction": 0.25},
+    "all four, stride 8 alone": {"levels": [8]},
     MEASURED: {},
 }
 VARIANTS = (PLAIN, FLOOR, UPSTREAM, *OURS)
@@ -89,13 +90,18 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "teacher.pt"
             torch.save({"model": self._make_teacher(), "train_args": {"imgsz": case.imgsz}}, file)
-            loaded, self.upstream = load_teacher(str(file), self.student.task), load_checkpoint(file)[0]
-        theirs, strides = dense_head(loaded.model, "the teacher"), strides_of(dense_head(self.student, "the student"))
-        levels = [t for _, t in pair_levels(strides, loaded.strides)]
+            self.loaded, self.upstream = load_teacher(str(file), self.student.task), load_checkpoint(file)[0]
+        self.widths = level_channels(dense_head(self.loaded.model, "the teacher"))
+        self.teacher, _ = self._bind(None)
+
+    def _bind(self, levels: list[int] | None) -> tuple[FrozenTeacher, Amplifier]:
+        """Return the teacher and an amplifier for some of the levels, None for all."""
+        theirs = dense_head(self.loaded.model, "the teacher")
+        strides = strides_of(dense_head(self.student, "the student"))
         state = one_to_many(copy.deepcopy(theirs)).state_dict()  # as expensive as a trained one's
-        self.amplifier = Amplifier(loaded, state, levels, "haar").to(self.device)
-        self.widths = level_channels(theirs)
-        self.teacher = FrozenTeacher(loaded, strides).to(self.device)
+        kept = [t for _, t in pair_levels(strides, self.loaded.strides, levels)]
+        frozen = FrozenTeacher(self.loaded, strides, levels)
+        return frozen.to(self.device), Amplifier(self.loaded, state, kept, "haar").to(self.device)
 
     def _make_batch(self) -> dict[str, Tensor]:
         """Return random images and boxes, as Ultralytics' loader hands them over."""
@@ -137,10 +143,11 @@ class Bench:
         """Return a student with the criterion of one of DS2D2's variants."""
         model = self._fresh_student()
         head, settings = dense_head(model, "the student"), Settings(gains=1.0, **OURS[name])
-        mine, pairs = level_channels(head), self.teacher.pairs
+        teacher, amplifier = self._bind(settings.levels)
+        mine, pairs = level_channels(head), teacher.pairs
         adapters = make_adapters([mine[s] for s, _ in pairs], [self.widths[t] for _, t in pairs], 0).to(self.device)
         attach_adapters(model, adapters)
-        distiller, gains = Distiller(settings, self.teacher, adapters, self.amplifier), Gains(settings)
+        distiller, gains = Distiller(settings, teacher, adapters, amplifier), Gains(settings)
         for _ in range(WATCHED):  # the batches of an epoch that are measured are a variant of their own
             gains.record({}, 1.0)
         model.criterion = DistillationCriterion(model.init_criterion(), head, distiller, gains)
