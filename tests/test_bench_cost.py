@@ -95,7 +95,8 @@ def test_heads_take_fewer_operations_where_adapters_are_composed(
 def test_a_pair_that_upstream_does_not_take_gets_a_dash(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
-    rows = run(bench, monkeypatch, tmp_path / "cost.json", "yolov8s-p2.yaml", "yolov8n.yaml")["variants"]
+    names, models = (bench.UPSTREAM, "all four terms"), ("yolov8s-p2.yaml", "yolov8n.yaml")
+    rows = run(bench, monkeypatch, tmp_path / "cost.json", *models, variants=names)["variants"]
     assert "ValueError" in rows[bench.UPSTREAM]["reason"]
     assert math.isfinite(rows["all four terms"]["ms"])
     (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith("| distill_model")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,15 @@ from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
 PAIRS = {"obb": ("yolov8s-obb.yaml", "yolov8n-obb.yaml"), "detect": ("yolov8s.yaml", "yolov8n.yaml")}
 TRAINERS = {"obb": DS2D2OBBTrainer, "detect": DS2D2Trainer}
 OFF = dict.fromkeys(("exlo", "exhi", "imfu", "imhi"), 0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_search_of_the_libraries() -> Iterator[None]:
+    """Spare Ultralytics' many calls of the garbage collector what was imported: a tenth of a small run's time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()  # else libraries count at the exit what they think is lost
 
 
 @pytest.fixture

@@ -170,6 +170,7 @@ def test_a_training_that_was_cut_off_goes_on(
     assert starts == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_whole_run_where_only_named_types_may_be_loaded(
     tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

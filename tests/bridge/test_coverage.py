@@ -333,7 +333,7 @@ def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatc
     def cut(t: Any) -> None:
         raise Cut
 
-    first = make(epochs=3, save_period=-1)
+    first = make(epochs=2, save_period=-1)
     first.add_callback("on_model_save", cut)
     with pytest.raises(Cut):
         first.train()
@@ -347,11 +347,11 @@ def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(DS2D2Trainer, "save_metrics", keep)
     distill(
-        teacher=first.settings.teacher, student=PAIRS["obb"][1], data=first.args.data, epochs=3, device="cpu",
+        teacher=first.settings.teacher, student=PAIRS["obb"][1], data=first.args.data, epochs=2, device="cpu",
         project=str(first.save_dir.parent), name=first.save_dir.name, exist_ok=True, resume=True, **changed,
     )  # fmt: skip
     trainer = found[-1]
-    assert len(learnt(trainer)) == 3
+    assert len(learnt(trainer)) == 2
     assert {k: getattr(trainer.args, k) for k in changed} == changed
     assert trainer.batch_size == 2
     assert not trainer.model.model[4].cv1.conv.weight.requires_grad

@@ -93,8 +93,8 @@ def run(
     return train
 
 
-FAST = [("workers", (0, 2, 3)), ("end to end", (2,))]
-EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)] if (case, cuts) not in FAST]
+FAST = [("workers", (0, 2))]
+EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
 
 
 @pytest.mark.parametrize(("case", "cuts"), [*FAST, *(pytest.param(*x, marks=pytest.mark.slow) for x in EVERY)])
@@ -114,6 +114,7 @@ def test_ends_with_the_same_weights(
     assert without_time[0] == without_time[1]
 
 
+@pytest.mark.slow
 def test_without_the_side_file_it_is_another_run(
     whole: dict[str, Path], run: Callable[..., DS2D2Trainer], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -124,7 +125,9 @@ def test_without_the_side_file_it_is_another_run(
     assert differing(whole["workers"] / "weights" / "last.pt", tmp_path / "run" / "weights" / "last.pt")
 
 
-@pytest.mark.parametrize("damage", ["missing", "half", "other batch"])
+@pytest.mark.parametrize(
+    "damage", ["half", *(pytest.param(x, marks=pytest.mark.slow) for x in ("missing", "other batch"))]
+)
 def test_goes_on_where_the_side_file_does_not_fit(
     damage: str, run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path],
     caplog: pytest.LogCaptureFixture,
@@ -144,6 +147,7 @@ def test_goes_on_where_the_side_file_does_not_fit(
     assert (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").count("\n") == 1 + 3
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_frozen_on_resume_stays(
     run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path]
 ) -> None:

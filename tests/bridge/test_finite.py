@@ -32,7 +32,7 @@ def spoil(trainer: DS2D2Trainer, bad: Callable[[int], bool], value: float) -> li
     return seen
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_in_one_batch_reaches_no_weight(
     value: float, tiny_trainer: Callable[..., DS2D2Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -123,7 +123,7 @@ def estimate(plan: Callable[..., Plan]) -> Callable[..., MemoryFacts]:
     return get
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+@pytest.mark.parametrize("optimizer", ["AdamW", pytest.param("SGD", marks=pytest.mark.slow)])
 def test_parts_are_those_of_a_real_run(optimizer: str, estimate: Any, tiny_trainer: Callable[..., Any]) -> None:
     keys = {"optimizer": optimizer, "imhi": 0, "freeze": 3}
     expected = estimate(**keys)

@@ -58,7 +58,7 @@ def test_no_image_of_a_slow_batch_goes_without_detections(task: str, tmp_path: P
     assert theirs.box.map < 0.9 * quick[1][0], "Ultralytics has all the time it needs: the override may go"
 
 
-@pytest.mark.parametrize("task", ["detect", "obb"])
+@pytest.mark.parametrize("task", [pytest.param("detect", marks=pytest.mark.slow), "obb"])
 def test_no_picture_is_drawn_from_images_that_another_thread_works_on(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

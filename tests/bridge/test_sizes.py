@@ -80,7 +80,7 @@ def wide_data(tmp_path: Path) -> Path:
     return yaml
 
 
-@pytest.mark.parametrize(("student", "teacher"), [(P5, P5), (P6, P6)])
+@pytest.mark.parametrize(("student", "teacher"), [(P5, P5), pytest.param(P6, P6, marks=pytest.mark.slow)])
 def test_with_a_teacher_no_coarser_all_sizes_are_the_plain_runs(
     student: str, teacher: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path], tiny_settings: dict[str, Any],
     wide_data: Path,

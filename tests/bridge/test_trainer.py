@@ -78,7 +78,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, tiny_data: Callable[[str], P
     return get
 
 
-@pytest.mark.parametrize("kind", list(STUDENTS))
+@pytest.mark.parametrize("kind", ["obb", "detect", pytest.param("end-to-end", marks=pytest.mark.slow)])
 def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tiny_trainer: Trainer) -> None:
     task = "obb" if kind == "obb" else "detect"
     trainer, trace = tiny_trainer(task, model=STUDENTS[kind], epochs=2, **OFF), Trace()
@@ -357,7 +357,9 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
     [
         (("green", "red"), "disw", "in another order", TERMS, None),
         (("Red", "blue"), "disw", "1 of the data's 2 classes is shared: red", TERMS, [0]),
-        (("Red", "blue"), "score", "1 of the data's 2 classes is shared: red", TERMS, [0]),
+        pytest.param(
+            ("Red", "blue"), "score", "1 of the data's 2 classes is shared: red", TERMS, [0], marks=pytest.mark.slow
+        ),
         (("ship", "plane"), "score", "the explicit stream alone is distilled", ("exlo", "exhi"), None),
     ],
 )

@@ -25,7 +25,7 @@ def rows_of(trainer: DS2D2Trainer) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
 
 
-@pytest.mark.parametrize("task", ["obb", "detect"])
+@pytest.mark.parametrize("task", ["obb", pytest.param("detect", marks=pytest.mark.slow)])
 def test_terms_send_their_shares(task: str, tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer(task, epochs=3, warmup_epochs=1)
     trainer.train()
@@ -89,7 +89,7 @@ def test_measuring_leaves_the_run_alone(tiny_trainer: Trainer, monkeypatch: pyte
     for name in ("watched", "blind"):
         if name == "blind":
             monkeypatch.setattr("ds2d2_yolo.bridge.criterion.neck_gradients", lambda *_, **__: nothing)
-        trainer = tiny_trainer("detect", gains=1, name=name, epochs=2, model="yolo26n.yaml")
+        trainer = tiny_trainer("detect", gains=1, name=name, model="yolo26n.yaml")
         trainer.add_callback(
             "on_train_end", lambda t: ends.append({k: v.clone() for k, v in t.model.state_dict().items()})
         )
@@ -98,6 +98,7 @@ def test_measuring_leaves_the_run_alone(tiny_trainer: Trainer, monkeypatch: pyte
     assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
+@pytest.mark.slow
 def test_compiled_and_plain_runs_measure_the_same(tiny_trainer: Trainer) -> None:
     """The first batch's gradients; later ones drift apart, as the weights do."""
     first = []

@@ -144,7 +144,7 @@ def scales(name: str, value: np.ndarray) -> np.ndarray | None:
         (None, first_layer, "one-sided|1 - IoU|score"),
         (None, second_class, "only in PyTorch"),
         (None, angles, "angle"),
-        (8, weights, "one-sided|1 - IoU|score"),
+        pytest.param(8, weights, "one-sided|1 - IoU|score", marks=pytest.mark.slow),
         pytest.param(8, scales, "one-sided|1 - IoU|score", marks=pytest.mark.slow),
     ],
 )
