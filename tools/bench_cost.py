@@ -96,12 +96,11 @@ class Bench:
 
     def _bind(self, levels: list[int] | None) -> tuple[FrozenTeacher, Amplifier]:
         """Return the teacher and an amplifier for some of the levels, None for all."""
-        theirs = dense_head(self.loaded.model, "the teacher")
-        strides = strides_of(dense_head(self.student, "the student"))
-        state = one_to_many(copy.deepcopy(theirs)).state_dict()  # as expensive as a trained one's
-        kept = [t for _, t in pair_levels(strides, self.loaded.strides, levels)]
-        frozen = FrozenTeacher(self.loaded, strides, levels)
-        return frozen.to(self.device), Amplifier(self.loaded, state, kept, "haar").to(self.device)
+        loaded, strides = copy.deepcopy(self.loaded), strides_of(dense_head(self.student, "the student"))
+        untrained = one_to_many(copy.deepcopy(dense_head(loaded.model, "the teacher")))  # as expensive as a trained one
+        kept = [t for _, t in pair_levels(strides, loaded.strides, levels)]
+        amplifier = Amplifier(loaded, untrained.state_dict(), kept, "haar")  # before the teacher's layers are folded
+        return FrozenTeacher(loaded, strides, levels).to(self.device), amplifier.to(self.device)
 
     def _make_batch(self) -> dict[str, Tensor]:
         """Return random images and boxes, as Ultralytics' loader hands them over."""
