@@ -73,7 +73,11 @@ def _run(mode: str, rest: list[str]) -> None:
         raise BadUseError(f"unknown mode '{mode}': {hint}")
     if {"--help", "-h"} & set(rest):
         _print_help([mode])
-    elif mode == "help":
+        return
+    taken = {"cfg": 0, "version": 0, "completion": 1}.get(mode, len(rest))  # words behind the mode
+    if more := _without_ours(mode, rest[taken:]):
+        raise BadUseError(f"'{more[0]}': {mode} takes {taken or 'no'} word{'s' * (not taken)}: {MODES[mode].example}")
+    if mode == "help":
         _print_help(rest)
     elif mode == "data":
         _run_data(rest)
