@@ -90,8 +90,12 @@ class Plan:
         if shared and not any(arm.kind == "ds2d2" for arm in arms):
             raise BadUseError(f"{', '.join(f'{k}=' for k in shared)}: no arm takes DS2D2 settings")
         whole = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model")]
-        taught = (settings[arm.name] for arm in arms if arm.kind == "ds2d2")
-        if whole and any(resolve_settings(own).teacher_channels is not None for own in taught):
+        taught = {arm.name: resolve_settings(settings[arm.name]) for arm in arms if arm.kind == "ds2d2"}
+        for name, own in taught.items():
+            if own.safe and not options.safe:  # its runs load their students before they read the recipe
+                said = f"arm {name}: safe=True of the recipe {own.recipe} holds for the whole comparison"
+                raise BadUseError(f"{said}: give it to the command too")
+        if whole and any(own.teacher_channels is not None for own in taught.values()):
             said = f"teacher_channels= does not hold for {', '.join(whole)}: the teacher would get all channels there"
             raise BadUseError(f"{said}; name other arms, such as arms=plain,ds2d2")
         _check_amplifiers(arms, settings)

@@ -107,6 +107,21 @@ def test_channels_of_a_recipe_are_seen_too(tmp_path: Path) -> None:
         compare(**{**given, "student": "none.yaml"}, teacher_channels=None)
 
 
+def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    """The runs would refuse it one after the other: their students are loaded before the recipe is read."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("safe: true\n")
+    given = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "plain,ds2d2"}
+    with pytest.raises(BadUseError, match=r"arm ds2d2: safe=True of the recipe .*: give it to the command too"):
+        compare(**given, recipe=str(recipe))
+    arm = f"plain,mine:recipe={recipe}"
+    with pytest.raises(BadUseError, match="arm mine: safe=True of the recipe"):
+        compare(**{**given, "arms": arm})
+    with pytest.raises(BadUseError, match=r"data=d\.yaml is no data YAML"):
+        compare(**given, recipe=str(recipe), safe=True)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
