@@ -12,7 +12,10 @@ from ds2d2_yolo.resources import resource_dir
 
 
 def list_data() -> str:
-    """Return a table of the packaged data YAMLs: task, classes, whether the folder is there, how to get it."""
+    """Return a table of the packaged data YAMLs: task, classes, whether the folder is there, how to get it.
+
+    Under it stand the folder of the data sets and that of the YAMLs.
+    """
     by_yaml = {p.yaml: p for p in PUBLISHED.values()}
     rows = [("data", "task", "classes", "there", "how to get it")]
     for file in sorted(resource_dir("data").glob("*.yaml")):
@@ -25,4 +28,5 @@ def list_data() -> str:
         rows.append((file.name, task, str(len(content["names"])), "yes" if there else "no", how))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
-    return "\n".join([*lines, f"folders are looked for under {datasets_dir()}"])
+    places = f"folders are looked for under {datasets_dir()}", f"for yolo: data={resource_dir('data') / 'NAME'}"
+    return "\n".join([*lines, *places])

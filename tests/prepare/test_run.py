@@ -333,6 +333,12 @@ def test_packaged_yamls() -> None:
     assert "aerial-scenes.yaml" in list_data()
 
 
+def test_list_says_where_the_yamls_lie_for_yolo() -> None:
+    """Ultralytics' own command knows none of their names."""
+    place = list_data().split("for yolo: data=")[1]
+    assert Path(place.replace("NAME", "dota.yaml")).is_file()
+
+
 def test_classes_are_in_the_order_of_ultralytics() -> None:
     from ultralytics.utils import ROOT
 
