@@ -42,7 +42,8 @@ class Settings(Options):
         imfu_share (float): Share of `imfu`.
         imhi_share (float): Share of `imhi`.
         gain_warmup (float): Epochs over which the gains rise before they are whole, 0 is none.
-        gain_schedule (str): How they go on: 'constant', 'linear' or 'cosine' to `gain_final` at the last epoch.
+        gain_schedule (str): How they go on: 'constant', 'linear' or 'cosine' to `gain_final` at the last epoch
+            with distillation.
         gain_final (float): Fraction of the gains that 'linear' and 'cosine' end at, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
         explicit (bool): Whether the explicit stream is on.
@@ -58,7 +59,8 @@ class Settings(Options):
         imfu_head (str): Whose head reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
-        teacher_channels (list[int] | None): The data's channels that the teacher takes, in its order; None is all.
+        teacher_channels (list[int] | None): The data's channels, from 0, that the teacher takes in its order; None is
+            all.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
         amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
@@ -88,7 +90,7 @@ class Settings(Options):
     imhi_share: float = _share(0.25)
     gain_warmup: float = option(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
     gain_schedule: Literal["constant", "linear", "cosine"] = option(
-        "constant", ok.one_of(*SCHEDULES), "linear and cosine go to gain_final at the last epoch"
+        "constant", ok.one_of(*SCHEDULES), "linear and cosine go to gain_final at the last epoch with distillation"
     )
     gain_final: float = option(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at")
     gain_epochs: int | None = option(
@@ -128,7 +130,7 @@ class Settings(Options):
         "share of a batch's images in the implicit terms: less is faster, and unbiased",
     )
     teacher_channels: list[int] | None = option(
-        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes; all without it"
+        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes, from 0; all without it"
     )
     teacher_bf16: bool = option(
         False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"

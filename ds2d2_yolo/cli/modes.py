@@ -105,7 +105,7 @@ MODES: dict[str, Mode] = {
     ),
     "amplify": Mode(
         "train a teacher's high-frequency amplifier on its own",
-        "ds2d2-yolo amplify teacher=T.pt data=D.yaml",
+        "ds2d2-yolo amplify teacher=T.pt data=D.yaml epochs=100 imgsz=1024",
         "cli.modes:run_amplify", "settings:Settings",
         ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs", "safe"), TRAINING, "train",
         needs=("data",),
