@@ -1,0 +1,83 @@
+"""The evidence page's tables: those of the raw results, each behind the comment that says what it is of."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d2_yolo.compare.results import read_results, write_results
+from ds2d2_yolo.errors import BadUseError
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "evidence.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(DOCS.parent / "tools"))
+    import evidence_tables
+
+    return evidence_tables
+
+
+def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
+    found = {table["of"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
+    assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= found.keys()
+    assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
+    for of, table in found.items():
+        assert tool.table_of(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
+
+
+def copy_of(folder: Path, *names: str) -> Path:
+    """A page with a table of each of these comparisons, copied from the evidence."""
+    page = ""
+    for name in names:
+        shutil.copytree(DOCS / "evidence" / name, folder / "evidence" / name)
+        page += f"Of {name}:\n\n<!-- {name} -->\n\n| arm |\n| --- |\n| gone |\n\nBehind it.\n"
+    (folder / "evidence.md").write_text(page, encoding="utf-8")
+    return folder
+
+
+def test_command_writes_tables_anew(tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = copy_of(tmp_path, "hituav2")
+    (docs / "evidence" / "hituav2" / "compare.md").unlink()
+    tool.main(["--docs", str(docs)])
+    assert capsys.readouterr().out == "hituav2: changed\n"
+    page = (docs / "evidence.md").read_text(encoding="utf-8")
+    whole = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["of"] == "hituav2")
+    assert page == f"Of hituav2:\n\n<!-- hituav2 -->\n\n{whole}\nBehind it.\n"
+    theirs, ours = (base / "evidence" / "hituav2" / "compare.md" for base in (DOCS, docs))
+    assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
+    tool.main(["--docs", str(docs)])
+    assert capsys.readouterr().out == "hituav2\n"
+    assert (docs / "evidence.md").read_text(encoding="utf-8") == page
+
+
+def test_a_comparison_without_a_table_is_named(tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = copy_of(tmp_path, "scenes")
+    (docs / "evidence.md").write_text("Nothing.\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        tool.main(["--docs", str(docs)])
+    assert ended.value.code == 1
+    assert "has no table behind a line '<!-- scenes -->'" in capsys.readouterr().err
+    assert (docs / "evidence.md").read_text(encoding="utf-8") == "Nothing.\n"
+
+
+def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
+    rows = [r for r in read_results(DOCS / "evidence" / "hituav2" / "results.csv") if r.arm != "scored"]
+    parts = [tmp_path / str(part) / "results.csv" for part in (0, 1)]
+    for part, file in enumerate(parts):
+        file.parent.mkdir()
+        alone = [r for r in rows if part or r.arm != "ds2d2"]
+        write_results(file, [r for r in alone if r.seed < 0 or (r.seed == 2) == bool(part)])
+    found = tool.together(parts)
+    assert {(r.arm, r.seed) for r in found} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
+    assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in found}) == len(found)
+    write_results(parts[0], rows)
+    with pytest.raises(BadUseError, match="plain with seed 2 is in 0 and in 1"):
+        tool.together(parts)
+    with pytest.raises(BadUseError, match="hituav2 has no alone"):
+        tool.table_of(DOCS, "hituav2 by size of ds2d2, alone")
