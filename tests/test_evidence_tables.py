@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo.compare.results import read_results, write_results
+from ds2d2_yolo.compare.statistics import paired_difference
 from ds2d2_yolo.errors import BadUseError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -29,6 +30,18 @@ def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
     assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
     for of, table in found.items():
         assert tool.table_of(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
+
+
+@pytest.mark.parametrize("kind", ["hituav", "heldout"])
+@pytest.mark.parametrize("metric", ["map50", "map50_95"])
+def test_stride8_over_the_defaults_is_that_of_the_raw_results(tool: Any, kind: str, metric: str) -> None:
+    rows = tool.together([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
+    of = {(r.arm, r.seed): getattr(r, metric) for r in rows if (r.by, r.weights) == ("all", "last")}
+    arm, base = ({seed: of[a, seed] for a, seed in of if a == name} for name in ("all8", "ds2d2"))
+    found = paired_difference(arm, base, 0.95)
+    assert found is not None
+    assert found.n == 4
+    assert f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" in PAGE
 
 
 def copy_of(folder: Path, *names: str) -> Path:
