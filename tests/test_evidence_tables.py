@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from ds2d2_yolo.errors import BadUseError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "evidence.md").read_text(encoding="utf-8")
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -32,16 +36,60 @@ def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
         assert tool.table_of(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
 
 
-@pytest.mark.parametrize("kind", ["hituav", "heldout"])
-@pytest.mark.parametrize("metric", ["map50", "map50_95"])
-def test_stride8_over_the_defaults_is_that_of_the_raw_results(tool: Any, kind: str, metric: str) -> None:
+def six_seeds(tool: Any, kind: str) -> tuple[Callable[[str, str, str], str], Callable[[str], str]]:
+    """Give the difference of two arms in a metric, and the gap in mAP50-95 that an arm closed, as they are written."""
     rows = tool.together([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
-    of = {(r.arm, r.seed): getattr(r, metric) for r in rows if (r.by, r.weights) == ("all", "last")}
-    arm, base = ({seed: of[a, seed] for a, seed in of if a == name} for name in ("all8", "ds2d2"))
-    found = paired_difference(arm, base, 0.95)
-    assert found is not None
-    assert found.n == 4
-    assert f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" in PAGE
+    whole = [r for r in rows if r.by == "all" and r.weights in ("last", "file")]
+
+    def of(arm: str, metric: str) -> dict[int, float]:
+        return {r.seed: getattr(r, metric) for r in whole if r.arm == arm}
+
+    def difference(arm: str, base: str, metric: str) -> str:
+        found = paired_difference(of(arm, metric), of(base, metric), 0.95)
+        assert found is not None
+        assert found.n == (6 if arm == "ds2d2" else 4)
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+    def gap(arm: str) -> str:
+        mine, plain = of(arm, "map50_95"), of("plain", "map50_95")
+        begin, reached = (mean(each[seed] for seed in mine) for each in (plain, mine))
+        return f"{(reached - begin) / (of('teacher', 'map50_95')[-1] - begin):.0%}".replace("%", " %")
+
+    return difference, gap
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "theirs", "ours"),
+    [
+        ("hituav", "| HIT-UAV, validation | T1, 0.446, six seeds | A |", "  | HIT-UAV, validation |",
+         "| HIT-UAV, validation, first teacher, six seeds |"),
+        ("heldout", "| HIT-UAV, held out | T1, 0.497, six seeds | A |", "  | held out |",
+         "| HIT-UAV, held-out, first teacher, six seeds |"),
+    ],
+)  # fmt: skip
+def test_headline_is_that_of_the_raw_results(tool: Any, kind: str, row: str, theirs: str, ours: str) -> None:
+    difference, gap = six_seeds(tool, kind)
+    metrics = "map50", "map50_95"
+    gained = " | ".join(difference("ds2d2", "plain", metric) for metric in metrics)
+    page, readme = (text.replace("**", "") for text in (PAGE, README))
+    assert f"\n{row} {gained} | {gap('ds2d2')} |\n" in page
+    (line,) = (line for line in readme.splitlines() if line.startswith(ours))
+    assert line.endswith(f"| {gained} |")
+    cells = [difference("all8", "plain", m) for m in metrics], [difference("all8", "ds2d2", m) for m in metrics]
+    over = f"{theirs} {' | '.join(cells[0])} | {gap('all8')} | {' | '.join(cells[1])} |"
+    assert f"\n{over}\n" in page
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("hituav + heldout4", "hituav, heldout4 are of 280 images with 2445 objects and 286 images with 1882 objects"),
+        ("scenes + scenes2", "plain with seed 0 is in scenes and in scenes2"),
+    ],
+)
+def test_what_is_not_one_sample_is_not_taken_together(tool: Any, of: str, said: str) -> None:
+    with pytest.raises(BadUseError, match=said):
+        tool.table_of(DOCS, of)
 
 
 def copy_of(folder: Path, *names: str) -> Path:
@@ -89,6 +137,12 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
     found = tool.together(parts)
     assert {(r.arm, r.seed) for r in found} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
     assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in found}) == len(found)
+    later = read_results(parts[1])
+    write_results(parts[1], [replace(r, settings='{"disw": 2.0}') if r.arm == "plain" else r for r in later])
+    with pytest.raises(BadUseError, match=r"plain had the settings \{\}, and \{'disw': 2.0\} in 1"):
+        tool.together(parts)
+    write_results(parts[1], [replace(r, settings='{"teacher_bf16": true}') if r.arm == "plain" else r for r in later])
+    assert len(tool.together(parts)) == len(found)
     write_results(parts[0], rows)
     with pytest.raises(BadUseError, match="plain with seed 2 is in 0 and in 1"):
         tool.together(parts)
