@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
+
+shorten_openmp_spin()  # before torch is imported, for the processes that tests start too
 # Ultralytics reads its folders when it is first imported, so this stands before any import of it
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ds2d2-config-")
 # a data set's check fetches fonts that the folder lacks, offline or not

@@ -369,15 +369,20 @@ def test_a_corrupted_onnx_file_fails_the_demo(project: Path, plan: DemoPlan, mon
 # Pieces ----------------------------------------------------------------------------------------------------------
 
 
-def test_all_cores_compute_where_ultralytics_would_leave_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_threads_compute_where_ultralytics_would_leave_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_utils, "NUM_THREADS", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
     try:
-        with ultra.all_cores():
+        with ultra.cpu_threads():
             ultra.check_device("cpu")
             assert torch.get_num_threads() == 2
         assert (torch.get_num_threads(), torch_utils.NUM_THREADS) == (before, 1)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        with ultra.cpu_threads():
+            ultra.check_device("cpu")
+            assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
 

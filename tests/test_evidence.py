@@ -20,7 +20,7 @@ from ds2d2_yolo import compare as comparing
 from ds2d2_yolo import evaluate as evaluating
 from ds2d2_yolo.bridge import plain
 from ds2d2_yolo.bridge.data import images_of
-from ds2d2_yolo.bridge.plain import all_cores
+from ds2d2_yolo.bridge.plain import cpu_threads
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import Plan
 from ds2d2_yolo.compare.results import Result, read_results, write_results
@@ -120,7 +120,7 @@ def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
         return folder
 
     monkeypatch.setattr(evidence, "train_teacher", train)
-    with all_cores():  # puts Ultralytics' number and torch's back
+    with cpu_threads():  # puts Ultralytics' number and torch's back
         evidence.main([str(tiny_data("obb")), "--parallel", str(parallel), "--folder", str(tmp_path)])
     assert threads == [parallel]
 

@@ -20,12 +20,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
-from ds2d2_yolo.disw import disw_map
-from ds2d2_yolo.losses import explicit_loss
+shorten_openmp_spin()  # before torch is imported
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from ds2d2_yolo.disw import disw_map  # noqa: E402
+from ds2d2_yolo.losses import explicit_loss  # noqa: E402
 
 CHANNELS = 256
 Run = Callable[[], object]

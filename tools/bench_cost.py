@@ -44,6 +44,7 @@ from ds2d2_yolo.bridge.gains import WATCHED, Gains
 from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, raw_predictions, strides_of
 from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
 from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "all four, gains measured"
 OURS: dict[str, dict[str, Any]] = {
@@ -296,6 +297,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cpu-clock", action="store_true", help="count processor time: for one thread, busy machine")
     parser.add_argument("--json", type=Path, help="file for the figures")
     a = parser.parse_args(argv)
+    shorten_openmp_spin()  # for the process that each table is measured in
     device = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else platform.machine()
     print(f"torch {torch.__version__}, {a.device} ({device}), {a.threads or 'all'} threads, {a.repeats} repeats")
     tables = []

@@ -28,6 +28,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
+
 MODULES = (
     "cli",
     "bridge.amplify",
@@ -503,6 +505,7 @@ def main(arguments: list[str]) -> int:
         "YOLO_CONFIG_DIR": str(work / "config"), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false",
         "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",
     }  # fmt: skip
+    shorten_openmp_spin()
     (work / "config").mkdir()
     seed, only = int(given.get("seed", 0)), given.get("only", ",".join(KILLS)).split(",")
     for module in MODULES:

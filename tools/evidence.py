@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
+
 TEACHER, STUDENT = "yolov8s-obb.yaml", "yolov8n-obb.yaml"
 ARMS = "teacher,plain,ds2d2,distill_model,explicit,implicit"
 TEACHER_SEED = 0
@@ -212,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="of teacher and students: another experiment, to try this")
     parser.add_argument("--held-out", action="store_true", help="measure on the images that fraction leaves out too")
     given = parser.parse_args(arguments)
+    shorten_openmp_spin()
     os.environ["OMP_NUM_THREADS"] = str(given.parallel)  # before torch is imported: the teacher's rounding follows it
 
     from ds2d2_yolo.errors import BadUseError
@@ -234,7 +237,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     Raises:
         BadUseError: If an arm is unknown, or the folder holds something else.
     """
-    from ds2d2_yolo.bridge.machine import use_threads
+    from ds2d2_yolo.bridge.plain import cpu_threads
     from ds2d2_yolo.compare import compare
     from ds2d2_yolo.compare.arms import read_arms
     from ds2d2_yolo.resources import resolve_data
@@ -254,8 +257,8 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     baseline = baseline_of(given.arms, folder / "compare")  # a wrong arm is refused before the teacher's training
     if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(given.arms)):
         schedule["teacher_bf16"] = True
-    use_threads(given.parallel)
-    teacher = train_teacher(resolve_data(data), folder / "teacher", teaching)
+    with cpu_threads():  # as many as OMP_NUM_THREADS says
+        teacher = train_teacher(resolve_data(data), folder / "teacher", teaching)
     done = compare(
         teacher=str(teacher), student=STUDENT, data=data, arms=given.arms, seeds=given.seeds,
         parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare", **schedule,

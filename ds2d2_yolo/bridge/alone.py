@@ -49,12 +49,13 @@ def open_alone(task: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer(asked: Path, answer: Path) -> None:
     """Do the work in the process that `open_alone` started."""
+    from ds2d2_yolo.bridge.plain import cpu_threads
     from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
 
     said = json.loads(asked.read_text(encoding="utf-8"))
     kind = DS2D2OBBTrainer if said["task"] == "obb" else DS2D2Trainer
     quiet = type(kind.__name__, (kind,), {"run_callbacks": lambda *_: None})  # experiment trackers open no run
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, cpu_threads():
         trainer: DS2D2Trainer = quiet(overrides={**said["keys"], "save_dir": folder, "exist_ok": True})
         files, amplifier = trainer.open()
         answer.write_text(json.dumps({"files": files, "amplifier": amplifier}), encoding="utf-8")

@@ -16,7 +16,7 @@ from ds2d2_yolo.bridge.api import check_theirs
 from ds2d2_yolo.bridge.channels import fit_channels
 from ds2d2_yolo.bridge.classes import class_names, match_classes
 from ds2d2_yolo.bridge.data import check_labels, load_data
-from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.bridge.plain import check_device, cpu_threads
 from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
 from ds2d2_yolo.bridge.teacher import load_teacher
 from ds2d2_yolo.errors import BadUseError
@@ -41,6 +41,7 @@ class AmplifierResult:
     card: AmplifierCard
 
 
+@cpu_threads()
 def amplify(teacher: str | Path | None = None, data: str | Path | None = None, **keys: Any) -> AmplifierResult:
     """Train the high-frequency amplifier of a teacher on a data set, or report the one that is kept.
 

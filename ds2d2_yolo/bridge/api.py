@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import unset_deterministic
 from ds2d2_yolo import settings_checks as ok
 from ds2d2_yolo.bridge.adapters import ARGS_KEY
 from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
-from ds2d2_yolo.bridge.plain import check_device
+from ds2d2_yolo.bridge.plain import check_device, cpu_threads
 from ds2d2_yolo.bridge.resume import find_unfinished
 from ds2d2_yolo.bridge.safety import first_line, is_safe, refuse_activation, refuse_code, safe_loading
 from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
@@ -33,6 +33,7 @@ OPTIMIZERS = ("adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd", "mu
 NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the student's own task"}
 
 
+@cpu_threads()
 def distill(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
             **keys: Any) -> Any:  # fmt: skip
     """Distil a teacher into a student.
@@ -68,6 +69,7 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)})
 
 
+@cpu_threads()
 def check(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
           **keys: Any) -> Report:  # fmt: skip
     """Return the report of a run, as it stands before the first epoch; nothing is trained.

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Ultralytics
 import torch
-from ultralytics.utils import torch_utils
 from ultralytics.utils.torch_utils import get_cpu_info, get_gpu_info, parse_device
 
 from ds2d2_yolo.bridge.plain import check_device
 
-
-def use_threads(threads: int | None) -> None:
-    """Let this process compute with a number of CPU threads.
-
-    Ultralytics sets its own number whenever it selects a device, from a value of its module (8.4.190).
-
-    Args:
-        threads (int | None): The number; None leaves Ultralytics' own.
-    """
-    if threads is not None:
-        torch_utils.NUM_THREADS = threads
-        torch.set_num_threads(threads)
+BUSY_CORES = 0.25  # of other processes; an idle desktop or server stays below 0.1
 
 
 def devices_of(device: Any) -> tuple[str, ...]:
@@ -81,6 +70,51 @@ def memory_now() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def cores() -> int:
-    """Return the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class LoadMeter:
+    """Measures how many cores others keep busy while the context lasts: processes, and guests that steal time.
+
+    Only the cores that this process may use count.
+
+    Attributes:
+        other_cores (float): Cores that others kept busy, on average; 0 before the context ends.
+
+    Examples:
+        >>> with LoadMeter() as load:
+        ...     _ = sum(range(1000))
+        >>> load.other_cores >= 0
+        True
+    """
+
+    other_cores: float = 0.0
+
+    def __enter__(self) -> LoadMeter:
+        """Begin to measure."""
+        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), _process_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take what all did and leave out what this process did."""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        busy, process = _busy_seconds() - self._busy, _process_seconds() - self._own
+        self.other_cores = max(0.0, busy - process) / elapsed
+
+
+def is_busy(other_cores: float) -> bool:
+    """Return whether others keep so much of the machine busy that timings are not to be trusted."""
+    return other_cores >= BUSY_CORES
+
+
+def _busy_seconds() -> float:
+    """Return the seconds that the usable cores have computed for anyone since the machine started."""
+    cores = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        cores = [core for number, core in enumerate(cores) if number in os.sched_getaffinity(0)] or cores
+    # guest time is part of user time; waiting for a disk leaves the core free
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return sum(seconds for core in cores for name, seconds in core._asdict().items() if name not in idle)
+
+
+def _process_seconds() -> float:
+    """Return the seconds that this process has computed."""
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)

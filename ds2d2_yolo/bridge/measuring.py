@@ -21,6 +21,7 @@ from ds2d2_yolo.bridge.by_name import VALIDATORS
 from ds2d2_yolo.bridge.data import data_hash
 from ds2d2_yolo.bridge.detector import Cuts, Detector, time_of
 from ds2d2_yolo.bridge.exporting import quiet
+from ds2d2_yolo.utils.threads import usable_cores
 
 PACKAGES = ("torch", "ultralytics", "onnxruntime", "openvino", "ncnn", "tensorrt")
 CUTS = Cuts(kept=0.25, raw=0.25, iou=0.7, max_det=300, agnostic=False)  # Ultralytics' predict
@@ -91,7 +92,6 @@ def data_identity(data: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Return the processor, the threads and the versions that measurements depend on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {"ds2d2-yolo": version("ds2d2-yolo"), "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -103,7 +103,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": get_cpu_info(),
         "gpu": gpu,
-        "cores": cores,
+        "cores": usable_cores(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "versions": versions,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from ultralytics.utils.torch_utils import get_flops, select_device
 
 from ds2d2_yolo.bridge.data import check_labels, labels_of
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-
-MOST_THREADS = 8  # Ultralytics' own limit
+from ds2d2_yolo.utils.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,17 @@ class Boxes:
 
 
 @contextmanager
-def all_cores() -> Iterator[None]:
-    """Let Ultralytics compute on every core of a CPU while the context lasts.
+def cpu_threads() -> Iterator[None]:
+    """Let Ultralytics compute with `thread_count()` threads while the context lasts.
 
-    By itself it leaves one free whenever it selects a device, and of two cores that is half. There is no setting for
-    it (8.4.190): `select_device` reads a module value, which this changes and puts back.
+    Ultralytics leaves one core free whenever it selects a device, and ignores `OMP_NUM_THREADS`. There is no setting
+    for it (8.4.190): `select_device` reads a module value, which this changes and puts back.
 
     Yields:
-        (None): While it lasts, torch takes up to `MOST_THREADS` threads.
+        (None): While it lasts, torch takes `thread_count()` threads.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     before, own = torch.get_num_threads(), torch_utils.NUM_THREADS
-    torch_utils.NUM_THREADS = max(own, min(cores, MOST_THREADS))
+    torch_utils.NUM_THREADS = thread_count()
     torch.set_num_threads(torch_utils.NUM_THREADS)
     try:
         yield

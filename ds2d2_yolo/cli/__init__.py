@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command (see `ds2d2_yolo.cli.command.main`); Ctrl-C while it is still loading ends it quietly."""
@@ -26,5 +28,6 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 def entrypoint() -> None:
     """Run the command line and leave with its status."""
+    shorten_openmp_spin()  # before anything imports torch
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install behind the user's back
     sys.exit(main(sys.argv[1:]))

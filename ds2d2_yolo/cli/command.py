@@ -89,7 +89,9 @@ def _run(mode: str, rest: list[str]) -> None:
         print(__version__)
     else:
         check_ultralytics()
-        _show(load(MODES[mode].runs)(**parse(_without_ours(mode, rest))))
+        settings = parse(_without_ours(mode, rest))
+        with load("bridge.plain:cpu_threads")():
+            _show(load(MODES[mode].runs)(**settings))
 
 
 def _run_data(words: list[str]) -> None:

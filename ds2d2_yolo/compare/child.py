@@ -32,16 +32,16 @@ def run_task(folder: Path, task: Mapping[str, Any], device: str) -> None:
         task (Mapping[str, Any]): What to do; `plan.jobs_of` writes it.
         device (str): Where.
     """
-    from ds2d2_yolo.bridge.machine import use_threads
+    from ds2d2_yolo.bridge.plain import cpu_threads
 
-    use_threads(task["threads"])
     keys = {**task["keys"], "device": device}
-    if task["kind"] == "amplifier":
-        rows = _amplify(task, keys)
-    elif task["kind"] == "teacher":
-        rows = _measure(Path(task["subjects"]["teacher"]), "file", task, keys, {})
-    else:
-        rows = _train(folder, task, keys)
+    with cpu_threads():
+        if task["kind"] == "amplifier":
+            rows = _amplify(task, keys)
+        elif task["kind"] == "teacher":
+            rows = _measure(Path(task["subjects"]["teacher"]), "file", task, keys, {})
+        else:
+            rows = _train(folder, task, keys)
     write_json(folder / RESULT, rows)
 
 

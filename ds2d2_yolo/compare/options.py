@@ -46,7 +46,8 @@ class CompareOptions(Options):
         baseline (str): Arm from which the differences of the others are taken.
         level (float): Confidence level of their intervals, above 0 and under 1.
         parallel (int | None): Runs at the same time; None is what the device has room for, see `parallel.room`.
-        threads (int | None): CPU threads of a run; None is 1 on a CPU, and Ultralytics' own number elsewhere.
+        threads (int | None): CPU threads of a run; None is `OMP_NUM_THREADS` where it is set, otherwise on a CPU the
+            cores over `parallel`, and 1 without that.
         results (str | None): Raw results of earlier comparisons, to make tables and plot of and train nothing.
         project (str): Folder of the comparison's folder.
         name (str): Name of the comparison's folder.
@@ -73,7 +74,9 @@ class CompareOptions(Options):
     parallel: int | None = option(
         None, ok.optional(ok.whole(1)), "runs at the same time, None is what there is room for"
     )
-    threads: int | None = option(None, ok.optional(ok.whole(1)), "CPU threads of a run, None is 1 on a CPU")
+    threads: int | None = option(
+        None, ok.optional(ok.whole(1)), "CPU threads of a run, None is 1 on a CPU, or its cores over parallel="
+    )
     results: str | None = option(None, ok.optional(ok.path), "raw results (.csv): tables and plot anew, no training")
     project: str = option("runs", ok.path, "folder of the comparison's folder")
     name: str = option("compare", ok.path, "name of the comparison's folder")

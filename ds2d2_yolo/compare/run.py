@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from ds2d2_yolo.compare.tables import report
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.files import write_json, write_whole
 from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
 TEXT, TABLE, PICTURE = "compare.md", "summary.csv", "compare.png"
 OF_RESULTS = {"results", "baseline", "level"}
@@ -134,12 +136,12 @@ def _run_open(
     plan: Plan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checked: Checked
 ) -> dict[str, str]:
     """Run the jobs of all runs that are not done."""
-    from ds2d2_yolo.bridge.machine import cores, free_memory
+    from ds2d2_yolo.bridge.machine import free_memory
 
     options = plan.options
-    threads = options.threads or (1 if devices[0] == "cpu" else None)
+    threads = options.threads or (_threads_of_a_run(options.parallel) if devices[0] == "cpu" else None)
     memory = {d: free_memory(d) for d in devices if d != "mps"}
-    slots = room(devices, cores(), threads or 1, memory, checked.step)
+    slots = room(devices, usable_cores(), threads or 1, memory, checked.step)
     if options.parallel:
         slots = [devices[i % len(devices)] for i in range(options.parallel)]
     slots = slots[: max(1, len(plan.runs) - _done(plan, state))]  # a run that has no other beside it keeps its times
@@ -164,6 +166,13 @@ def _run_open(
         said = f"stopped with {_done(plan, state)} of {runs} runs done; the same command goes on"
         print(said, file=sys.stderr, flush=True)
         raise
+
+
+def _threads_of_a_run(parallel: int | None) -> int:
+    """Return the CPU threads of a run where `threads=` names none: `OMP_NUM_THREADS`, or an equal part of the cores."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return thread_count()
+    return max(1, usable_cores() // parallel) if parallel else 1
 
 
 def _check_arms(plan: Plan, state: CompareState, subjects: Mapping[str, str], device: str) -> Checked:

@@ -46,9 +46,8 @@ def run_demo(**keys: Any) -> dict[str, Any]:
         >>> run_demo(size="small", seed=1, name="seed1")  # doctest: +SKIP
     """
     settings = DemoSettings.of(keys, "demo")
-    demo = Demo(PLANS[settings.size], settings)
-    with ultra.all_cores():
-        return demo.run()
+    with ultra.cpu_threads():
+        return Demo(PLANS[settings.size], settings).run()
 
 
 class Demo:

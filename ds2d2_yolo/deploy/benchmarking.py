@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 from ds2d2_yolo.bridge import exporting as ultra
 from ds2d2_yolo.bridge import measuring
 from ds2d2_yolo.bridge.data import images_of
+from ds2d2_yolo.bridge.machine import LoadMeter, is_busy
 from ds2d2_yolo.bridge.plain import check_device
 from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
 from ds2d2_yolo.deploy.asked import named, refuse_unfit, timed
@@ -34,7 +36,9 @@ from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.files import write_json, write_whole
 from ds2d2_yolo.resources import resolve_data
+from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
+LOAD_SECONDS = 1.0  # of the look at the machine before anything is measured
 QUANTIZE = {"": None, "fp16": 16, "int8": 8}
 
 
@@ -62,7 +66,17 @@ class Benchmark:
         versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
         where = f"{m['gpu'] + ', ' if m['gpu'] else ''}{m['cpu']}, {m['cores']} cores, torch on {m['threads']} threads"
         files = "benchmark.csv, .json, .md" + (", .png" if self.drawn else "")
-        return f"{table(self.rows)}\n\n{self.said}\n{where}; {versions}\nIn {self.folder}: {files}"
+        other_cores = max((row.other_cores or 0.0 for row in self.rows), default=0.0)
+        load = f"\n{_busy_line(other_cores, m['cores'])}" if is_busy(other_cores) else ""
+        return f"{table(self.rows)}\n\n{self.said}\n{where}; {versions}{load}\nIn {self.folder}: {files}"
+
+
+def _busy_line(other_cores: float, cores: int) -> str:
+    """Return the warning of a machine that is not idle."""
+    return (
+        f"WARNING: other processes kept {other_cores:.1f} of {cores} cores busy: these times are not to be trusted. "
+        "The same command on an idle machine measures the disturbed turns again"
+    )
 
 
 def benchmark(**keys: Any) -> Benchmark:
@@ -159,6 +173,7 @@ class Bench:
         """Measure what is missing and write the results; the folder is this command's alone while it lasts."""
         self.kept = _kept(self.file)
         self.cells = dict(self._cells())
+        self._look_at_load()
         cells = list(self.cells.values())
         for cell in cells:
             self._export(cell)
@@ -168,6 +183,13 @@ class Bench:
         for cell in cells:
             self._accuracy(cell)
         return self._write()
+
+    def _look_at_load(self) -> None:
+        """Warn before anything is measured if the machine is busy."""
+        with LoadMeter() as load:
+            time.sleep(LOAD_SECONDS)
+        if is_busy(load.other_cores):
+            print(_busy_line(load.other_cores, self.machine["cores"]), flush=True)
 
     def _cells(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each model and format with what is known of it already."""
@@ -211,7 +233,7 @@ class Bench:
 
     def _time(self, cell: dict[str, Any], turn: str) -> None:
         """Give a cell one of its turns."""
-        if cell.get("reason") or turn in cell["turns"]:
+        if cell.get("reason") or (turn in cell["turns"] and not is_busy(cell["turns"][turn].get("other_cores", 0.0))):
             return
         o = self.options
         runs = o.runs // o.rounds + (int(turn) < o.runs % o.rounds)
@@ -248,6 +270,7 @@ class Bench:
             asked.write_text(json.dumps(job), encoding="utf-8")
             command = [sys.executable, "-m", "ds2d2_yolo.deploy.worker", str(asked), str(told)]
             environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
+            shorten_openmp_spin(environment)
             done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             said = done.stderr.decode(errors="replace").strip().splitlines()
             answer = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {

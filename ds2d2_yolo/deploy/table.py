@@ -36,6 +36,7 @@ class Row:
         map50 (float | None): mAP50 on the validation split, 0 to 1.
         map50_95 (float | None): mAP50-95 likewise.
         runs (int): Timed runs.
+        other_cores (float | None): Most cores that other processes kept busy during a turn of its timing.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Row:
     map50: float | None = None
     map50_95: float | None = None
     runs: int = 0
+    other_cores: float | None = None
 
 
 # heading, digits and field of each number in the table
@@ -95,6 +97,7 @@ def row_of(cell: dict[str, Any], batch: int) -> Row:
         map50=cell.get("map50"),
         map50_95=cell.get("map50_95"),
         runs=len(total),
+        other_cores=max((t["other_cores"] for t in turns if "other_cores" in t), default=None),
     )
 
 

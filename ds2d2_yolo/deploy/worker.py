@@ -31,11 +31,11 @@ def timing(job: Job) -> Job:
     """Load a file, warm up and time it, one image at a time and in batches."""
     from ds2d2_yolo.bridge.detector import Detector
     from ds2d2_yolo.bridge.exporting import quiet
-    from ds2d2_yolo.bridge.machine import memory_now, peak_memory
+    from ds2d2_yolo.bridge.machine import LoadMeter, memory_now, peak_memory
     from ds2d2_yolo.bridge.measuring import timings
-    from ds2d2_yolo.bridge.plain import all_cores, check_device, read_image
+    from ds2d2_yolo.bridge.plain import check_device, cpu_threads, read_image
 
-    with all_cores(), quiet():
+    with cpu_threads(), quiet():
         import torch
 
         device = check_device(job["device"])
@@ -49,10 +49,11 @@ def timing(job: Job) -> Job:
             return Detector(Path(file), job["task"], device, end2end=head, half=job["half"])
 
         detector = load(job["file"])
-        forward, total = timings(detector, images, job["imgsz"], 1, job["warmup"], job["runs"])
+        with LoadMeter() as meter:
+            forward, total = timings(detector, images, job["imgsz"], 1, job["warmup"], job["runs"])
         peak = peak_memory(torch.device("cpu"))
         answer = {"forward": forward, "total": total, "peak_mb": peak, "threads": torch.get_num_threads(),
-                  "added_mb": peak - before}  # fmt: skip
+                  "added_mb": peak - before, "other_cores": round(meter.other_cores, 2)}  # fmt: skip
         if job["batch"] > 1:
             runs = max(3, job["runs"] // job["batch"])
             many = load(job["batched"])
@@ -63,9 +64,9 @@ def timing(job: Job) -> Job:
 def accuracy(job: Job) -> Job:
     """Measure mAP."""
     from ds2d2_yolo.bridge.measuring import accuracy as measure
-    from ds2d2_yolo.bridge.plain import all_cores
+    from ds2d2_yolo.bridge.plain import cpu_threads
 
-    with all_cores():
+    with cpu_threads():
         keys = {k: job[k] for k in ("data", "imgsz", "device", "nms")}
         map50, map50_95 = measure(Path(job["file"]), job["task"], **keys, quantize=16 if job["half"] else None)
     return {"map50": map50, "map50_95": map50_95}

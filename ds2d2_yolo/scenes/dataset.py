@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ds2d2_yolo.utils.threads import usable_cores
+
 from .render import draw_scene
 from .world import Label
 
@@ -119,7 +121,7 @@ def write_dataset(
         for split in SPLITS:
             for kind in ("images", "labels"):
                 (part / kind / split).mkdir(parents=True)
-        count = min(_processors() if workers is None else workers, len(plan.tasks()))
+        count = min(usable_cores() if workers is None else workers, len(plan.tasks()))
         if count > 1 and sys.executable:
             _draw_in_processes(part, plan, count, root.name)
         else:
@@ -128,13 +130,6 @@ def write_dataset(
         _publish(part, root)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _processors() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _sweep(root: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from filelock import FileLock
 
 from ds2d2_yolo.bridge import exporting as ultra
-from ds2d2_yolo.deploy import benchmark, worker
+from ds2d2_yolo.bridge.machine import LoadMeter
+from ds2d2_yolo.deploy import benchmark, benchmarking, worker
 from ds2d2_yolo.deploy.asked import named
 from ds2d2_yolo.deploy.benchmarking import Bench
 from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
@@ -58,6 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
         return {**timed, **batches, "peak_mb": 300.0, "added_mb": 40.0, "threads": 1}
 
     monkeypatch.setattr(Bench, "_ask", answer)
+    monkeypatch.setattr(benchmarking, "LOAD_SECONDS", 0.01)
     return jobs
 
 
@@ -112,6 +114,34 @@ def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(
     (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml", seed=1).read_bytes())
     benchmark(**given)
     assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
+
+
+def test_a_busy_machine_is_named_and_its_turns_are_measured_again(
+    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{checkpoint('yolov8n-obb.yaml')}"}
+    answer = Bench._ask
+    load = {"before": 1.5, "while": 1.25}
+
+    def answer_under_load(self: Bench, *job: Any) -> dict[str, Any]:
+        found = answer(self, *job)
+        return {**found, "other_cores": load["while"]} if "forward" in found else found
+
+    monkeypatch.setattr(Bench, "_ask", answer_under_load)
+    monkeypatch.setattr(LoadMeter, "__exit__", lambda self, *_: setattr(self, "other_cores", load["before"]))
+    found = benchmark(**given)
+    assert "WARNING: other processes kept 1.5 of" in capsys.readouterr().out
+    assert "WARNING: other processes kept 1.2 of" in str(found)
+    assert found.rows[0].other_cores == 1.25
+    load.update({"before": 0.05, "while": 0.05})
+    asked.clear()
+    found = benchmark(**given)
+    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2"]
+    assert "WARNING" not in str(found) + capsys.readouterr().out
+    asked.clear()
+    benchmark(**given)
+    assert not asked
 
 
 @pytest.mark.parametrize(
