@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from ds2d2_yolo._version import __version__
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.amplify import amplify
     from ds2d2_yolo.bridge.api import check, distill
-    from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
+    from ds2d2_yolo.bridge.training.amplify import amplify
+    from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 
 __all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "amplify", "check", "distill"]
 
 _LAZY = {
-    "amplify": "ds2d2_yolo.bridge.amplify",
+    "amplify": "ds2d2_yolo.bridge.training.amplify",
     "check": "ds2d2_yolo.bridge.api",
     "distill": "ds2d2_yolo.bridge.api",
-    "DS2D2Trainer": "ds2d2_yolo.bridge.trainer",
-    "DS2D2OBBTrainer": "ds2d2_yolo.bridge.trainer",
+    "DS2D2Trainer": "ds2d2_yolo.bridge.training.trainer",
+    "DS2D2OBBTrainer": "ds2d2_yolo.bridge.training.trainer",
 }
 
 
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name from the module that defines it (PEP 562)."""
     if name in _LAZY:
         # before the import that would fail on an internal which has moved
-        import_module("ds2d2_yolo.bridge.compat").check_ultralytics()
+        import_module("ds2d2_yolo.bridge.upstream.compat").check_ultralytics()
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

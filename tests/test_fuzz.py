@@ -18,26 +18,27 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from ultralytics.cfg import get_cfg
 
-from ds2d2_yolo.bridge.amplifier import FORMAT, AmplifierCard, check_amplifier, load_amplifier
-from ds2d2_yolo.bridge.data import check_labels, load_data
-from ds2d2_yolo.bridge.exact import FORMAT as SIDE_FORMAT
-from ds2d2_yolo.bridge.exact import SideFile
-from ds2d2_yolo.bridge.safety import refuse_code
-from ds2d2_yolo.bridge.teacher import Teacher
+from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
+from ds2d2_yolo.bridge.data.security import refuse_code
+from ds2d2_yolo.bridge.models.amplifier import FORMAT
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
+from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.bridge.training.hooks.exact_resume import FORMAT as SIDE_FORMAT
+from ds2d2_yolo.bridge.training.hooks.exact_resume import SideFile
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.cli.parsing import parse
 from ds2d2_yolo.compare.arms import read_arms
 from ds2d2_yolo.compare.results import COLUMNS, Result, read_results, write_results
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.compare.summary import summarise
+from ds2d2_yolo.config.recipes import load_recipe
+from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.dota import read_dota
+from ds2d2_yolo.prepare.output_folder import Store
 from ds2d2_yolo.prepare.records import BrokenFileError
-from ds2d2_yolo.prepare.store import Store
 from ds2d2_yolo.prepare.voc import QUAD, ROTATED, UPRIGHT, voc_reader
-from ds2d2_yolo.recipes import load_recipe
-from ds2d2_yolo.settings import Settings
 from tests.test_bad_input import picture
 
 SECONDS = 10  # of one example

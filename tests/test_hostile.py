@@ -19,10 +19,10 @@ from ultralytics.data.utils import check_det_dataset, load_dataset_cache_file
 from ultralytics.nn import tasks
 
 from ds2d2_yolo import distill
-from ds2d2_yolo.bridge.safety import FLAG, is_safe, refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import FLAG, is_safe, refuse_code, safe_loading
 from ds2d2_yolo.cli import main
+from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.resources import resource_dir
 from tests.conftest import write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # of a file that is no TorchScript

@@ -28,8 +28,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from ds2d2_yolo.disw import disw_map  # noqa: E402
-from ds2d2_yolo.losses import explicit_loss  # noqa: E402
+from ds2d2_yolo.core.disw import disw_map  # noqa: E402
+from ds2d2_yolo.core.losses.explicit import explicit_loss  # noqa: E402
 
 CHANNELS = 256
 Run = Callable[[], object]

@@ -36,14 +36,14 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel, OBBModel, load_checkpoint, yaml_model_load
 from ultralytics.utils.ops import xyxy2xywh
 
-from ds2d2_yolo.bridge.adapters import attach_adapters, make_adapters
-from ds2d2_yolo.bridge.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.criterion import DistillationCriterion
-from ds2d2_yolo.bridge.distiller import Distiller
-from ds2d2_yolo.bridge.gains import WATCHED, Gains
-from ds2d2_yolo.bridge.heads import dense_head, level_channels, pair_levels, raw_predictions, strides_of
-from ds2d2_yolo.bridge.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
+from ds2d2_yolo.bridge.distillation.distiller import Distiller
+from ds2d2_yolo.bridge.distillation.gains import WATCHED, Gains
+from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
+from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
+from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, raw_predictions, strides_of
+from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
+from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "all four, gains measured"

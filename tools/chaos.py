@@ -32,9 +32,9 @@ from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 MODULES = (
     "cli",
-    "bridge.amplify",
+    "bridge.training.amplify",
     "bridge.api",
-    "bridge.exporting",
+    "bridge.inference.export",
     "compare.run",
     "deploy",
     "evaluate",
@@ -432,7 +432,7 @@ def learn(file: Path, data: Path, epochs: int) -> None:
 
 def targets(work: Path, epochs_taught: int) -> list[Target]:
     """Make data and models, and return the commands."""
-    from ds2d2_yolo.bridge.amplifier import kept_amplifiers
+    from ds2d2_yolo.bridge.models.amplifier_store import kept_amplifiers
 
     data = write_data(work / "data")
     model = write_model(work / "student.pt", 1)

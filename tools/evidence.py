@@ -72,8 +72,8 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
     Raises:
         BadUseError: If the folder holds a teacher that was trained otherwise.
     """
-    from ds2d2_yolo.bridge.checkpoints import finish_files
-    from ds2d2_yolo.bridge.plain import resume_plain, train_plain, trained_epochs
+    from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finish_files
+    from ds2d2_yolo.bridge.training.plain_run import resume_plain, train_plain, trained_epochs
 
     best, last, done = (folder / name for name in ("weights/best.pt", "weights/last.pt", "done"))
     refuse_other(folder, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule})
@@ -148,7 +148,8 @@ def held_out(data: str, fraction: float, folder: Path) -> Path:
     import yaml
     from ultralytics.cfg import get_cfg
 
-    from ds2d2_yolo.bridge.data import images_of, load_data
+    from ds2d2_yolo.bridge.data.dataset import load_data
+    from ds2d2_yolo.bridge.data.images import images_of
 
     found = load_data(get_cfg(overrides={"data": data, "task": "obb"}))
     images = images_of(found["train"])
@@ -237,10 +238,10 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     Raises:
         BadUseError: If an arm is unknown, or the folder holds something else.
     """
-    from ds2d2_yolo.bridge.plain import cpu_threads
+    from ds2d2_yolo.bridge.upstream.devices import cpu_threads
     from ds2d2_yolo.compare import compare
     from ds2d2_yolo.compare.arms import read_arms
-    from ds2d2_yolo.resources import resolve_data
+    from ds2d2_yolo.config.resources import resolve_data
 
     protocol = protocol_of(given.data)
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())

@@ -22,10 +22,10 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from ds2d2_yolo.files import replacing, write_whole
 from ds2d2_yolo.scenes.noise import U8
 from ds2d2_yolo.scenes.render import draw_scene
 from ds2d2_yolo.scenes.world import NAMES, Label
+from ds2d2_yolo.utils.atomic_files import replacing, write_whole
 
 BLOCK = 256  # side of the TIFF's own tiles
 GSD, EAST, NORTH, CRS = 0.3, 400000.0, 5700000.0, "EPSG:32633"

@@ -22,9 +22,9 @@ from torch import nn
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import torch_safe_load
 
-from ds2d2_yolo.bridge.adapters import adapters_of, drop_adapters
-from ds2d2_yolo.bridge.heads import dense_head, is_rotated, pair_levels, strides_of
-from ds2d2_yolo.bridge.teacher import load_teacher
+from ds2d2_yolo.bridge.models.adapters import adapters_of, drop_adapters
+from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, strides_of
+from ds2d2_yolo.bridge.models.teacher import load_teacher
 
 
 def narrow(block: Any, adapter: torch.Tensor) -> None:

@@ -7,29 +7,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from ultralytics import YOLO
-from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, YAML
-from ultralytics.utils.checks import check_model_file_from_stem, check_yaml
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unset_deterministic
 
-from ds2d2_yolo import settings_checks as ok
-from ds2d2_yolo.bridge.adapters import ARGS_KEY
-from ds2d2_yolo.bridge.heads import dense_head, refuse_yaml
-from ds2d2_yolo.bridge.plain import check_device, cpu_threads
-from ds2d2_yolo.bridge.resume import find_unfinished
-from ds2d2_yolo.bridge.safety import first_line, is_safe, refuse_activation, refuse_code, safe_loading
-from ds2d2_yolo.bridge.trainer import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.models.loading import load_student
+from ds2d2_yolo.bridge.training.find_run import find_unfinished
+from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
+from ds2d2_yolo.config import checks as ok
+from ds2d2_yolo.config.options import check_keys
+from ds2d2_yolo.config.recipes import resolve_settings
+from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.options import check_keys
-from ds2d2_yolo.recipes import resolve_settings
-from ds2d2_yolo.report_facts import Report
-from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.report.facts import Report
 
 TRAINERS = {"detect": DS2D2Trainer, "obb": DS2D2OBBTrainer}
-# of Ultralytics 8.4.190, which looks at the name when the first epoch begins, and takes it in any case
-OPTIMIZERS = ("adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd", "musgd", "auto")
 NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the student's own task"}
 
 
@@ -137,69 +132,6 @@ def _refuse_missing(mode: str, **needed: Any) -> None:
     wrong = [f"{k}={v!r} {said}" for k, v in needed.items() if (said := ok.path(v))]
     if wrong:
         raise BadUseError("; ".join(wrong))
-
-
-def check_theirs(keys: dict[str, Any]) -> None:
-    """Let Ultralytics check its own settings now; what it says becomes one line."""
-    if keys.get("cfg"):
-        _check_cfg(str(keys["cfg"]))
-    try:
-        get_cfg(overrides=keys)
-    except (TypeError, ValueError, SyntaxError) as e:
-        raise BadUseError(first_line(e)) from e
-    size = keys.get("imgsz", 640)
-    if not all(isinstance(n, int) and n > 0 for n in (size if isinstance(size, (list, tuple)) else [size])):
-        raise BadUseError(f"imgsz={size} must be a whole number of pixels, such as imgsz=640")
-    classes = keys.get("classes")
-    wanted = classes if isinstance(classes, (list, tuple)) else [] if classes is None else [classes]
-    if any(not isinstance(c, int) or isinstance(c, bool) for c in wanted):
-        raise BadUseError(f"classes={classes} must be numbers of classes, such as classes=0,2")
-    batch, workers, optimizer = keys.get("batch", 16), keys.get("workers", 8), keys.get("optimizer", "auto")
-    if not (batch == -1 or 0 < batch < 1 or (isinstance(batch, int) and batch >= 1)):
-        raise BadUseError(f"batch={batch} must be a number of images, -1, or a share of the GPU's memory under 1")
-    if workers < 0:
-        raise BadUseError(f"workers={workers} must be a whole number of at least 0")
-    if str(optimizer).lower() not in OPTIMIZERS:
-        raise BadUseError(f"optimizer={optimizer} {ok.one_of(*OPTIMIZERS)(str(optimizer).lower())}")
-
-
-def _check_cfg(cfg: str) -> None:
-    """Refuse a YAML of Ultralytics' settings that holds none, or wrong ones; ours may be among them."""
-    try:
-        found = YAML.load(check_yaml(cfg))
-        get_cfg(overrides={k: v for k, v in Settings.split(found)[1].items() if k != ARGS_KEY})  # of a run's args.yaml
-    except (TypeError, ValueError, SyntaxError, AssertionError, OSError) as e:
-        raise BadUseError(f"cfg={cfg} cannot be read as a YAML of settings: {first_line(e)}") from e
-    if not found:
-        raise BadUseError(f"cfg={cfg} holds no settings: one 'key: value' a line is expected")
-
-
-def load_student(name: str) -> YOLO:
-    """Return a student as Ultralytics resolves its name; whatever is wrong with it becomes one line.
-
-    Args:
-        name (str): Checkpoint, model YAML or a release's name.
-
-    Returns:
-        (YOLO): With task 'detect' or 'obb'.
-
-    Raises:
-        BadUseError: If it is missing, unreadable or of a kind that is not distilled, such as RT-DETR.
-    """
-    if name.lower().endswith((".yaml", ".yml")):
-        refuse_yaml(name, f"student={name}")
-    try:
-        model = YOLO(str(check_model_file_from_stem(name)))
-    except FileNotFoundError as e:
-        raise BadUseError(f"student={name} does not exist, and Ultralytics has no release of that name") from e
-    except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"student={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
-    if not isinstance(model.model, nn.Module):
-        raise BadUseError(f"student={name} is an exported model: name a checkpoint (.pt) or a model YAML")
-    dense_head(model.model, f"student={name}")
-    if is_safe():
-        refuse_activation(model.model, f"student={name}")
-    return model
 
 
 def _resume(

@@ -11,9 +11,9 @@ from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command (see `ds2d2_yolo.cli.command.main`); Ctrl-C while it is still loading ends it quietly."""
+    """Run one command (see `ds2d2_yolo.cli.dispatch.main`); Ctrl-C while it is still loading ends it quietly."""
     try:
-        from ds2d2_yolo.cli.command import main as run
+        from ds2d2_yolo.cli.dispatch import main as run
     except KeyboardInterrupt:
         return 130
     return run(arguments)

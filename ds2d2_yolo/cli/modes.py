@@ -6,8 +6,8 @@ from dataclasses import Field, dataclass, fields
 from importlib import import_module
 from typing import Any
 
+from ds2d2_yolo.config.options import Options
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.options import Options
 
 TRAINING = ("Train", "Val/Test", "Hyperparameters")
 SHARED = (  # of Ultralytics' train section, what its other modes take too
@@ -73,14 +73,14 @@ def run_train(**settings: Any) -> None:
 def run_check(**settings: Any) -> str:
     """Return the report of a training."""
     from ds2d2_yolo.bridge.api import check
-    from ds2d2_yolo.report import render
+    from ds2d2_yolo.report.text import render
 
     return render(check(**settings))
 
 
 def run_amplify(**settings: Any) -> None:
     """Train a teacher's amplifier, or find the one that is kept; it says itself where the file is and how good."""
-    load("bridge.amplify:amplify")(**settings)
+    load("bridge.training.amplify:amplify")(**settings)
 
 
 def run_demo(**settings: Any) -> None:
@@ -90,7 +90,7 @@ def run_demo(**settings: Any) -> None:
 
 def run_checks(**settings: Any) -> None:
     """Print the versions and the machine, as `yolo checks` does, and whether the bridge fits this Ultralytics."""
-    from ultralytics.utils.checks import collect_system_info
+    from ds2d2_yolo.bridge.upstream.hardware import collect_system_info
 
     if settings:
         raise BadUseError(f"'{next(iter(settings))}': checks takes no settings")
@@ -101,19 +101,19 @@ MODES: dict[str, Mode] = {
     "train": Mode(
         "distil a student",
         "ds2d2-yolo train teacher=yolov8x-obb.pt student=yolov8n-obb.yaml data=dota.yaml",
-        "cli.modes:run_train", "settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
+        "cli.modes:run_train", "config.settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
     ),
     "amplify": Mode(
         "train a teacher's high-frequency amplifier on its own",
         "ds2d2-yolo amplify teacher=T.pt data=D.yaml epochs=100 imgsz=1024",
-        "cli.modes:run_amplify", "settings:Settings",
+        "cli.modes:run_amplify", "config.settings:Settings",
         ("teacher", "recipe", "wavelet", "teacher_channels", "amplifier_epochs", "safe"), TRAINING, "train",
         needs=("data",),
     ),
     "check": Mode(
         "what a training would do, and stop",
         "ds2d2-yolo check teacher=T.pt student=S.yaml data=D.yaml",
-        "cli.modes:run_check", "settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
+        "cli.modes:run_check", "config.settings:Settings", theirs=TRAINING, page="train", needs=("student", "data"),
     ),
     "val": Mode(
         "mAP, also by size, crowding and orientation",

@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         >>> parse(["epochs=3", "levels=[8,16]", "formats=[onnx,engine]"])
         {'epochs': 3, 'levels': [8, 16], 'formats': ['onnx', 'engine']}
     """
-    from ultralytics.cfg import merge_equals_args
+    from ds2d2_yolo.bridge.upstream.arguments import merge_equals_args
 
     settings: dict[str, Any] = {}
     wrong: list[str] = []
@@ -65,7 +65,7 @@ def _text(key: str, text: str) -> str | list[str]:
 
 def _typed(text: str) -> Any:
     """Type a value as Ultralytics does; words in brackets, which it leaves one text, become a list."""
-    from ultralytics.cfg import smart_value
+    from ds2d2_yolo.bridge.upstream.arguments import smart_value
 
     value = smart_value(text)
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):

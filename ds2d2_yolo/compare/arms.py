@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from ds2d2_yolo.config.recipes import load_recipe, resolve_settings
+from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.recipes import load_recipe, resolve_settings
-from ds2d2_yolo.settings import EXPLICIT, IMPLICIT, Settings
 
 UPSTREAM = "dis"  # the one setting of Ultralytics' own distillation
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from ds2d2_yolo.compare.schedule import die_with_parent
 from ds2d2_yolo.errors import DS2D2Error
-from ds2d2_yolo.files import write_json
+from ds2d2_yolo.utils.atomic_files import write_json
 
 TASK = "task.json"
 RESULT = "result.json"
@@ -32,7 +32,7 @@ def run_task(folder: Path, task: Mapping[str, Any], device: str) -> None:
         task (Mapping[str, Any]): What to do; `plan.jobs_of` writes it.
         device (str): Where.
     """
-    from ds2d2_yolo.bridge.plain import cpu_threads
+    from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 
     keys = {**task["keys"], "device": device}
     with cpu_threads():
@@ -54,8 +54,8 @@ def read_result(folder: Path) -> list[dict[str, Any]]:
 
 def _amplify(task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train the amplifier that several runs need, or find the one that is kept; its own mAP is the result."""
-    from ds2d2_yolo.bridge.amplifier_training import NOT_PASSED
-    from ds2d2_yolo.bridge.amplify import amplify
+    from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED
+    from ds2d2_yolo.bridge.training.amplify import amplify
 
     passed = {k: v for k, v in keys.items() if k not in NOT_PASSED or k == "epochs"}
     began = time.time()
@@ -67,7 +67,7 @@ def _amplify(task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, An
 
 def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train a run to its end and measure what it left."""
-    from ds2d2_yolo.bridge.arms import train_arm
+    from ds2d2_yolo.bridge.training.compared_run import train_arm
 
     notes = train_arm(
         task["kind"], folder, task["student"], keys, task["subjects"], task["settings"], task["row"]["parallel"]
@@ -91,7 +91,7 @@ def _measure(
     file: Path, weights: str, task: Mapping[str, Any], keys: dict[str, Any], facts: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the raw results of a checkpoint."""
-    from ds2d2_yolo.bridge.machine import hardware
+    from ds2d2_yolo.bridge.upstream.hardware import hardware
     from ds2d2_yolo.evaluate import evaluate
 
     val = {k: keys[k] for k in (*VAL_KEYS, "device") if keys.get(k) is not None}

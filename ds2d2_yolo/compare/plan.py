@@ -16,9 +16,9 @@ from ds2d2_yolo.compare.child import read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, folder_of, rows_in
+from ds2d2_yolo.config.recipes import resolve_settings
+from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.recipes import resolve_settings
-from ds2d2_yolo.settings import Settings
 
 PLACES = {"device", "workers", "cache", "plots", "verbose", "save_period", "profile"}  # results do not depend on them
 NOT_HERE = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from ds2d2_yolo.compare.summary import METRICS, TEACHER, Summary
 from ds2d2_yolo.compare.tables import FEW, percent
-from ds2d2_yolo.files import replacing
+from ds2d2_yolo.utils.atomic_files import replacing
 
 SPLITS = ("all", "size", "crowding", "orientation")
 MARKERS = "os^Dv"  # of ten arms each, which is how many colours there are

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_whole
 
 
 @dataclass(frozen=True)

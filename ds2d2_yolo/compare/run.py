@@ -20,9 +20,9 @@ from ds2d2_yolo.compare.schedule import Job, run_jobs
 from ds2d2_yolo.compare.state import CompareState, folder_of, rows_in
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
+from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.files import write_json, write_whole
-from ds2d2_yolo.settings import Settings
+from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
 TEXT, TABLE, PICTURE = "compare.md", "summary.csv", "compare.png"
@@ -85,10 +85,10 @@ def compare(**keys: Any) -> Comparison:
     """
     if keys.get("results") is not None:
         return _of_results(keys)
-    from ds2d2_yolo.bridge.api import check_theirs
-    from ds2d2_yolo.bridge.arms import TRAIN_KEYS
-    from ds2d2_yolo.bridge.compat import check_ultralytics
-    from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
+    from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+    from ds2d2_yolo.bridge.training.compared_run import TRAIN_KEYS
+    from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+    from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 
     options = CompareOptions.of(keys, "compare", passing={*Settings.keys(), *TRAIN_KEYS})
     plan = Plan.of(options, CompareOptions.split(keys)[1])
@@ -112,8 +112,8 @@ def _of_results(keys: Mapping[str, Any]) -> Comparison:
 
 def _run(plan: Plan) -> dict[str, str]:
     """Run all that is not done yet and return what failed, with the reason."""
-    from ds2d2_yolo.bridge.arms import identify
-    from ds2d2_yolo.bridge.machine import devices_of
+    from ds2d2_yolo.bridge.training.compared_run import identify
+    from ds2d2_yolo.bridge.upstream.hardware import devices_of
 
     o = plan.options
     devices = devices_of(plan.keys.get("device"))
@@ -136,7 +136,7 @@ def _run_open(
     plan: Plan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checked: Checked
 ) -> dict[str, str]:
     """Run the jobs of all runs that are not done."""
-    from ds2d2_yolo.bridge.machine import free_memory
+    from ds2d2_yolo.bridge.upstream.hardware import free_memory
 
     options = plan.options
     threads = options.threads or (_threads_of_a_run(options.parallel) if devices[0] == "cpu" else None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ds2d2_yolo.compare.results import Result, add_results, read_results
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import write_json
+from ds2d2_yolo.utils.atomic_files import write_json
 
 FILE = "compare.json"
 RESULTS = "results.csv"

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.plain import Boxes, read_image
+from ds2d2_yolo.bridge.data.images import read_image
+from ds2d2_yolo.bridge.inference.plain_model import Boxes
 
 Image = NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo import settings_checks as ok
-from ds2d2_yolo.options import Options, option
+from ds2d2_yolo.config import checks as ok
+from ds2d2_yolo.config.options import Options, option
 
 
 @dataclass(frozen=True)

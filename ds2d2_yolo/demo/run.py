@@ -10,17 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.bridge import plain as ultra
-from ds2d2_yolo.bridge.compat import check_ultralytics
-from ds2d2_yolo.bridge.data import data_hash, images_of
+from ds2d2_yolo.bridge.data.dataset import data_hash, obb_data
+from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.inference import plain_model as ultra
+from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
+from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
+from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.demo import parity, picture
 from ds2d2_yolo.demo.plan import PLANS, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.table import LABELS, table
 from ds2d2_yolo.demo.training import Trainings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.files import write_whole
-from ds2d2_yolo.resources import resolve_data
+from ds2d2_yolo.utils.atomic_files import write_whole
 
 STEPS = 8
 EXPORT_NEEDS = ("onnx", "onnxslim", "onnxruntime")
@@ -46,7 +48,7 @@ def run_demo(**keys: Any) -> dict[str, Any]:
         >>> run_demo(size="small", seed=1, name="seed1")  # doctest: +SKIP
     """
     settings = DemoSettings.of(keys, "demo")
-    with ultra.cpu_threads():
+    with cpu_threads():
         return Demo(PLANS[settings.size], settings).run()
 
 
@@ -67,7 +69,7 @@ class Demo:
         if missing:
             raise BadUseError(f"the demo needs {', '.join(missing)} for its export: pip install 'ds2d2-yolo[export]'")
         self.plan, self.settings = plan, settings
-        self.device = ultra.check_device(settings.device)
+        self.device = check_device(settings.device)
         self.folder = settings.folder
         self.data = resolve_data(settings.data or plan.data)
         self.state: DemoState
@@ -121,7 +123,7 @@ class Demo:
 
     def prepare(self) -> None:
         """Get the data set, drawn on first use, and find out which steps are done already."""
-        data = ultra.obb_data(self.data)
+        data = obb_data(self.data)
         if data.get("channels", 3) != 3:
             raise BadUseError(f"data={self.data} has {data['channels']} channels: the demo takes 3, train takes any")
         self.names = {int(k): str(v) for k, v in data["names"].items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_whole
 
 FILE = "state.json"
 STARTED = "started"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ds2d2_yolo.bridge.plain import Measured
+from ds2d2_yolo.bridge.inference.plain_model import Measured
 
 HEAD = ("model", "architecture", "parameters", "GFLOPs", "file", "mAP50", "mAP50-95", "of the teacher's")
 LABELS = {"teacher": "teacher", "plain": "plain student", "distilled": "distilled student"}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.bridge import plain as ultra
 from ds2d2_yolo.bridge.api import distill
-from ds2d2_yolo.bridge.checkpoints import finish_files
+from ds2d2_yolo.bridge.training import plain_run as ultra
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finish_files
 from ds2d2_yolo.demo.plan import DemoPlan, DemoSettings
 from ds2d2_yolo.demo.state import DemoState
 

@@ -23,19 +23,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ds2d2_yolo.bridge import exporting as ultra
-from ds2d2_yolo.bridge import measuring
-from ds2d2_yolo.bridge.data import images_of
-from ds2d2_yolo.bridge.machine import LoadMeter, is_busy
-from ds2d2_yolo.bridge.plain import check_device
-from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
-from ds2d2_yolo.deploy.asked import named, refuse_unfit, timed
+from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.inference import benchmark as measuring
+from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.upstream.devices import check_device
+from ds2d2_yolo.bridge.upstream.hardware import LoadMeter, is_busy
+from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.deploy.benchmark_inputs import named, refuse_unfit, timed
 from ds2d2_yolo.deploy.exporting import size_of
 from ds2d2_yolo.deploy.options import BenchmarkOptions, listed
 from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.files import write_json, write_whole
-from ds2d2_yolo.resources import resolve_data
+from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 LOAD_SECONDS = 1.0  # of the look at the machine before anything is measured

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from ds2d2_yolo.bridge import exporting as ultra
-from ds2d2_yolo.bridge.api import check_theirs
-from ds2d2_yolo.bridge.detector import Cuts, Detector
-from ds2d2_yolo.bridge.plain import check_device
-from ds2d2_yolo.bridge.safety import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector
+from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.deploy.images import Images, images_for
 from ds2d2_yolo.deploy.matching import Side, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
 from ds2d2_yolo.deploy.parity import TOLERANCES, Parity
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import DS2D2Error
-from ds2d2_yolo.files import write_json
+from ds2d2_yolo.utils.atomic_files import write_json
 
 LEAST = 0.001  # scores below mean nothing
 

@@ -11,11 +11,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.data import images_of
-from ds2d2_yolo.bridge.exporting import val_images
-from ds2d2_yolo.bridge.plain import read_image
+from ds2d2_yolo.bridge.data.images import images_of, read_image
+from ds2d2_yolo.bridge.inference.export import val_images
+from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.resources import resolve_data
 from ds2d2_yolo.scenes import draw_scene
 
 SCENES = 8  # drawing one takes about a second

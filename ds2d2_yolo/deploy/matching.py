@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import from_numpy as torch_from
 
-from ds2d2_yolo.iou import probiou
+from ds2d2_yolo.core.iou import probiou
 
 F64 = NDArray[np.float64]
 Point = tuple[float, float]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ds2d2_yolo import settings_checks as ok
-from ds2d2_yolo.options import Options, option
+from ds2d2_yolo.config import checks as ok
+from ds2d2_yolo.config.options import Options, option
 
 # what Ultralytics 8.4.190 writes, in its order
 FORMATS = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ds2d2_yolo.files import replacing
+from ds2d2_yolo.utils.atomic_files import replacing
 
 
 @dataclass(frozen=True)

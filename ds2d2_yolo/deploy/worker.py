@@ -17,7 +17,7 @@ Job = dict[str, Any]
 
 def export(job: Job) -> Job:
     """Export a checkpoint to a format."""
-    from ds2d2_yolo.bridge import exporting as ultra
+    from ds2d2_yolo.bridge.inference import export as ultra
 
     checkpoint = ultra.open_checkpoint(job["model"], "benchmark", unfinished=True)
     if job["format"] == "engine" and (lacks := ultra.engine_lacks()):
@@ -29,11 +29,12 @@ def export(job: Job) -> Job:
 
 def timing(job: Job) -> Job:
     """Load a file, warm up and time it, one image at a time and in batches."""
-    from ds2d2_yolo.bridge.detector import Detector
-    from ds2d2_yolo.bridge.exporting import quiet
-    from ds2d2_yolo.bridge.machine import LoadMeter, memory_now, peak_memory
-    from ds2d2_yolo.bridge.measuring import timings
-    from ds2d2_yolo.bridge.plain import check_device, cpu_threads, read_image
+    from ds2d2_yolo.bridge.data.images import read_image
+    from ds2d2_yolo.bridge.inference.backend_model import Detector
+    from ds2d2_yolo.bridge.inference.benchmark import timings
+    from ds2d2_yolo.bridge.inference.export import quiet
+    from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
+    from ds2d2_yolo.bridge.upstream.hardware import LoadMeter, memory_now, peak_memory
 
     with cpu_threads(), quiet():
         import torch
@@ -63,8 +64,8 @@ def timing(job: Job) -> Job:
 
 def accuracy(job: Job) -> Job:
     """Measure mAP."""
-    from ds2d2_yolo.bridge.measuring import accuracy as measure
-    from ds2d2_yolo.bridge.plain import cpu_threads
+    from ds2d2_yolo.bridge.inference.benchmark import accuracy as measure
+    from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 
     with cpu_threads():
         keys = {k: job[k] for k in ("data", "imgsz", "device", "nms")}

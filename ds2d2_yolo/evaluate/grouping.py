@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ds2d2_yolo.evaluate.options import ValOptions
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.validating import Found
+    from ds2d2_yolo.bridge.validation.recording import Found
 
 ASPECTS = ("tall", "square", "wide")
 CHUNK = 1 << 20  # pairs of boxes that are compared at once

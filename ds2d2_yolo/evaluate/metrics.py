@@ -29,7 +29,7 @@ from ds2d2_yolo.evaluate.grouping import Split, splits
 from ds2d2_yolo.evaluate.options import ValOptions
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.validating import Found
+    from ds2d2_yolo.bridge.validation.recording import Found
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def group_ap(found: Found, objects: NDArray[Any], counts: NDArray[Any]) -> tuple
         classes (NDArray[Any]): K class indices: those with objects in the group, ascending.
         ap (NDArray[Any]): K x T, 0 to 1.
     """
-    from ds2d2_yolo.bridge.validating import class_ap
+    from ds2d2_yolo.bridge.validation.recording import class_ap
 
     columns = []
     for threshold in range(counts.shape[1]):

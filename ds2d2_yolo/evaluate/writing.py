@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.evaluate.metrics import Row
-from ds2d2_yolo.files import replacing, write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import replacing, write_json, write_whole
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

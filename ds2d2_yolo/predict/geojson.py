@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.predict.merging import Floats, corners_of
 from ds2d2_yolo.predict.reading import first_line
 from ds2d2_yolo.predict.writing import Found
+from ds2d2_yolo.utils.atomic_files import write_whole
 
 WGS84 = "OGC:CRS84"  # longitude first, as RFC 7946 has it
 MAP = "WGS84 longitude, latitude in degrees"

@@ -5,20 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ds2d2_yolo.options import Options, option
-from ds2d2_yolo.settings_checks import (
-    SAFE,
-    either,
-    flag,
-    listed,
-    many,
-    number,
-    one_of,
-    optional,
-    path,
-    whole,
-    words,
-)
+from ds2d2_yolo.config.checks import SAFE, either, flag, listed, many, number, one_of, optional, path, whole, words
+from ds2d2_yolo.config.options import Options, option
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
 

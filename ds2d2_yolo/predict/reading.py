@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.bands import Pixels, bits_of, chosen_bands, is_masked, palette_of
+from ds2d2_yolo.predict.exif_orientation import turn_of
 from ds2d2_yolo.predict.options import PredictOptions
-from ds2d2_yolo.predict.turning import turn_of
+from ds2d2_yolo.predict.raster_bands import Pixels, bits_of, chosen_bands, is_masked, palette_of
 
 Raw = NDArray[Any]
 

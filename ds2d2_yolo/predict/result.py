@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-
-from ultralytics.engine.results import Results
+from typing import TYPE_CHECKING
 
 from ds2d2_yolo.predict.merging import Merged
 from ds2d2_yolo.predict.writing import Found
+
+if TYPE_CHECKING:
+    from ds2d2_yolo.bridge.inference.tile_detector import Results
 
 LISTED = 20  # images and files that the summary lists
 

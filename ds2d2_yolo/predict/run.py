@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ds2d2_yolo.bridge import detecting
-from ds2d2_yolo.bridge.detecting import Detector
-from ds2d2_yolo.bridge.safety import refuse_program, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
+from ds2d2_yolo.bridge.inference import tile_detector as detecting
+from ds2d2_yolo.bridge.inference.tile_detector import Detector
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import replacing
 from ds2d2_yolo.predict.geojson import write_geojson
 from ds2d2_yolo.predict.merging import Floats, Ints, merge
 from ds2d2_yolo.predict.options import PredictOptions
-from ds2d2_yolo.predict.parts import Parts, goes_on, plan_of
 from ds2d2_yolo.predict.reading import (
     GEOREFERENCED,
     GIB,
@@ -36,8 +34,10 @@ from ds2d2_yolo.predict.reading import (
 )
 from ds2d2_yolo.predict.result import ImageCount, Predicted
 from ds2d2_yolo.predict.sources import images_of
+from ds2d2_yolo.predict.tile_cache import Parts, goes_on, plan_of
 from ds2d2_yolo.predict.tiles import windows
 from ds2d2_yolo.predict.writing import PICTURE, TASKS, Found, refuse_unfit_names, write_csv, write_dota, write_picture
+from ds2d2_yolo.utils.atomic_files import replacing
 
 NMS_IOU = 0.7  # Ultralytics' default of iou=
 BATCH = 4  # tiles that go through the model at once, unless batch= says otherwise

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import write_whole
 from ds2d2_yolo.predict.merging import Floats, corners_of
+from ds2d2_yolo.utils.atomic_files import write_whole
 
 TASKS = ("Task1", "Task2")
 COLUMNS = ("image", "class_id", "class", "score", "x", "y", "w", "h", "angle",

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.prepare.folders import IMAGES, by_stem, folders_below, holds, pair, read_lines, wanted_splits
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import Annotation, Box, BrokenFileError, Layout, corners_of
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, folders_below, holds, pair, read_lines, wanted_splits
 
 HORIZONTAL = ("reclabel", "task2", "hbb")  # what the folders of the horizontal labels are called
 LOOKED_FOR = "train/images and val/images (or images/train and images/val)"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from ds2d2_yolo.bridge.tiling import datasets_dir
-from ds2d2_yolo.prepare.sets import PUBLISHED
-from ds2d2_yolo.resources import resource_dir
+from ds2d2_yolo.bridge.data.dota_tiles import datasets_dir
+from ds2d2_yolo.config.resources import resource_dir
+from ds2d2_yolo.prepare.registry import PUBLISHED
 
 
 def list_data() -> str:

@@ -11,15 +11,15 @@ from typing import Any
 
 import yaml
 
-from ds2d2_yolo.bridge.tiling import datasets_dir, need_shapely, progress
+from ds2d2_yolo.bridge.data.dota_tiles import datasets_dir, need_shapely, progress
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.boxes import class_key
-from ds2d2_yolo.prepare.make import Maker, stamp_of
+from ds2d2_yolo.prepare.convert import Maker, stamp_of
 from ds2d2_yolo.prepare.options import DOTA_ONLY, PrepareOptions
+from ds2d2_yolo.prepare.output_folder import Store
 from ds2d2_yolo.prepare.records import Item, Layout
+from ds2d2_yolo.prepare.registry import Published, published
 from ds2d2_yolo.prepare.result import Entry, Prepared, named
-from ds2d2_yolo.prepare.sets import Published, published
-from ds2d2_yolo.prepare.store import Store
 
 
 def prepare(dataset: str, **keys: Any) -> Prepared:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.prepare.folders import read_bytes
 from ds2d2_yolo.prepare.records import Annotation, Box, BrokenFileError, Corners, corners_of, number_of
+from ds2d2_yolo.prepare.source_folder import read_bytes
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.prepare.folders import IMAGES, by_stem, check_inside, holds, pair, read_lines, wanted_splits
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import BrokenFileError, Item, Layout
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, check_inside, holds, pair, read_lines, wanted_splits
 from ds2d2_yolo.prepare.voc import voc_reader
 from ds2d2_yolo.prepare.yolo import find_yolo
 

@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.prepare.folders import IMAGES, by_stem, pair, read_bytes, read_lines, wanted_splits
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import Annotation, Box, BrokenFileError, Layout, corners_of, number_of
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, pair, read_bytes, read_lines, wanted_splits
 
 
 def find_yolo(root: Path, options: PrepareOptions) -> Layout:

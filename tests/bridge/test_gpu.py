@@ -13,8 +13,8 @@ import torch
 from ultralytics.utils.torch_utils import profile_ops, unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.autobatch import WithTeacher
-from ds2d2_yolo.settings import TERMS
+from ds2d2_yolo.bridge.training.hooks.autobatch import WithTeacher
+from ds2d2_yolo.config.settings import TERMS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

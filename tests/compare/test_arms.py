@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ds2d2_yolo.compare.arms import BUILT_IN, Arm, read_arms, settings_of
+from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.recipes import resolve_settings
 
 
 def test_names_and_own_arms_in_their_order() -> None:

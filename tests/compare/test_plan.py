@@ -11,7 +11,7 @@ from ds2d2_yolo.compare import CompareOptions, compare
 from ds2d2_yolo.compare.plan import Plan, arms_as_kept, jobs_of, room
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.files import write_json
+from ds2d2_yolo.utils.atomic_files import write_json
 
 NEEDED = {"teacher": "t.pt", "student": "s.yaml", "data": "d.yaml"}
 HASHES = {

@@ -70,7 +70,7 @@ def detecting(
         if not made.exists():
             import torch
 
-            from ds2d2_yolo.bridge.plain import network_input
+            from ds2d2_yolo.bridge.inference.plain_model import network_input
 
             task = "obb" if "obb" in yaml else "detect"
             data = tiny_data(task)

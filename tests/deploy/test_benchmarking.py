@@ -12,10 +12,10 @@ import cv2
 import pytest
 from filelock import FileLock
 
-from ds2d2_yolo.bridge import exporting as ultra
-from ds2d2_yolo.bridge.machine import LoadMeter
+from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.upstream.hardware import LoadMeter
 from ds2d2_yolo.deploy import benchmark, benchmarking, worker
-from ds2d2_yolo.deploy.asked import named
+from ds2d2_yolo.deploy.benchmark_inputs import named
 from ds2d2_yolo.deploy.benchmarking import Bench
 from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error

@@ -16,9 +16,9 @@ from ultralytics.data import utils as data_utils
 from ultralytics.nn.tasks import OBBModel
 from ultralytics.utils import downloads
 
-from ds2d2_yolo.bridge import exporting as ultra
-from ds2d2_yolo.bridge.detector import Detector
-from ds2d2_yolo.bridge.plain import read_image
+from ds2d2_yolo.bridge.data.images import read_image
+from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.inference.backend_model import Detector
 from ds2d2_yolo.deploy import export
 from ds2d2_yolo.deploy import exporting as deploy
 from ds2d2_yolo.deploy.images import find_images, images_for, read_images

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ds2d2_yolo.bridge.validating import VALIDATORS, Found
+from ds2d2_yolo.bridge.validation.recording import VALIDATORS, Found
 
 SIDE = 512
 Box = tuple[float, ...]  # x, y, w, h in pixels and, for oriented boxes, degrees

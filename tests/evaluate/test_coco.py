@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ds2d2_yolo.bridge.validating import Found
+from ds2d2_yolo.bridge.validation.recording import Found
 from ds2d2_yolo.evaluate.metrics import rows_of
 from ds2d2_yolo.evaluate.options import ValOptions
 from tests.evaluate.scoring import Image, found_in, random_images
@@ -79,7 +79,7 @@ def test_sizes_are_those_of_coco(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     found = found_in(random_images(seed, False, 60, apart=True))
     coco = coco_of(found)
     ours = {(r.by, r.group): r for r in rows_of(found, ValOptions(size_edges=EDGES))}
-    monkeypatch.setattr("ds2d2_yolo.bridge.validating.class_ap", coco_ap)
+    monkeypatch.setattr("ds2d2_yolo.bridge.validation.recording.class_ap", coco_ap)
     same = {(r.by, r.group): r for r in rows_of(found, ValOptions(size_edges=EDGES))}
     precision, recall = coco.eval["precision"], coco.eval["recall"]  # T x R x K x A x 1, T x K x A x 1
     for area, name in enumerate(NAMES):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge import detecting
+from ds2d2_yolo.bridge.inference import tile_detector as detecting
 from ds2d2_yolo.predict import run
 from ds2d2_yolo.predict.merging import corners_of
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from ds2d2_yolo.predict.merging import corners_of, merge
 from ds2d2_yolo.predict.tiles import starts, windows
-
-from .fake import detections
+from tests.predict.fake import detections
 
 WIDTH, HEIGHT = 700, 500
 

@@ -15,12 +15,11 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge import detecting
+from ds2d2_yolo.bridge.inference import tile_detector as detecting
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.merging import corners_of
 from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
-
-from .conftest import NAMES, drawn, objects_of, write_raster
+from tests.predict.conftest import NAMES, drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 700, 520
 TILED = ("tiled", "blockxsize", "blockysize", "compress")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2d2_yolo.prepare import folders
+from ds2d2_yolo.prepare import source_folder as folders
 from ds2d2_yolo.prepare.dota import read_dota
 from ds2d2_yolo.prepare.records import BrokenFileError
 from ds2d2_yolo.prepare.voc import voc_reader

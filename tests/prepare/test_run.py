@@ -15,8 +15,8 @@ from shapely.geometry import Polygon, box
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare import list_data, prepare, run
+from ds2d2_yolo.prepare.registry import PUBLISHED
 from ds2d2_yolo.prepare.result import Prepared
-from ds2d2_yolo.prepare.sets import PUBLISHED
 from tests.prepare.published import (
     bndbox,
     dior,

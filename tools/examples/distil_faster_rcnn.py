@@ -6,9 +6,8 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from ds2d2_yolo.disw import disw_map
-from ds2d2_yolo.losses import explicit_loss, region_box_loss, region_class_loss
-from ds2d2_yolo.wavelet import band_shape, high_frequency
+from ds2d2_yolo.core import disw_map, explicit_loss, high_frequency, region_box_loss, region_class_loss
+from ds2d2_yolo.core.wavelet import band_shape
 
 
 def _detector(resnet, size):

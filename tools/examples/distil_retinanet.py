@@ -8,9 +8,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ds2d2_yolo.disw import disw_map
-from ds2d2_yolo.losses import explicit_loss, implicit_box_loss, implicit_class_loss
-from ds2d2_yolo.wavelet import band_shape, high_frequency
+from ds2d2_yolo.core import disw_map, explicit_loss, high_frequency, implicit_box_loss, implicit_class_loss
+from ds2d2_yolo.core.wavelet import band_shape
 
 
 def _detector(resnet, size):

@@ -1,0 +1,1 @@
+"""Data sets as Ultralytics reads them."""

@@ -1,0 +1,1 @@
+"""From a batch to the four terms and their gains."""

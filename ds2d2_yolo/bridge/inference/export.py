@@ -1,0 +1,285 @@
+"""Ultralytics' exporter: its keys checked early, its files whole or not at all, and the images to compare them on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.engine.exporter import export_formats, validate_args
+from ultralytics.utils import LOGGER
+from ultralytics.utils.checks import check_file, check_imgsz
+
+from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.security import first_line, is_archive
+from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.atomic_files import temporary_of
+
+# module, and what pip installs it with; what the formats that are not named need, Ultralytics says
+NEEDS = {
+    "onnx": (("onnx", "ds2d2-yolo[export]"), ("onnxruntime", "ds2d2-yolo[export]")),
+    "openvino": (("openvino", "ds2d2-yolo[openvino]"),),
+    "ncnn": (("ncnn", "ncnn"), ("pnnx", "pnnx==20260526")),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained checkpoint that can be exported.
+
+    Attributes:
+        path (Path): Its file.
+        task (str): 'detect' or 'obb'.
+        imgsz (int | list[int]): Image size that it was trained with, in pixels.
+        stride (int): Largest stride.
+        channels (int): Channels of its input.
+        data (str | None): The data YAML that it was trained on, as it was named then.
+        parameters (int): Number of parameters.
+    """
+
+    path: Path
+    task: str
+    imgsz: int | list[int]
+    stride: int
+    channels: int
+    data: str | None
+    parameters: int
+
+
+@contextmanager
+def quiet(loud: bool = False) -> Iterator[None]:
+    """Let Ultralytics and what it calls say warnings only while the context lasts, unless they are to be loud.
+
+    What it logs as an error it raises too, and that becomes the one line of the command.
+    """
+    if loud:
+        yield
+        return
+    loggers = (LOGGER, logging.getLogger("nncf"))
+    for logger in loggers:
+        logger.addFilter(_only_warnings)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer, about every shape that it takes as fixed
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_only_warnings)
+
+
+def _only_warnings(record: logging.LogRecord) -> bool:
+    """Return whether a message is a warning."""
+    return record.levelno == logging.WARNING
+
+
+def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Checkpoint:
+    """Look at a checkpoint before anything is done with it.
+
+    Args:
+        name (str | None): Its path.
+        mode (str): The mode that asks, for the message.
+        unfinished (bool): Whether that of an unfinished training will do.
+
+    Returns:
+        (Checkpoint): What it is.
+
+    Raises:
+        BadUseError: If it is missing, unreadable, of another kind or unfinished.
+    """
+    if not name:
+        raise BadUseError(f"model= missing: ds2d2-yolo {mode} model=best.pt ...")
+    if Path(name).suffix != ".pt":
+        raise BadUseError(f"model={name} is no checkpoint (.pt)")
+    file = Path(name).expanduser()  # no shell does that behind an equals sign but bash
+    if not file.is_file():
+        raise BadUseError(f"model={name} does not exist")
+    try:
+        yolo = YOLO(str(file))
+    except Exception as e:  # unpickling an arbitrary file can raise anything
+        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
+    model: Any = yolo.model
+    head = dense_head(model, f"model={name}")
+    state: dict[str, Any] = yolo.ckpt or {}
+    if state.get("epoch", -1) >= 0 and state.get("optimizer") is not None and not unfinished:
+        raise BadUseError(
+            f"model={name} is of an unfinished training ({state['epoch'] + 1} epochs): finish it with 'resume', or "
+            "take it as it is with unfinished=True"
+        )
+    args = model.args if isinstance(model.args, dict) else {}
+    return Checkpoint(
+        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), int(model.yaml.get("channels", 3)),
+        args.get("data"), sum(p.numel() for p in model.parameters()),
+    )  # fmt: skip
+
+
+def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """Let Ultralytics check the keys of an export now, and return them under its present names.
+
+    Args:
+        format (str): What to write.
+        keys (Mapping[str, Any]): Keys of Ultralytics' export; half and int8 become quantize, end2end becomes nms.
+        checkpoint (Checkpoint): What is exported.
+
+    Returns:
+        (dict[str, Any]): Keys for `write_export`, always with imgsz (height, width), batch, quantize
+            and nms; data only where the format takes it.
+
+    Raises:
+        BadUseError: If a value is wrong, the format does not take a key, INT8 has no data, or a package is missing.
+    """
+    known = export_formats()
+    takes = dict(zip(known["Argument"], known["Arguments"], strict=True))[format]
+    given = {"imgsz": checkpoint.imgsz, "batch": 1, "nms": None, **keys}
+    try:
+        with quiet():
+            args = get_cfg(overrides={"data": None, "device": None, **given, "format": format, "mode": "export"})
+            data, args.data = args.data, args.data if "data" in takes else None  # the check's images need it too
+            validate_args(format, args, takes)
+            size = check_imgsz(given["imgsz"], stride=checkpoint.stride, min_dim=2)
+    except (AssertionError, TypeError, ValueError, SyntaxError) as e:
+        raise BadUseError(_first(e).removeprefix("ERROR ❌️ ")) from e
+    if not isinstance(args.batch, int) or args.batch < 1:
+        raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
+    if args.quantize in {8, "w8a16"} and "data" in takes and not args.data:
+        raise BadUseError("INT8 needs images to calibrate on: name a data YAML, data=...")
+    if args.data:
+        args.data = resolve_data(str(args.data))
+    if data:
+        val_images(resolve_data(str(data)))
+    _refuse_missing(format, args)
+    names = [k for k in keys if k not in {"half", "int8", "end2end", "data"}]
+    return {**{k: getattr(args, k) for k in names}, "imgsz": size, "batch": args.batch, "quantize": args.quantize,
+            "nms": args.nms, **({"data": args.data} if args.data else {})}  # fmt: skip
+
+
+def _refuse_missing(format: str, args: Any) -> None:
+    """Refuse a format whose packages are not installed; Ultralytics would install them, or fail in the middle."""
+    needed = list(NEEDS.get(format, ()))
+    if format == "onnx" and args.simplify:
+        needed.append(("onnxslim", "ds2d2-yolo[export]"))
+    if format == "openvino" and args.quantize == 8:
+        needed.append(("nncf", "ds2d2-yolo[openvino]"))
+    missing = [(module, pip) for module, pip in needed if find_spec(module) is None]
+    if missing:
+        names, pips = ", ".join(m for m, _ in missing), " ".join(f"'{p}'" for p in dict.fromkeys(p for _, p in missing))
+        raise BadUseError(f"format={format} needs {names}: pip install {pips}")
+
+
+def engine_lacks() -> str | None:
+    """Return what this machine lacks to build a TensorRT engine, None if nothing."""
+    lacks = [] if torch.cuda.is_available() else ["an NVIDIA GPU"]
+    lacks += [] if find_spec("tensorrt") else ["the package tensorrt"]
+    return " and ".join(lacks) or None
+
+
+def write_export(
+    checkpoint: Checkpoint, format: str, args: Mapping[str, Any], folder: Path, loud: bool = False
+) -> Path:
+    """Export a checkpoint, whole or not at all.
+
+    Ultralytics writes beside the checkpoint, step by step. Here it works in a folder of its own, which starts with a
+    dot and ends in '.tmp', and its result is moved when it is whole; an older one of the name is replaced.
+
+    Args:
+        checkpoint (Checkpoint): What to export.
+        format (str): What to write.
+        args (Mapping[str, Any]): Of `export_args`.
+        folder (Path): Where the result is to lie.
+        loud (bool): Whether Ultralytics may say what it does.
+
+    Returns:
+        (Path): The file or folder.
+
+    Raises:
+        BadUseError: If the folder cannot be written.
+        DS2D2Error: If the export fails.
+    """
+    work = temporary_of(folder / f"{checkpoint.path.stem}-{format}")
+    try:
+        shutil.rmtree(work, ignore_errors=True)  # in a container the number of this process may be that of a dead one
+        work.mkdir(parents=True)
+    except OSError as e:
+        raise BadUseError(f"{folder} cannot be written: {e.strerror}") from e
+    try:
+        copy = work / checkpoint.path.name
+        shutil.copyfile(checkpoint.path, copy)
+        with quiet(loud):
+            made = Path(YOLO(str(copy)).export(**{**args, "format": format}))
+        return _place(made, folder / made.name)
+    except ModuleNotFoundError as e:
+        raise DS2D2Error(f"format={format} needs the package {e.name}, which is not installed") from e
+    except DS2D2Error:
+        raise
+    except Exception as e:  # what an export raises depends on other packages
+        raise DS2D2Error(f"the {format} export of {checkpoint.path} failed: {_first(e)}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _place(made: Path, target: Path) -> Path:
+    """Move a finished file or folder to its place; a folder in the way goes aside first, so that none is half old."""
+    aside = temporary_of(target.with_name(f"{target.name}.old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.is_dir():
+        os.replace(target, aside)
+    os.replace(made, target)
+    shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def val_images(data: str, download: bool = True) -> list[Path]:
+    """Return the validation images of a data set: see `val_data`."""
+    return images_of(val_data(data, download)["val"])
+
+
+def val_data(data: str, download: bool = True) -> dict[str, Any]:
+    """Return a data set that has validation images.
+
+    Args:
+        data (str): Data YAML.
+        download (bool): Whether what is not there may be downloaded or drawn, as the YAML says. Without it `data` must
+            be a YAML on this machine: Ultralytics would fetch an address and unpack an archive all the same (8.4.190).
+
+    Returns:
+        (dict[str, Any]): As `check_det_dataset` returns it.
+
+    Raises:
+        BadUseError: If the YAML is wrong, or there are no validation images.
+    """
+    try:
+        if not download:
+            data = _local_yaml(data)
+        with quiet(download):
+            found: dict[str, Any] = check_det_dataset(data, autodownload=download)
+    except Exception as e:  # reading it can mean unpacking and downloading
+        raise BadUseError(f"data={data}: {_first(e)}") from e
+    if not images_of(found["val"]):
+        raise BadUseError(f"data={data}: no validation images in {found['val']}")
+    return found
+
+
+def _local_yaml(data: str) -> str:
+    """Return the path of a data YAML on this machine, also of one of Ultralytics' own by its name."""
+    name = data if data.endswith((".yaml", ".yml")) else f"{data}.yaml"
+    file = Path(check_file(name, (".yaml", ".yml"), download=False))
+    if is_archive(file):
+        raise BadUseError("an archive with the name of a YAML")
+    return str(file)
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error, its type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

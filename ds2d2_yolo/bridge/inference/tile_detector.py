@@ -1,0 +1,272 @@
+"""A detector for tiles out of any file that Ultralytics loads, and detections as Ultralytics' own `Results`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.cfg import QUANTIZE_ALIASES, get_cfg, get_save_dir
+from ultralytics.engine.results import Results as Results
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
+
+from ds2d2_yolo.bridge.data.security import first_line
+from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+
+TASKS = ("detect", "obb")
+# of Ultralytics' keys, those that have no meaning tile by tile
+NOT_IN_TILES = (
+    "augment", "embed", "rect", "save_conf", "save_crop", "save_frames", "show", "show_boxes", "show_conf",
+    "show_labels", "stream_buffer", "vid_stride", "visualize",
+)  # fmt: skip
+
+
+def passing_keys() -> list[str]:
+    """Return the keys that Ultralytics takes."""
+    # half and end2end are older names of quantize and nms; keys of an export mean nothing here
+    return [*({*DEFAULT_CFG_KEYS} - {"format", "simplify", "opset", "workspace"}), "half", "end2end", "save_dir"]
+
+
+def check_passing(keys: dict[str, Any], tiled: bool) -> None:
+    """Refuse Ultralytics' settings that are wrong, or mean nothing for tiles.
+
+    Args:
+        keys (dict[str, Any]): Ultralytics' keys.
+        tiled (bool): Whether the image is read in tiles.
+
+    Raises:
+        BadUseError: In one line.
+    """
+    lost = [k for k in keys if k in NOT_IN_TILES] if tiled else []
+    if lost:
+        raise BadUseError(f"{', '.join(f'{k}=' for k in lost)} cannot go with slice=")
+    wrong = [k for k in ("mode", "task") if k in keys]
+    if wrong:
+        raise BadUseError(
+            f"{', '.join(f'{k}=' for k in wrong)} cannot be given: the mode is predict, the task the model's"
+        )
+    check_theirs(keys)
+
+
+def load_detector(model: str) -> YOLO:
+    """Return a detect or OBB model of any format that Ultralytics loads.
+
+    Args:
+        model (str): Checkpoint, exported file or folder, or a release's name.
+
+    Returns:
+        (YOLO): The model.
+
+    Raises:
+        BadUseError: If it is missing, unreadable or of another task.
+    """
+    if model.lower().endswith((".yaml", ".yml")):
+        raise BadUseError(f"model={model} describes an untrained model: name a checkpoint (.pt) or an exported file")
+    try:
+        yolo = YOLO(model)
+    except FileNotFoundError as e:
+        raise BadUseError(f"model={model} does not exist, and Ultralytics has no release of that name") from e
+    except Exception as e:  # unpickling an arbitrary file can raise anything
+        raise BadUseError(f"model={model} cannot be read as an Ultralytics model: {first_line(e)}") from e
+    if yolo.task not in TASKS:
+        raise BadUseError(f"model={model} is a {yolo.task} model: predict takes detect and obb models")
+    if isinstance(yolo.model, nn.Module):
+        dense_head(yolo.model, f"model={model}")
+        return yolo
+    try:
+        _ = yolo.names  # opens an exported file
+    except Exception as e:  # each format's runtime has its own errors
+        raise BadUseError(f"model={model} cannot be used: {first_line(e)}") from e
+    return yolo
+
+
+def drop_empty(folder: Path) -> None:
+    """Remove a run's folder if nothing is in it but the empty folders that Ultralytics makes."""
+    if folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Detector:
+    """Finds objects in batches of tiles.
+
+    Attributes:
+        names (dict[int, str]): Class names.
+        oriented (bool): Whether boxes are rotated.
+        channels (int): Channels of a tile.
+        scale (float): Pixels of a tile for one pixel of the network.
+    """
+
+    def __init__(self, yolo: YOLO, keys: dict[str, Any], tile: int) -> None:
+        """Set up Ultralytics' predictor.
+
+        Args:
+            yolo (YOLO): From `load_detector`.
+            keys (dict[str, Any]): Ultralytics' keys, such as conf and device; without imgsz it is the tile's side.
+            tile (int): Side of a tile.
+
+        Raises:
+            BadUseError: If the device or the model's format cannot be used.
+        """
+        given = {k: v for k, v in keys.items() if k not in ("batch", "save", "save_txt", "project", "name", "exist_ok")}
+        settings = {"conf": 0.25, "mode": "predict", "rect": True, "imgsz": tile, **given}
+        try:
+            with _quiet():
+                self._predictor = _predictor(yolo, {**settings, "save": False, "verbose": False, "batch": 1})
+        except Exception as e:  # each format's runtime has its own errors
+            raise BadUseError(f"model={yolo.model_name} cannot be used: {_line(e)}") from e
+        loaded = self._predictor.model
+        self.oriented = yolo.task == "obb"
+        self.names = {int(k): str(v) for k, v in loaded.names.items()}
+        self.channels = int(getattr(loaded, "channels", 3))  # exports of old releases do not say it: three then
+        self._check_size(tile, loaded)
+
+    def _check_size(self, tile: int, loaded: Any) -> None:
+        """Round the network's image size up to its stride, which Ultralytics would warn of for each batch."""
+        fixed = None if getattr(loaded, "dynamic", False) else getattr(loaded, "imgsz", None)
+        asked, stride = (
+            fixed or self._predictor.args.imgsz,
+            int(loaded.stride),
+        )  # static exports have a size of their own
+        sides = [asked] if isinstance(asked, int) else list(asked)
+        rounded = [max(stride, -(-side // stride) * stride) for side in sides]
+        self._predictor.args.imgsz = rounded[0] if len(rounded) == 1 else rounded
+        self.scale = tile / min(rounded)
+
+    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+        """Find objects.
+
+        Args:
+            tiles (Sequence[np.ndarray]): Pixels (H, W, C), uint8, BGR where C is 3, of one size.
+
+        Returns:
+            (list[np.ndarray]): For each tile rows (N, 7) in its pixels: x, y, w, h, angle (radians), score, class.
+
+        Raises:
+            DS2D2Error: If the model fails on them.
+        """
+        try:
+            with _quiet():
+                found = self._predictor(source=list(tiles), stream=False)
+        except Exception as e:  # each format's runtime has its own errors
+            raise DS2D2Error(f"the model fails on a tile of {tiles[0].shape}: {_line(e)}") from e
+        return [rows_of(r) for r in found]
+
+
+def _predictor(yolo: YOLO, settings: dict[str, Any]) -> Any:
+    """Return Ultralytics' predictor with the model set up, its settings resolved as `YOLO.predict` does."""
+    own = {**yolo.overrides, **settings}
+    own["quantize"] = QUANTIZE_ALIASES.get(str(own.get("quantize")).lower(), own.get("quantize"))
+    predictor = yolo._smart_load("predictor")(overrides=own, _callbacks=yolo.callbacks)
+    predictor.setup_model(model=yolo.model, verbose=own.get("verbose", True))
+    return predictor
+
+
+def rows_of(result: Results) -> NDArray[np.float64]:
+    """Return an image's detections as rows (N, 7): x, y, w, h, angle (radians, 0 for upright), score, class."""
+    if result.obb is not None:
+        place = result.obb.xywhr
+        score, kind = result.obb.conf, result.obb.cls
+    else:
+        place = torch.cat([result.boxes.xywh, torch.zeros_like(result.boxes.xywh[:, :1])], 1)
+        score, kind = result.boxes.conf, result.boxes.cls
+    rows = torch.cat([place, score[:, None], kind[:, None]], 1).double().cpu().numpy()
+    return rows[np.isfinite(rows).all(1) & (rows[:, 2:4] > 0).all(1)]
+
+
+def light_results(
+    path: Path, size: tuple[int, int], names: dict[int, str], rows: NDArray[np.float64], oriented: bool
+) -> Results:
+    """Return detections as Ultralytics' `Results`, without the image.
+
+    `orig_img` has the image's shape, but all its elements are one zero byte: `plot()` and pickling would make it whole.
+    Boxes are float64: float32 has 0.002 px left at 20,000 px.
+
+    Args:
+        path (Path): The image.
+        size (tuple[int, int]): Width and height.
+        names (dict[int, str]): Class names.
+        rows (np.ndarray): Detections (N, 7) as `rows_of` gives them.
+        oriented (bool): Whether they go into `obb`, or `boxes`.
+
+    Returns:
+        (Results): In pixels of the whole image.
+    """
+    blank = np.broadcast_to(np.zeros((), np.uint8), (size[1], size[0], 3))
+    table = torch.from_numpy(np.ascontiguousarray(rows.reshape(-1, 7)))
+    if oriented:
+        return Results(blank, path=str(path), names=names, obb=table)
+    half = table[:, 2:4] / 2
+    boxes = torch.cat([table[:, :2] - half, table[:, :2] + half, table[:, 5:]], 1)
+    return Results(blank, path=str(path), names=names, boxes=boxes)
+
+
+def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Results]:
+    """Run Ultralytics' own prediction as `yolo predict` does, which saves pictures unless `save=False`.
+
+    Not through `YOLO.predict`: that one returns nothing under a command whose name ends in 'yolo' (8.4.190).
+
+    Args:
+        yolo (YOLO): From `load_detector`.
+        source (str): Whatever Ultralytics takes.
+        keys (dict[str, Any]): Ultralytics' keys.
+
+    Yields:
+        (Results): One image after the other.
+    """
+    try:
+        settings = {"conf": 0.25, "batch": 1, "mode": "predict", "rect": True, "save": True, **keys}
+        yolo.predictor = _predictor(yolo, settings)
+        yield from yolo.predictor(source=source, stream=True)
+    except FileNotFoundError as e:
+        raise BadUseError(f"source={source}: {first_line(e)}") from e
+
+
+def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:
+    """Return the folder that Ultralytics would give a new run, and those of earlier runs of its name.
+
+    Args:
+        task (str): Task of the model.
+        keys (dict[str, Any]): Ultralytics' keys; project, name, exist_ok and save_dir decide.
+
+    Returns:
+        new (Path): A folder for a new run, not made yet.
+        earlier (list[Path]): Existing folders of that name, the newest first.
+    """
+    places = {k: v for k, v in keys.items() if k in ("project", "name", "exist_ok", "save_dir")}
+    named: dict[str, Any] = {"mode": "predict", "task": task, **places}
+    new = Path(get_save_dir(get_cfg(overrides=named)))
+    first = Path(get_save_dir(get_cfg(overrides={**named, "exist_ok": True})))
+    numbered = takewhile(Path.exists, (first.with_name(f"{first.name}-{n}") for n in count(2)))
+    return new, [p for p in [first, *numbered][::-1] if p.is_dir()]
+
+
+def progress(total: int, title: str) -> Any:
+    """Return Ultralytics' progress bar."""
+    return TQDM(total=total, desc=title, unit="tile")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ultralytics' lines about every batch away."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

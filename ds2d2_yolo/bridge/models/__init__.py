@@ -1,0 +1,1 @@
+"""Student, teacher, adapters and amplifiers."""

@@ -1,0 +1,1 @@
+"""What a trainer does besides training: checkpoints, resume, guards, batch and image sizes."""

@@ -1,0 +1,237 @@
+"""Where a training's loader stands: order of the images, random states of its workers, their mosaic buffers.
+
+Ultralytics' loader (8.4.190) lives for the whole run. Its workers fetch ahead across the end of an epoch, each with
+random states of its own, and mosaics take images from those that the worker loaded last. So what an epoch looks like
+depends on the epochs before it, and a loader that starts anew in the middle shows other batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler, get_worker_info
+
+from ds2d2_yolo.bridge.upstream.rng_state import RandomState
+
+STATE_KEY = "ds2d2_worker"  # where a batch carries the state of the worker that made it
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker's next batch depends on.
+
+    Attributes:
+        random (RandomState): Its random states.
+        buffer (list[int]): Images that mosaics are made of, by index, the oldest first.
+    """
+
+    random: RandomState
+    buffer: list[int]
+
+
+@dataclass(frozen=True)
+class LoaderState:
+    """Where a loader stands at the end of an epoch.
+
+    Attributes:
+        now (Tensor | None): State of the generator that shuffles, fetching ahead included; None without shuffling.
+        ahead (Tensor | None): Its state before it shuffled the next epoch.
+        workers (list[WorkerState]): For each worker of a loader that starts with the next batch, the state of the one
+            whose turn it would have been; for a loader without workers one entry, whose random states do not count.
+    """
+
+    now: Tensor | None
+    ahead: Tensor | None
+    workers: list[WorkerState] = field(default_factory=list)
+
+
+class StatefulCollate:
+    """A data set's collate function whose batches carry the state of the worker that made them.
+
+    Args:
+        dataset (Any): Ultralytics data set, with `collate_fn`.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._collate: Callable[[Sequence[Any]], dict[str, Any]] = dataset.collate_fn
+        self._dataset = dataset
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """Return a batch; bytes, so that pinning memory leaves the state alone."""
+        batch = self._collate(samples)
+        worker = get_worker_info()
+        if worker is not None:
+            state = WorkerState(RandomState.capture(cuda=False), list(buffer_of(self._dataset)))
+            batch[STATE_KEY] = pickle.dumps((worker.id, state))
+        return batch
+
+
+class RestoredWorkers:
+    """Initialises the workers of a loader with the states of earlier ones.
+
+    Args:
+        states (Sequence[WorkerState]): One for each worker.
+        usual (Callable[[int], None]): What initialises a worker otherwise.
+    """
+
+    def __init__(self, states: Sequence[WorkerState], usual: Callable[[int], None]) -> None:
+        self._states = states
+        self._usual = usual
+
+    def __call__(self, worker: int) -> None:
+        """Initialise one worker, inside it."""
+        self._usual(worker)
+        info = get_worker_info()
+        if info is not None:
+            fill_buffer(info.dataset, self._states[worker].buffer)
+        self._states[worker].random.apply()
+
+
+class RecordedSampler(Sampler[int]):
+    """A shuffling sampler that remembers its generator's state before each epoch, and can begin with a given one.
+
+    Args:
+        sampler (Any): torch's `RandomSampler` with a generator.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+        self.generator: torch.Generator = sampler.generator
+        self.first: Tensor | None = None  # state to begin the next epoch with, once
+        self._states: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        """Shuffle an epoch."""
+        if self.first is not None:
+            self.generator.set_state(self.first)
+            self.first = None
+        self._states.append(self.generator.get_state())
+        yield from self._sampler
+
+    def forget(self) -> None:
+        """Begin to count anew: the loader starts over."""
+        self._states.clear()
+
+    def ahead(self, epochs: int) -> Tensor:
+        """Return the generator's state before the epoch that follows `epochs` whole ones.
+
+        The loader may have shuffled it already. If not, the sampler may still have to draw what it draws at the end of
+        an epoch, which a copy does here.
+        """
+        if len(self._states) > epochs:
+            return self._states[epochs]
+        if not self._states:
+            return self.generator.get_state()
+        twin = copy.copy(self._sampler)
+        twin.generator = torch.Generator()
+        twin.generator.set_state(self._states[-1])
+        deque(twin, maxlen=0)
+        return twin.generator.get_state()
+
+
+class LoaderRecord:
+    """Follows a training loader, and sets one up to go on where another stood.
+
+    Args:
+        loader (Any): Ultralytics' training loader, not iterated yet.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._batches = 0
+        self._latest: dict[int, WorkerState] = {}
+        self._usual_init = loader.worker_init_fn
+        batches = loader.batch_sampler.sampler  # of torch, inside Ultralytics' endless one
+        self._sampler = None
+        if getattr(batches.sampler, "generator", None) is not None:
+            self._sampler = batches.sampler = RecordedSampler(batches.sampler)
+
+    def take(self, batch: dict[str, Any]) -> None:
+        """Count a batch, and take what its worker wrote into it."""
+        self._batches += 1
+        self._loader.worker_init_fn = self._usual_init
+        carried = batch.pop(STATE_KEY, None)
+        if carried is not None:
+            worker, state = pickle.loads(carried)  # from a worker process of this very loader
+            self._latest[worker] = state
+
+    def forget(self) -> None:
+        """Note that the loader starts over with new workers."""
+        self._batches = 0
+        self._latest.clear()
+        if self._sampler is not None:
+            self._sampler.forget()
+
+    def state(self) -> LoaderState:
+        """Return where the loader stands; to be called at the end of an epoch."""
+        workers = self._loader.num_workers
+        if workers:
+            turn = [(self._batches + i) % workers for i in range(workers)]
+            states = [self._latest[w] for w in turn if w in self._latest]
+        else:
+            states = [WorkerState(RandomState.capture(), list(buffer_of(self._loader.dataset)))]
+        if self._sampler is None:
+            return LoaderState(None, None, states)
+        epochs = self._batches // len(self._loader)
+        return LoaderState(self._sampler.generator.get_state(), self._sampler.ahead(epochs), states)
+
+    def go_on(self, state: LoaderState, starts_over: bool) -> None:
+        """Let the loader, not iterated yet, begin where another one stood.
+
+        Args:
+            state (LoaderState): Where that was.
+            starts_over (bool): Whether that one would have started over with new workers now, as when mosaics end.
+        """
+        if self._sampler is not None and state.now is not None:
+            if starts_over:
+                self._sampler.generator.set_state(state.now)
+            else:
+                self._sampler.first = state.ahead
+        if not self._loader.num_workers:
+            fill_buffer(self._loader.dataset, state.workers[0].buffer)
+        elif not starts_over:
+            self._loader.worker_init_fn = RestoredWorkers(state.workers, self._usual_init)
+
+
+def buffer_of(dataset: Any) -> list[int]:
+    """Return the images that a data set keeps for mosaics, by index; the data set's own list."""
+    buffer: list[int] = dataset.buffer
+    return buffer
+
+
+def fill_buffer(dataset: Any, images: Sequence[int]) -> None:
+    """Load the images that a data set would have kept for mosaics."""
+    for image in images:
+        dataset.load_image(image)
+
+
+def pack_loader(state: LoaderState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a loader's state as tensors and JSON values."""
+    tensors = {k: t.clone() for k, t in (("now", state.now), ("ahead", state.ahead)) if t is not None}
+    facts: list[dict[str, Any]] = []
+    for i, worker in enumerate(state.workers):
+        own, said = worker.random.pack()
+        tensors |= {f"worker{i}.{k}": t for k, t in own.items()}
+        facts.append({"random": said, "buffer": worker.buffer})
+    return tensors, {"workers": facts}
+
+
+def unpack_loader(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> LoaderState:
+    """Return the state that `pack_loader` took apart."""
+    workers = []
+    for i, said in enumerate(facts["workers"]):
+        start = f"worker{i}."
+        own = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+        workers.append(WorkerState(RandomState.unpack(own, said["random"]), [int(x) for x in said["buffer"]]))
+    return LoaderState(tensors.get("now"), tensors.get("ahead"), workers)

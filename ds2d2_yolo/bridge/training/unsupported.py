@@ -1,0 +1,57 @@
+"""Ultralytics settings that do not go with a distillation, refused before anything is trained."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+from ultralytics.utils import YAML
+from ultralytics.utils.checks import check_yaml
+
+from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.errors import BadUseError
+
+
+def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, trained: bool = False) -> None:
+    """Refuse settings that contradict each other or the distillation.
+
+    Args:
+        args (Namespace): Ultralytics' settings of the run.
+        settings (Settings): Its DS2D2 settings.
+        rotated (bool): Whether the trainer is the one for oriented boxes.
+        trained (bool): Whether the run has an amplifier already, as a resumed one has.
+
+    Raises:
+        BadUseError: With what to do instead.
+    """
+    if args.distill_model:
+        raise BadUseError("distill_model= is Ultralytics' own distillation: use either it or teacher=")
+    if args.quantize == 8:
+        raise BadUseError("quantize=8 (quantisation-aware training) cannot be distilled: train first, then export")
+    if args.amp == "bf16" and (str(args.device).lower() in {"cpu", "mps"} or not torch.cuda.is_available()):
+        raise BadUseError("amp=bf16 needs a CUDA device: leave amp= out, training on a CPU is in float32")
+    if args.batch < 1 and "," in str(args.device):
+        raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
+    if (args.task == "obb") != rotated:
+        raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
+    if args.time and "imhi" in settings.active and not (trained or settings.amplifier or settings.amplifier_epochs):
+        raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
+    if settings.extent == "reference" and rotated:
+        raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
+
+
+def leave_folder(keys: dict[str, Any]) -> None:
+    """Drop what leads into the folder of an earlier run, in place, whose args.yaml a command names as `cfg=`.
+
+    Ultralytics would write the new run over that one, or go on with it.
+
+    Args:
+        keys (dict[str, Any]): Ultralytics' settings: those of that file, under the command's own.
+    """
+    found = YAML.load(check_yaml(str(keys["cfg"]))) if keys.get("cfg") else {}
+    if not found.get("save_dir"):  # no args.yaml: settings that someone wrote
+        return
+    for key in ("save_dir", "exist_ok", "resume"):
+        if keys.get(key) == found.get(key):
+            keys.pop(key, None)

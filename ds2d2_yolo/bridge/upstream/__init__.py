@@ -1,0 +1,1 @@
+"""Ultralytics' internals and what they force, without any distillation."""

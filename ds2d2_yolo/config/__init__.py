@@ -1,0 +1,1 @@
+"""What a user can set: settings, recipes, resources; no torch, no Ultralytics."""

@@ -1,0 +1,122 @@
+"""Typed options of a mode: declared once with check and help, validated together, listed by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ds2d2_yolo.config.checks import Check
+from ds2d2_yolo.errors import BadUseError
+
+T = TypeVar("T", bound="Options")
+
+
+def option(default: Any, check: Check, about: str) -> Any:
+    """Declare an option of an `Options` class.
+
+    Args:
+        default (Any): Its value when it is not given.
+        check (Check): What a value must be, from `settings_checks`.
+        about (str): One line of help: what it is, without default and range, which the help shows by itself.
+
+    Returns:
+        (Any): A dataclass field.
+    """
+    return field(default=default, metadata={"check": check, "help": about})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all validated options: every wrong value is named in one error.
+
+    Raises:
+        BadUseError: If a value is out of its range, or two contradict each other.
+
+    Examples:
+        >>> from ds2d2_yolo.config.checks import number
+        >>> @dataclass(frozen=True)
+        ... class Slicing(Options):
+        ...     overlap: float = option(0.2, number(0, 0.9), "share of a tile that its neighbour repeats")
+        >>> Slicing.of({"overlap": 0.5}, "predict").overlap
+        0.5
+    """
+
+    def __post_init__(self) -> None:
+        """Check every value and report all that are wrong together."""
+        wrong = [
+            f"{f.name}={getattr(self, f.name)!r} {said}"
+            for f in fields(self)
+            if (said := f.metadata["check"](getattr(self, f.name)))
+        ]
+        if wrong := wrong or self._contradictions():
+            raise BadUseError("; ".join(wrong))
+
+    def _contradictions(self) -> list[str]:
+        """Return what options that are fine alone say against each other; overridden where there is such a case."""
+        return []
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Return the names of all options."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
+    def split(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part a mapping into these options and the rest.
+
+        Args:
+            given (Mapping[str, Any]): Keys of both kinds.
+
+        Returns:
+            ours (dict[str, Any]): The options among them; paths become strings.
+            rest (dict[str, Any]): Everything else.
+        """
+        known = cls.keys()
+        ours = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if k in known}
+        return ours, {k: v for k, v in given.items() if k not in known}
+
+    @classmethod
+    def of(cls: type[T], given: Mapping[str, Any], mode: str, passing: Iterable[str] = ()) -> T:
+        """Return the options of a command.
+
+        Args:
+            given (Mapping[str, Any]): What was given, such as the command line's `key=value`.
+            mode (str): The mode whose help lists the keys.
+            passing (Iterable[str]): Further valid keys, which go to somebody else (see `split`).
+
+        Returns:
+            (T): Validated options.
+
+        Raises:
+            BadUseError: If a key is unknown (with the nearest name) or a value is wrong.
+        """
+        check_keys(list(given), {*cls.keys(), *passing}, mode)
+        return cls(**cls.split(given)[0])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as plain values."""
+        return asdict(self)
+
+
+def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], mode: str = "train") -> None:
+    """Refuse keys that nobody knows, all in one line, each with the nearest name.
+
+    Args:
+        keys (Mapping[str, Any] | list[str]): Keys to check.
+        known (set[str]): Every valid key.
+        mode (str): The mode whose help lists them.
+
+    Raises:
+        BadUseError: If a key is unknown.
+    """
+    unknown = [k for k in keys if k not in known]
+    if unknown:
+        said = []
+        for key in unknown:
+            near = get_close_matches(key, sorted(known), n=1)
+            said.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        kind = "key" if len(unknown) == 1 else "keys"
+        raise BadUseError(f"unknown {kind}: {', '.join(said)}; 'ds2d2-yolo help {mode}' lists the valid ones")

@@ -1,0 +1,43 @@
+"""Where the files that travel with the package lie: settings (`cfg/`) and data-set descriptions (`data/`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def resource_dir(name: str) -> Path:
+    """Return the folder `name`, inside the package when installed from a wheel, beside it in a clone.
+
+    Args:
+        name (str): 'cfg' or 'data'.
+
+    Returns:
+        (Path): The folder.
+
+    Raises:
+        FileNotFoundError: If the installation lacks it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"the installation lacks its folder '{name}': reinstall ds2d2-yolo")
+
+
+def resolve_data(data: str) -> str:
+    """Return the path of a data-set YAML that travels with the package, or `data` as it came.
+
+    A file of that name in the working directory comes first, then the package's own, then whatever Ultralytics makes
+    of the name.
+
+    Args:
+        data (str): Path or name, such as 'dota.yaml' or 'aerial-scenes'.
+
+    Returns:
+        (str): A path, or the name unchanged.
+    """
+    if Path(data).exists():
+        return data
+    name = data if data.endswith((".yaml", ".yml")) else f"{data}.yaml"
+    packaged = resource_dir("data") / name
+    return str(packaged) if Path(name).name == name and packaged.is_file() else data

@@ -1,0 +1,195 @@
+"""The distillation terms of DS2D2: explicit (features) and implicit (predictions of an amplifier).
+
+Paper: DS2D2, TGRS 2025, arXiv 2512.04413. Every term detaches the teacher and is computed in float32 with autocast off
+(float64 for float64 inputs): float16 would overflow when bands are squared and saturate in the sigmoid.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ds2d2_yolo.core.iou import giou, probiou
+
+# Added to every normaliser, as in the published code: one of zero gives a huge loss, not a division by zero.
+_EPS = torch.finfo(torch.float32).eps
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is if it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_same(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Raise unless student and teacher have one shape."""
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student and teacher {what} must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+
+
+def quality_focal_kd(student_logits: Tensor, teacher_logits: Tensor, beta: float = 1.0) -> Tensor:
+    """Return the quality focal loss of student scores against teacher scores, element by element.
+
+    ``|sigmoid(p) - q|^beta BCE(p, q)`` with q = sigmoid(teacher logit); the factor is not detached.
+
+    Args:
+        student_logits (torch.Tensor): Class logits p, any shape.
+        teacher_logits (torch.Tensor): Class logits of the teacher, same shape; get no gradient.
+        beta (float): Exponent of the factor, at least 1: below, identical scores have no finite gradient.
+
+    Returns:
+        (torch.Tensor): Loss of each element, exactly 0 where the logits are equal.
+
+    Raises:
+        ValueError: If the shapes differ or beta is below 1.
+    """
+    _check_same(student_logits, teacher_logits, "logits")
+    if beta < 1:
+        raise ValueError(f"beta must be at least 1, got {beta}")
+    with torch.autocast(student_logits.device.type, enabled=False):
+        logits, target = _full(student_logits), _full(teacher_logits.detach()).sigmoid()
+        factor = (logits.sigmoid() - target).abs()
+        if beta != 1:
+            factor = factor.pow(beta)
+        return factor * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def softmax_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 3.0) -> Tensor:
+    """Return the Kullback-Leibler divergence of softened class distributions, row by row.
+
+    ``T^2 sum_c q_c log(q_c / p_c)`` with p, q the softmax of the student's and the teacher's logits over T.
+
+    Args:
+        student_logits (torch.Tensor): Class logits (..., K), background included.
+        teacher_logits (torch.Tensor): Class logits of the teacher, same shape; get no gradient.
+        temperature (float): T > 0.
+
+    Returns:
+        (torch.Tensor): Divergence of each row, shape (...); exactly 0 with zero gradient where the rows are equal.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    _check_same(student_logits, teacher_logits, "logits")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    with torch.autocast(student_logits.device.type, enabled=False):
+        log_p = F.log_softmax(_full(student_logits) / temperature, -1)
+        log_q = F.log_softmax(_full(teacher_logits.detach()) / temperature, -1)
+        p, q = log_p.exp(), log_q.exp()
+        # p - q sums to 0. With it, the gradient of each summand is (p - q) d(log p): exactly 0 on equal rows.
+        return temperature**2 * (p - q + q * (log_q - log_p)).sum(-1)
+
+
+def implicit_class_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    normalizer: Tensor | float,
+    beta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the class term of the implicit stream of a dense detector: ``sum(v quality_focal_kd) / P``.
+
+    Args:
+        student_logits (torch.Tensor): Logits of the amplifier on the adapted student, shape (B, N, nc).
+        teacher_logits (torch.Tensor): Logits of the amplifier on the teacher, shape (B, N, nc); get no gradient.
+        normalizer (torch.Tensor | float): P, the sum over images of max(positives, 1).
+        beta (float): Exponent of the focal factor.
+        weight (torch.Tensor, optional): Weight v of each anchor, shape (B, N).
+
+    Returns:
+        (torch.Tensor): Scalar.
+
+    Raises:
+        ValueError: If the shapes differ or beta is below 1.
+    """
+    loss = quality_focal_kd(student_logits, teacher_logits, beta)
+    if weight is not None:
+        loss = loss * weight.unsqueeze(-1)
+    return loss.sum() / (normalizer + _EPS)
+
+
+def implicit_box_loss(
+    student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, normalizer: Tensor | float
+) -> Tensor:
+    """Return the box term of the implicit stream of a dense detector: ``sum(max_c q_c (1 - IoU*)) / P``.
+
+    IoU* is ``giou`` for upright boxes (xyxy) and ``probiou`` for rotated ones (xywhr).
+
+    Args:
+        student_boxes (torch.Tensor): Decoded boxes of the amplifier on the adapted student, (B, N, 4) or (B, N, 5).
+        teacher_boxes (torch.Tensor): Decoded boxes of the amplifier on the teacher, same shape; get no gradient.
+        teacher_logits (torch.Tensor): Logits of the amplifier on the teacher, shape (B, N, nc); get no gradient.
+        normalizer (torch.Tensor | float): P, the sum over images of max(positives, 1).
+
+    Returns:
+        (torch.Tensor): Scalar, exactly 0 with zero gradient on identical boxes.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+    _check_same(student_boxes, teacher_boxes, "boxes")
+    if student_boxes.shape[-1] not in (4, 5):
+        raise ValueError(f"boxes must be (B, N, 4) xyxy or (B, N, 5) xywhr, got {tuple(student_boxes.shape)}")
+    if teacher_logits.shape[:-1] != teacher_boxes.shape[:-1]:
+        raise ValueError(
+            f"one row of logits per box: got {tuple(teacher_logits.shape)} for boxes {tuple(teacher_boxes.shape)}"
+        )
+    with torch.autocast(student_boxes.device.type, enabled=False):
+        student, teacher = _full(student_boxes), _full(teacher_boxes.detach())
+        confidence = _full(teacher_logits.detach()).amax(-1).sigmoid()
+        overlap = giou(student, teacher) if student.shape[-1] == 4 else probiou(student, teacher)
+        return (confidence * (1 - overlap)).sum() / (normalizer + _EPS)
+
+
+def region_class_loss(
+    student_logits: Tensor, teacher_logits: Tensor, normalizer: Tensor | float, temperature: float = 3.0
+) -> Tensor:
+    """Return the class term of the implicit stream of a two-stage detector: ``sum(softmax_kd) / normalizer``.
+
+    Args:
+        student_logits (torch.Tensor): Logits of the amplifier on the adapted student's regions, shape (R, K).
+        teacher_logits (torch.Tensor): Logits of the amplifier on the teacher's regions, shape (R, K); get no gradient.
+        normalizer (torch.Tensor | float): Number of sampled regions.
+        temperature (float): T of ``softmax_kd``.
+
+    Returns:
+        (torch.Tensor): Scalar.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    return softmax_kd(student_logits, teacher_logits, temperature).sum() / (normalizer + _EPS)
+
+
+def region_box_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_scores: Tensor) -> Tensor:
+    """Return the box term of the implicit stream of a two-stage detector.
+
+    ``sum_r w_r |d_s - d_t|_1 / (4 sum_r w_r)``, with w_r the largest foreground probability of region r and d the four
+    deltas of that class.
+
+    Args:
+        student_deltas (torch.Tensor): Box deltas on the adapted student's regions, shape (R, K, 4), background left
+            out.
+        teacher_deltas (torch.Tensor): Box deltas on the teacher's regions, shape (R, K, 4); get no gradient.
+        teacher_scores (torch.Tensor): Foreground probabilities of the teacher, shape (R, K), background left out.
+
+    Returns:
+        (torch.Tensor): Scalar, 0 without regions.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+    _check_same(student_deltas, teacher_deltas, "deltas")
+    if student_deltas.shape != (*teacher_scores.shape, 4):
+        raise ValueError(
+            f"deltas must be (R, K, 4) for scores (R, K), got {tuple(student_deltas.shape)} "
+            f"and {tuple(teacher_scores.shape)}"
+        )
+    with torch.autocast(student_deltas.device.type, enabled=False):
+        confidence, label = _full(teacher_scores.detach()).max(1)
+        distance = (_full(student_deltas) - _full(teacher_deltas.detach())).abs().sum(2)
+        distance = distance.gather(1, label[:, None]).squeeze(1)
+        return (confidence * distance).sum() / (4 * confidence.sum() + _EPS)

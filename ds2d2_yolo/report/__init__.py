@@ -1,0 +1,1 @@
+"""The report of a run before its first epoch: facts and text."""

@@ -1,0 +1,239 @@
+"""The gains: what is chosen from measured gradients, when, and how they go over the epochs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from ds2d2_yolo.bridge.distillation.gains import LARGEST, SETTLING, TASK, WATCHED, Gains, gain_factor
+from ds2d2_yolo.config.settings import TERMS, Settings
+
+EPOCHS, BATCHES = 10, 40
+NORMS = {TASK: 2.0, "exlo": 0.5, "exhi": 0.1, "imfu": 0.25, "imhi": 4.0}
+
+
+def settings(**keys: Any) -> Settings:
+    return Settings(teacher="t.pt", **keys)
+
+
+def measure(gains: Gains, *norms: dict[str, float], fading: float = 1.0) -> int:
+    """Feed batches until none is due; the last norms are repeated."""
+    count = 0
+    while gains.due:
+        gains.record(norms[min(count, len(norms) - 1)], fading)
+        count += 1
+    return count
+
+
+def started(epoch: int = 3, warm: bool = True, batches: int = BATCHES, **keys: Any) -> Gains:
+    gains = Gains(settings(**keys))
+    gains.start_epoch(epoch, EPOCHS, batches, warm)
+    return gains
+
+
+def test_a_chosen_gain_sends_its_share() -> None:
+    gains = started(exlo_share=0.2, exhi_share=0.05, imfu_share=0.5, imhi_share=0.1)
+    assert gains.current(1) == dict.fromkeys(TERMS, 0.0)
+    measure(gains, NORMS)
+    chosen = gains.current(1)
+    assert chosen == pytest.approx({"exlo": 0.8, "exhi": 1.0, "imfu": 4.0, "imhi": 0.05})
+    assert gains.shares() == pytest.approx({"exlo": 0.2, "exhi": 0.05, "imfu": 0.5, "imhi": 0.1})
+
+
+def test_one_outlier_among_the_batches_changes_nothing() -> None:
+    plain, hit = started(), started()
+    measure(plain, NORMS)
+    measure(hit, NORMS, {**NORMS, "exlo": 50 * NORMS["exlo"]}, NORMS)
+    assert hit.current(1) == plain.current(1)
+
+
+def test_gains_settle_in_the_first_epoch_after_the_warmup() -> None:
+    gains = started(epoch=0, warm=False)
+    assert measure(gains, NORMS) == SETTLING
+    first = gains.current(1)
+    assert not gains.settled
+    gains.start_epoch(1, EPOCHS, BATCHES, warm=False)
+    doubled = {**NORMS, TASK: 4.0}
+    gains.record(doubled, 1)
+    assert gains.current(1) == first, "a measurement that is not complete leaves the gains alone"
+    measure(gains, doubled)
+    assert gains.current(1) == pytest.approx({t: 2 * g for t, g in first.items()})
+    gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
+    measure(gains, NORMS)
+    assert gains.settled
+    assert gains.current(1) == pytest.approx(first)
+    gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
+    assert measure(gains, doubled) == WATCHED
+    assert gains.current(1) == pytest.approx(first), "later measurements are for the log"
+    assert gains.shares()["imfu"] == pytest.approx(gains.settings.imfu_share / 2)
+
+
+def test_the_first_batch_already_gets_gains() -> None:
+    gains = started(epoch=0, warm=False)
+    gains.record(NORMS, 1)
+    assert all(g > 0 for g in gains.current(1).values())
+
+
+def test_short_epochs_settle_too() -> None:
+    gains = started(batches=2)
+    assert measure(gains, NORMS) == 2
+    assert gains.settled
+
+
+def test_given_gains_stay_and_are_watched() -> None:
+    gains = started(exlo=0.3, imhi=0)
+    assert measure(gains, NORMS) == SETTLING
+    chosen = gains.current(1)
+    assert chosen["exlo"] == 0.3
+    assert "imhi" not in chosen
+    assert gains.shares()["exlo"] == pytest.approx(0.3 * 0.25)
+    fixed = started(gains=1)
+    assert fixed.settled
+    assert fixed.current(1) == dict.fromkeys(TERMS, 1.0)
+    assert measure(fixed, NORMS) == WATCHED
+
+
+def test_gains_follow_the_fading_of_one_to_many() -> None:
+    """The task's gradient fades with the branch; measured at any point, the share is the same at every other."""
+    early, late = started(), started()
+    measure(early, NORMS, fading=1.0)
+    faded = {**NORMS, TASK: NORMS[TASK] * 0.25}
+    measure(late, faded, fading=0.25)
+    assert late.current(0.25) == pytest.approx(early.current(0.25))
+    assert early.current(0.25) == pytest.approx({t: g / 4 for t, g in early.current(1).items()})
+    assert late.shares() == pytest.approx(early.shares())
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_batches_without_a_gradient_are_left_out(bad: float) -> None:
+    gains, plain = started(), started()
+    measure(gains, {**NORMS, "exlo": bad}, {**NORMS, TASK: bad}, NORMS)
+    measure(plain, NORMS)
+    assert gains.current(1) == plain.current(1)
+    never = started()
+    measure(never, {**NORMS, "exlo": bad})
+    assert never.current(1)["exlo"] == 0
+    assert math.isnan(never.row()["share/exlo"])
+
+
+def test_a_gradient_of_next_to_nothing_is_not_blown_up() -> None:
+    gains = started()
+    measure(gains, {**NORMS, "exlo": 1e-30})
+    assert gains.current(1)["exlo"] == LARGEST
+
+
+def test_state_survives_and_another_batch_size_measures_again() -> None:
+    gains = started()
+    measure(gains, NORMS)
+    resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
+    resumed.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    assert resumed.settled
+    assert resumed.current(1) == gains.current(1)
+    resumed.forget()
+    resumed.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    assert measure(resumed, {**NORMS, TASK: 4.0}) == SETTLING
+    assert resumed.current(1) == pytest.approx({t: 2 * g for t, g in gains.current(1).items()})
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({}, [1, 1, 1, 1, 1]),
+        ({"gain_warmup": 2}, [1 / 3, 2 / 3, 1, 1, 1]),
+        ({"gain_schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
+        ({"gain_schedule": "linear", "gain_final": 0.2}, [1, 0.8, 0.6, 0.4, 0.2]),
+        ({"gain_schedule": "cosine"}, [1, 0.8536, 0.5, 0.1464, 0]),
+        ({"gain_epochs": 3}, [1, 1, 1, 0, 0]),
+        ({"gain_epochs": 3, "gain_schedule": "linear", "gain_final": 0.5}, [1, 0.75, 0.5, 0, 0]),
+        ({"gain_epochs": 9, "gain_schedule": "linear"}, [1, 0.75, 0.5, 0.25, 0]),
+        ({"gain_epochs": 1, "gain_schedule": "cosine"}, [1, 0, 0, 0, 0]),
+    ],
+)
+def test_schedule(keys: dict[str, Any], wanted: list[float]) -> None:
+    got = [gain_factor(settings(**keys), epoch, 5) for epoch in range(5)]
+    assert got == pytest.approx(wanted, abs=1e-4)
+
+
+def test_nothing_settles_unmeasured() -> None:
+    """An epoch of NaN, which is repeated, and a term without gradient: both are measured again, and named."""
+    gains = started()
+    measure(gains, dict.fromkeys(NORMS, math.nan))
+    assert not gains.settled
+    assert set(gains.remarks()) == set(TERMS)
+    gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
+    measure(gains, {**NORMS, "imhi": 0.0})
+    assert not gains.settled
+    assert "imhi has vanished" in gains.remarks()["imhi"]
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, NORMS)
+    assert gains.settled
+    assert gains.current(1)["imhi"] > 0
+
+
+def test_one_outlier_dominates_nothing() -> None:
+    gains = started()
+    measure(gains, NORMS)
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, {**NORMS, "exlo": 50 * NORMS["exlo"]}, NORMS)
+    assert gains.remarks() == {}
+
+
+def test_an_epoch_without_distillation_measures_nothing() -> None:
+    gains = started(epoch=3, gain_epochs=3)
+    assert gains.factor == 0
+    assert not gains.due
+
+
+def test_remarks_name_what_dominates_or_vanishes() -> None:
+    gains = started()
+    measure(gains, NORMS)
+    assert gains.remarks() == {}
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure(gains, {**NORMS, "exlo": NORMS["exlo"] * 1000, "imhi": NORMS["imhi"] / 1000})
+    said = gains.remarks()
+    assert set(said) == {"exlo", "imhi"}
+    assert "exlo dominates" in said["exlo"]
+    assert "imhi has vanished" in said["imhi"]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_batch_that_could_not_be_measured_changes_nothing(warm: bool) -> None:
+    gains = started(warm=warm)
+    assert not gains.known
+    measure(gains, NORMS)
+    assert gains.known
+    before, settled = gains.current(1.0), gains.settled
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    assert measure(gains, {}) == 1, "tried once in an epoch"
+    assert gains.current(1.0) == before
+    assert gains.settled == settled
+    assert list(gains.remarks()) == ["unmeasured"]
+    assert all(math.isnan(gains.row()[f"share/{t}"]) for t in TERMS)
+    gains.forget()
+    assert not gains.known, "another batch size has to be measured"
+
+
+def test_row_has_every_column_whatever_is_on() -> None:
+    wanted = {"grad/task", *(f"{kind}/{t}" for kind in ("gain", "share") for t in TERMS)}
+    wanted |= {"left_out/images", "left_out/batches"}
+    for gains in (started(), started(imhi=0, implicit=False), started(gain_epochs=1)):
+        measure(gains, NORMS)
+        assert set(gains.row()) == wanted
+
+
+def test_counts_what_was_left_out_epoch_by_epoch() -> None:
+    gains, yes, no = started(), torch.tensor(True), torch.tensor(False)
+    assert gains.row()["left_out/images"] == gains.row()["left_out/batches"] == 0
+    gains.note_left_out(torch.tensor([True, False, False]), {"exlo": no, "exhi": no, "imfu": no, "imhi": no})
+    gains.note_left_out(torch.tensor([True, True, False]), {"exlo": yes, "exhi": yes, "imfu": no, "imhi": no})
+    assert (gains.row()["left_out/images"], gains.row()["left_out/batches"]) == (3, 1)
+    said = gains.remarks()
+    assert "3 images had no finite answer" in said["images 3"]
+    assert "exlo in 1, exhi in 1" in said["batches 3"]
+    gains.start_epoch(1, 10, 8, warm=True)
+    assert gains.row()["left_out/images"] == 0
+    assert gains.remarks() == {}

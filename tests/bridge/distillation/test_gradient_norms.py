@@ -1,0 +1,161 @@
+"""The measured gradients: those of the training step, taken without touching it."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+
+from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
+from ds2d2_yolo.bridge.models.heads import dense_head
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def student(yaml: str) -> Any:
+    torch.manual_seed(0)
+    model = YOLO(yaml).model
+    model.args = get_cfg(overrides={"epochs": 10})
+    return model.train()
+
+
+def batch_of(boxes: int) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {
+        "img": torch.rand(2, 3, 64, 64),
+        "batch_idx": torch.arange(2).repeat_interleave(boxes).float(),
+        "cls": torch.zeros(2 * boxes, 1),
+        "bboxes": torch.rand(2 * boxes, 4) * 0.4 + 0.3,
+    }
+
+
+@pytest.mark.parametrize("yaml", ["yolov8n.yaml", "yolo26n.yaml"])
+def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
+    model, batch = student(yaml), batch_of(3)
+    criterion = model.init_criterion()
+    head = dense_head(model, "student")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    captured: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, args: captured.extend(args[0]))
+    preds = model(batch["img"])
+    handle.remove()
+    after = {k: v.clone() for k, v in model.state_dict().items()}
+    loss = criterion(preds, batch)[0].sum()
+    term = captured[2].square().mean()
+    got = neck_gradients(
+        head,
+        lambda p: criterion(p, batch)[0].sum(),
+        lambda leaves, _: {"term": leaves[2].square().mean()},
+        captured,
+        [2],  # the coarsest level alone: in the graph of the step, finer ones feed it
+    )
+    for name, value in ((TASK, loss), ("term", term)):
+        (grad,) = torch.autograd.grad(value, captured[2], retain_graph=True)
+        assert got[name] == pytest.approx(float(grad.norm()), rel=1e-4)
+    assert any(not torch.equal(before[k], after[k]) for k in before), "the forward pass itself moves the statistics"
+    assert all(torch.equal(v, after[k]) for k, v in model.state_dict().items()), "the measurement moves nothing"
+    loss.backward()  # and leaves the graph of the step whole
+
+
+def test_a_term_without_gradient_is_nan() -> None:
+    model, batch = student("yolov8n.yaml"), batch_of(1)
+    criterion = model.init_criterion()
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+    got = neck_gradients(
+        dense_head(model, "student"),
+        lambda p: criterion(p, batch)[0].sum(),
+        lambda leaves, _: {"zero": 0 * leaves[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
+        features,
+        [0, 1, 2],
+    )
+    assert got[TASK] > 0
+    assert [str(got["zero"]), str(got["none"])] == ["nan", "nan"]
+
+
+def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can() -> None:
+    model, batch = student("yolov8n.yaml"), batch_of(1)
+    criterion = model.init_criterion()
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+
+    def terms(*_: Any) -> dict[str, Tensor]:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    given = dense_head(model, "student"), lambda p: criterion(p, batch)[0].sum(), terms, features, [0, 1, 2]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        neck_gradients(*given)
+    assert neck_gradients(*given, spare=("exlo", "exhi")) == {}
+
+
+def test_gradients_that_are_not_finite_were_measured_all_the_same() -> None:
+    model = student("yolov8n.yaml")
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+    head = dense_head(model, "student")
+    got = neck_gradients(
+        head,
+        lambda p: p["feats"][0].sum() * math.nan,
+        lambda leaves, _: {"exlo": leaves[0].sum() * math.nan},
+        features,
+        [0, 1, 2],
+        spare=("exlo",),
+    )
+    assert [str(got[name]) for name in (TASK, "exlo")] == ["nan", "nan"]
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from ds2d2_yolo.bridge.distillation.gradient_norms import _over_processes
+rank, file = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+mine = [[2.0, 1.0, float("nan"), 0.0], [8.0, float("nan"), float("inf"), 0.0]][rank]
+print(*_over_processes(torch.tensor(mine)))
+dist.destroy_process_group()
+"""
+
+
+def test_processes_agree(tmp_path: Path) -> None:
+    """The geometric mean over the ranks, leaving out what is no positive number."""
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [run.communicate(timeout=600) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    lines = [out.strip().splitlines()[-1].split() for out, _ in said]
+    assert lines[0] == lines[1]
+    assert [float(x) for x in lines[0][:2]] == pytest.approx([4.0, 1.0])
+    assert lines[0][2:] == ["nan", "nan"]
+
+
+def test_bfloat16_features_are_measured_in_float32() -> None:
+    model, batch = student("yolov8n.yaml"), batch_of(2)
+    criterion = model.init_criterion()
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+    seen: list[torch.dtype] = []
+
+    def terms(leaves: list[Tensor], _: Any) -> dict[str, Tensor]:
+        seen.extend(f.dtype for f in leaves)
+        return {"term": leaves[0].square().mean()}
+
+    run: Callable[[], dict[str, float]] = lambda: neck_gradients(  # noqa: E731
+        dense_head(model, "student"), lambda p: criterion(p, batch)[0].sum(), terms,
+        [f.bfloat16() for f in features], [0, 1, 2],
+    )  # fmt: skip
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = run()
+    assert inside == run()
+    assert set(seen) == {torch.float32}

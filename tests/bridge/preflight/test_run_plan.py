@@ -1,0 +1,89 @@
+"""What can be read off a plan: why terms are off, the gains' course, where the amplifier comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d2_yolo.bridge.models import amplifier
+from ds2d2_yolo.bridge.models.amplifier import one_to_many
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifier
+from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.preflight.collect import plan_of
+from ds2d2_yolo.bridge.preflight.collect import run_plan as module
+from ds2d2_yolo.bridge.preflight.run_plan import Plan
+from ds2d2_yolo.bridge.training.amplifier_trainer import card_for
+from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.report.facts import AmplifierFacts
+
+Trainer = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("settings", "off"),
+    [
+        ({"implicit": False}, {"imfu": "implicit=False", "imhi": "implicit=False"}),
+        ({"exlo": 0.0, "gains": 2}, {"exlo": "exlo=0"}),
+        ({"gains": 0.0, "exlo": 1}, {"exhi": "gains=0", "imfu": "gains=0", "imhi": "gains=0"}),
+    ],
+)
+def test_why_terms_are_off(settings: dict[str, Any], off: dict[str, str], tiny_trainer: Trainer) -> None:
+    plan = plan_of(tiny_trainer("obb"))
+    found = module.gain_facts(replace(plan, settings=Settings(teacher="t.pt", **settings)))
+    assert found.off == off
+
+
+def test_gains_and_their_course(tiny_trainer: Trainer) -> None:
+    keys = {"exlo": 0.5, "imhi": 0, "gain_warmup": 2, "gain_schedule": "cosine", "gain_final": 0.1, "gain_epochs": 30}
+    found = module.gain_facts(plan_of(tiny_trainer("obb", epochs=20, **keys)))
+    assert found.fixed == {"exlo": 0.5}
+    assert found.shares == {"exhi": 0.02, "imfu": 0.5}
+    assert (found.warmup, found.schedule, found.final, found.last_epoch) == (2, "cosine", 0.1, 20)
+
+
+def amplifier_of(plan: Plan, card: AmplifierCard, file: Path) -> Path:
+    head = one_to_many(deepcopy(dense_head(plan.teacher.model, "the teacher")))
+    save_amplifier(file, head.state_dict(), card)
+    return file
+
+
+def test_where_the_amplifier_comes_from(tiny_trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amplifier, "kept_amplifiers", lambda: tmp_path / "kept")
+    plan = plan_of(tiny_trainer("obb", epochs=8))
+    card = card_for(plan.teacher, plan.data, plan.args, "haar", 2)
+    wanted = replace(plan, card=card)
+    found = module.amplifier_facts(wanted)
+    assert (found.state, found.epochs, found.share, found.path, found.reason) == ("to train", 2, 0.25, None, "")
+    measured = {"map50": 0.5, "map50_95": 0.25, "teacher_map50": 0.6, "teacher_map50_95": 0.3}
+    kept = amplifier_of(plan, replace(card, **measured), amplifier.kept_file(card))
+    found = module.amplifier_facts(wanted)
+    assert found == AmplifierFacts("kept", str(kept), 2, 0.5, 0.25, 0.6, 0.3)
+    longer = module.amplifier_facts(replace(plan, card=replace(card, epochs=4)))
+    assert (longer.state, longer.share, longer.reason) == ("to train", 0.5, "the kept one has 2 epochs")
+    given = amplifier_of(plan, card, tmp_path / "given.safetensors")
+    assert module.amplifier_facts(replace(wanted, amplifier=given)) == AmplifierFacts("given", str(given), 2)
+    with pytest.raises(BadUseError, match="does not exist"):
+        module.amplifier_facts(replace(wanted, amplifier=tmp_path / "lost.safetensors"))
+    off = replace(wanted, settings=replace(plan.settings, imhi=0.0))
+    assert module.amplifier_facts(off).reason == "imhi=0"
+
+
+def test_why_the_implicit_stream_is_off_without_shared_classes(tiny_trainer: Trainer) -> None:
+    plan = plan_of(tiny_trainer("obb", implicit=False))
+    alone = replace(plan, class_map=replace(plan.class_map, pairs=()))
+    said = dict.fromkeys(("imfu", "imhi"), "teacher and data share no class")
+    assert module.gain_facts(alone).off == said
+    assert module.amplifier_facts(alone).reason == said["imhi"]
+
+
+@pytest.mark.parametrize(("imgsz", "found"), [(96, 96), (100, 128), (16, 32)])
+def test_size_is_the_one_that_ultralytics_trains_with(imgsz: int, found: int, tiny_trainer: Trainer) -> None:
+    plan = plan_of(tiny_trainer("obb", imhi=0))
+    plan.args.imgsz = imgsz
+    assert plan.imgsz == found

@@ -1,0 +1,59 @@
+"""The file that says what a run was made of, and that the same again gives the same weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics.utils.patches import torch_load
+
+from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.training.provenance import FILE, with_origin
+
+
+def weights(file: Path) -> dict[str, Any]:
+    return dict(torch_load(file, map_location="cpu")["model"].state_dict())
+
+
+def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
+    tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path]
+) -> None:
+    runs = []
+    for name in ("one", "other"):
+        trainer = tiny_trainer("obb", name=name, epochs=2, imhi=0, mosaic=1.0)
+        trainer.train()
+        torch.rand(3)  # what came before in a process does not count
+        runs.append(trainer)
+    one, other = (weights(t.last) for t in runs)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    (said,), (again,) = (json.loads((t.save_dir / FILE).read_text(encoding="utf-8")) for t in runs)
+    assert said["hashes"] == again["hashes"]
+    assert said["code"] == again["code"]
+    assert {len(said["hashes"][k]) for k in ("teacher", "train", "val")} == {64}
+    assert said["hashes"]["amplifier"] is None
+    assert said["versions"]["torch"] == str(torch.__version__)
+    assert said["settings"]["imhi"] == 0
+    assert (said["ultralytics"]["seed"], said["ultralytics"]["epochs"]) == (3, 2)
+
+    label = next((tiny_data("obb").parent / "labels" / "val").glob("*.txt"))
+    before = label.read_text(encoding="utf-8")
+    label.write_text(before + "\n", encoding="utf-8")
+    try:
+        trainer = tiny_trainer("obb", name="third", imhi=0)
+        trainer.open()
+    finally:
+        label.write_text(before, encoding="utf-8")
+    (changed,) = json.loads((trainer.save_dir / FILE).read_text(encoding="utf-8"))
+    assert changed["hashes"]["val"] != said["hashes"]["val"]
+    assert changed["hashes"]["train"] == said["hashes"]["train"]
+
+
+@pytest.mark.parametrize("earlier", ["[{}]", "half a fi"])
+def test_a_run_that_goes_on_is_one_more_entry(tmp_path: Path, earlier: str) -> None:
+    (tmp_path / FILE).write_text(earlier, encoding="utf-8")
+    assert len(json.loads(with_origin(tmp_path, {"began": "now"}, resumed=True))) == (2 if earlier == "[{}]" else 1)
+    assert len(json.loads(with_origin(tmp_path, {"began": "now"}, resumed=False))) == 1

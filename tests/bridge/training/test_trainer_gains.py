@@ -1,0 +1,216 @@
+"""Automatic gains inside a run: measured, logged, kept over a restart, and gone when distillation ends."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
+from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
+from ds2d2_yolo.config.settings import TERMS
+
+Trainer = Callable[..., DS2D2Trainer]
+
+
+def rows_of(trainer: DS2D2Trainer) -> list[dict[str, float]]:
+    with (Path(trainer.save_dir) / "results.csv").open() as f:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
+
+
+@pytest.mark.parametrize("task", ["obb", pytest.param("detect", marks=pytest.mark.slow)])
+def test_terms_send_their_shares(task: str, tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer(task, epochs=3, warmup_epochs=1)
+    trainer.train()
+    rows = rows_of(trainer)
+    assert trainer._gains.settled
+    assert rows[0]["gain/exlo"] > 0, "the warm-up has gains already"
+    for term, share in trainer.settings.shares.items():
+        assert rows[1][f"share/{term}"] == pytest.approx(share, rel=0.5), "settled in the second epoch"
+        assert rows[2][f"gain/{term}"] == rows[1][f"gain/{term}"], "and kept from then on"
+        assert rows[2][f"ratio/{term}"] == pytest.approx(
+            rows[2][f"train/{term}_loss"]
+            / sum(v for k, v in rows[2].items() if k.startswith("train/") and k[6:10] not in TERMS),
+            rel=1e-3,
+        )
+    assert all(math.isfinite(v) for row in rows for v in row.values())
+
+
+def test_shares_are_settings(tiny_trainer: Trainer) -> None:
+    small, large = (tiny_trainer("obb", imhi=0, imfu_share=s, name=str(s)) for s in (0.1, 0.4))
+    for trainer in (small, large):
+        trainer.train()
+    ratio = large._gains.chosen["imfu"] / small._gains.chosen["imfu"]
+    assert ratio == pytest.approx(4, rel=0.2), "they train differently after the first batch, hence not exactly"
+
+
+def test_one_number_for_all(tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer("obb", gains=0.5, exhi=0)
+    trainer.train()
+    row = rows_of(trainer)[0]
+    assert [row[f"gain/{t}"] for t in TERMS] == [0.5, 0, 0.5, 0.5]
+
+
+def test_distillation_ends(tiny_trainer: Trainer) -> None:
+    """The teacher is not even run, the adapters stay where they are, and the columns say so."""
+    trainer = tiny_trainer("obb", epochs=3, gain_epochs=1, imhi=0)
+    calls: list[int] = []
+
+    def start(t: Any) -> None:
+        original = t._distiller.guide
+        t._distiller.guide = lambda images, **keys: (calls.append(t.epoch), original(images, **keys))[1]
+
+    def end(t: Any) -> None:
+        adapters = adapters_of(t.model)
+        assert adapters is not None
+        assert all(p.grad is None for p in adapters.parameters())
+
+    trainer.add_callback("on_train_start", start)
+    trainer.add_callback("on_train_epoch_end", end)
+    trainer.train()
+    assert set(calls) == {0}
+    rows = rows_of(trainer)
+    assert rows[0]["train/exlo_loss"] > 0
+    assert [rows[e][f"train/{t}_loss"] for e in (1, 2) for t in TERMS] == [0] * 8
+    assert [rows[e][f"gain/{t}"] for e in (1, 2) for t in TERMS] == [0] * 8
+
+
+def test_measuring_leaves_the_run_alone(tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With given gains the measurement is for the log: a run without it ends with the same weights."""
+    ends = []
+    nothing = dict.fromkeys(("task", *TERMS), math.nan)
+    for name in ("watched", "blind"):
+        if name == "blind":
+            monkeypatch.setattr("ds2d2_yolo.bridge.distillation.criterion.neck_gradients", lambda *_, **__: nothing)
+        trainer = tiny_trainer("detect", gains=1, name=name, model="yolo26n.yaml")
+        trainer.add_callback(
+            "on_train_end", lambda t: ends.append({k: v.clone() for k, v in t.model.state_dict().items()})
+        )
+        trainer.train()
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_runs_measure_the_same(tiny_trainer: Trainer) -> None:
+    """The first batch's gradients; later ones drift apart, as the weights do."""
+    first = []
+    for compiled in (False, "aot_eager"):
+        trainer = tiny_trainer("obb", compile=compiled, name=str(compiled))
+        trainer.train()
+        first.append(trainer._gains._norms[0])
+    assert first[1] == pytest.approx(first[0], rel=1e-3)
+
+
+def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    def cut(t: Any) -> None:
+        if t.epoch == 1:
+            raise Cut
+
+    first = tiny_trainer("obb", epochs=3, imhi=0)
+    first.add_callback("on_model_save", cut)
+    with pytest.raises(Cut):
+        first.train()
+    chosen = dict(first._gains.chosen)
+    again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
+    again.train()
+    assert again._gains.settled
+    assert again._gains.chosen == chosen
+    rows = rows_of(again)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[2]["gain/exlo"] == pytest.approx(chosen["exlo"], rel=1e-4)
+    assert ARGS_KEY not in torch.load(again.last, weights_only=False)["train_args"]
+
+
+def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    def cut(t: Any) -> None:
+        raise Cut
+
+    first = tiny_trainer("obb", epochs=2, imhi=0)
+    first.add_callback("on_model_save", cut)
+    with pytest.raises(Cut):
+        first.train()
+    counts = []
+    again = tiny_trainer("obb", model=str(first.last), resume=str(first.last), batch=2)
+    again.add_callback("on_train_batch_end", lambda t: counts.append(len(t._gains._norms)))
+    again.train()
+    assert again._gains.chosen != first._gains.chosen
+    assert counts == [1, 2, 3, 4], "all batches of the epoch, not the few that are watched"
+
+
+def test_out_of_memory_measures_again(tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    sizes: list[int] = []
+    failed: list[bool] = []
+
+    def once(t: Any) -> None:
+        if t._gains.chosen and not failed:
+            failed.append(True)
+            sizes.append(len(t._gains._norms))
+            t._gains_before = dict(t._gains.chosen)
+            t.model.criterion.base = Failing(t.model.criterion.base)
+
+    trainer.add_callback("on_train_batch_start", once)
+    trainer.train()
+    assert failed
+    assert trainer.batch_size == 2, "Ultralytics halved it"
+    assert trainer._gains.settled
+    assert trainer._gains.chosen != trainer._gains_before
+
+
+class Failing:
+    """A criterion that runs out of memory once."""
+
+    def __init__(self, base: Any) -> None:
+        self.base, self.left = base, 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.left:
+            self.left = 0
+            raise RuntimeError("CUDA out of memory")
+        return self.base(*args)
+
+
+def test_a_dominating_term_is_named_once(tiny_trainer: Trainer, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = tiny_trainer("obb", epochs=3, exlo=1e5, imhi=0)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    said = [r.getMessage() for r in caplog.records if "exlo dominates" in r.getMessage()]
+    assert len(said) == 1
+    assert "epoch 1" in said[0]
+    assert any("clipping at 10 cut the task's gradient" in r.getMessage() for r in caplog.records)
+
+
+def test_probe_sees_what_the_optimizer_gets(tiny_trainer: Trainer) -> None:
+    """The criterion hands the probe the run's own head, features and targets, not copies of other ones."""
+    trainer = tiny_trainer("obb", imhi=0)
+    seen: list[Any] = []
+
+    def spy(*args: Any, **keys: Any) -> dict[str, float]:
+        seen.append(args)
+        return neck_gradients(*args, **keys)
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr("ds2d2_yolo.bridge.distillation.criterion.neck_gradients", spy)
+        trainer.train()
+    head, _, _, features, levels = seen[0]
+    assert head is trainer.model.model[-1]
+    assert levels == [0, 1, 2]
+    assert all(f.requires_grad for f in features)

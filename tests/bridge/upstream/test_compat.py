@@ -1,0 +1,51 @@
+"""The start-up check: silent on the release that the tests run on, and precise where something moved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ds2d2_yolo.bridge.upstream import compat
+from ds2d2_yolo.errors import DS2D2Error
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_installed_release_has_everything() -> None:
+    compat.check_ultralytics()
+
+
+def test_names_each_internal_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = (
+        ("ultralytics.utils.tal", "NoSuchAssigner.forward", ()),
+        ("ultralytics.no_such_module", "anything", ()),
+        ("ultralytics.utils.tal", "make_anchors", ("feats", "no_such_parameter")),
+    )
+    monkeypatch.setattr(compat, "INTERNALS", compat.INTERNALS + moved)
+    with pytest.raises(DS2D2Error) as e:
+        compat.check_ultralytics()
+    said = str(e.value)
+    assert "ultralytics.utils.tal.NoSuchAssigner.forward, ultralytics.no_such_module.anything" in said
+    assert "make_anchors(no_such_parameter)" in said
+    assert "BaseTrainer" not in said
+
+
+def test_is_made_before_the_import_that_would_fail() -> None:
+    code = (
+        "import ultralytics.data.utils as u; del u.img2label_paths\n"
+        "import ds2d2_yolo\n"
+        "try:\n    ds2d2_yolo.distill\n"
+        "except Exception as e:\n    print(type(e).__name__, e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert "DS2D2Error" in done.stdout, done.stderr[-1000:]
+    assert "ultralytics.data.utils.img2label_paths" in done.stdout
+
+
+def test_an_old_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "installed_version", lambda _: "8.3.200")
+    with pytest.raises(DS2D2Error, match=r"ultralytics 8\.3\.200 is too old: pip install 'ultralytics>=8\.4\.190'"):
+        compat.check_ultralytics()

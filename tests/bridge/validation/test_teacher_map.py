@@ -1,0 +1,143 @@
+"""The teacher's own validation: equal to Ultralytics', on the right classes, and without a trace."""
+
+from __future__ import annotations
+
+import io
+import random
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data import build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset, load_dataset_cache_file
+
+from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
+from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
+from tests.bridge.validation.taught import CONF, NAMES, SIZE, rename, write_taught
+
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """A teacher and a data set that it knows, of a task, written once."""
+    made: dict[str, tuple[Path, Path]] = {}
+
+    def get(task: str) -> tuple[Path, Path]:
+        if task not in made:
+            made[task] = write_taught(tmp_path_factory.mktemp(f"taught-{task}"), task)
+        return made[task]
+
+    return get
+
+
+def measure(teacher: Path, task: str, data: Path, batches: int | None = None, **keys: Any) -> tuple[float, float]:
+    """Return `teacher_map` of files."""
+    loaded = load_teacher(str(teacher), task)
+    args = settings(task, data, **keys)
+    checked = check_det_dataset(data)
+    return teacher_map(loaded, checked, args, match_classes(loaded.names, class_names(checked["names"])), batches)
+
+
+def settings(task: str, data: Path, **keys: Any) -> Namespace:
+    """Return the Ultralytics settings of a run."""
+    base = {"task": task, "data": str(data), "imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "workers": 0}
+    return get_cfg(overrides={**base, **keys})
+
+
+def plain(teacher: Path, data: Path) -> tuple[float, float]:
+    """Return what Ultralytics alone measures."""
+    keys = {"data": str(data), "imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "plots": False}
+    found = YOLO(teacher).val(**keys, verbose=False).box
+    return float(found.map50), float(found.map)
+
+
+@pytest.mark.parametrize("task", ["obb", "detect"])
+def test_equals_ultralytics_own(
+    task: str, taught: Callable[[str], tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher, data = taught(task)
+    wanted = plain(teacher, data)
+    assert 0.02 < wanted[1] < wanted[0] < 0.9
+    assert measure(teacher, task, data) == wanted
+
+
+def test_classes_go_by_name(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    teacher, data = taught("obb")
+    wanted = measure(teacher, "obb", data)
+    turned = rename(data, ("Blue", "red", "GREEN"), tmp_path / "turned", {0: 1, 1: 2, 2: 0})
+    assert measure(teacher, "obb", turned) == wanted
+    apart = rename(data, ("boat", "blue", "red"), tmp_path / "apart", {0: 2, 1: 0, 2: 1})  # green is a boat here
+    without = rename(data, NAMES, tmp_path / "without", {0: 0, 2: 2})
+    assert measure(teacher, "obb", apart) == plain(teacher, without) != wanted
+
+
+def test_all_classes_as_one(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    teacher, data = taught("obb")
+    one = rename(data, NAMES, tmp_path / "one", {0: 1, 1: 1, 2: 1})
+    args = settings("obb", data, single_cls=True)
+    found = match_classes(NAMES, ("green",))
+    single = {**load_data(args), "names": {0: "green"}}
+    assert teacher_map(load_teacher(str(teacher), "obb"), single, args, found) == plain(teacher, one)
+
+
+def test_label_cache_stays_the_datas_own(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    teacher, data = taught("obb")
+    turned = rename(data, ("blue", "red", "green"), tmp_path / "turned", {0: 1, 1: 2, 2: 0})
+    cache = tmp_path / "turned" / "labels" / "val.cache"
+    checked = check_det_dataset(turned)
+    build_yolo_dataset(settings("obb", turned), checked["val"], 4, checked, mode="val", rect=True)
+    own = cache.read_bytes()
+    measure(teacher, "obb", turned)
+    assert cache.read_bytes() == own  # taken as it is
+    cache.unlink()
+    measure(teacher, "obb", turned)
+    written, wanted = load_dataset_cache_file(cache), np.load(io.BytesIO(own), allow_pickle=True).item()
+    assert written["hash"] == wanted["hash"]
+    for mine, theirs in zip(written["labels"], wanted["labels"], strict=True):
+        assert (mine["cls"] == theirs["cls"]).all()
+
+
+def test_a_few_batches_are_spread_over_the_split(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    teacher, data = taught("obb")
+    assert measure(teacher, "obb", data, batches=9, batch=3) == measure(teacher, "obb", data, batch=3)
+    ends = rename(data, NAMES, tmp_path / "ends", {0: 0, 1: 1, 2: 2})
+    checked = check_det_dataset(ends)
+    for image in images_of(checked["val"])[3:6]:  # the batch between the first and the last
+        image.unlink()
+    assert measure(teacher, "obb", data, batches=2, batch=3) == plain(teacher, ends)
+
+
+def test_leaves_no_trace(
+    taught: Callable[[str], tuple[Path, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    file, data = taught("detect")
+    teacher = load_teacher(str(file), "detect")
+    args = settings("detect", data)
+    given, before = dict(vars(args)), (state_hash(teacher.model), repr(teacher.model))
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    teacher_map(teacher, check_det_dataset(data), args, match_classes(NAMES, NAMES), 1)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert vars(args) == given
+    assert (state_hash(teacher.model), repr(teacher.model)) == before
+    assert not teacher.model.training
+    assert not any(p.requires_grad or p.is_inference() for p in teacher.model.parameters())
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert torch.equal(torch.get_rng_state(), states[2])

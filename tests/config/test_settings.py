@@ -1,0 +1,117 @@
+"""The settings: every mistake named at once, one name everywhere, the commented YAML in step."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import yaml
+
+from ds2d2_yolo.config.options import check_keys
+from ds2d2_yolo.config.resources import resolve_data, resource_dir
+from ds2d2_yolo.config.settings import TERMS, Settings
+from ds2d2_yolo.errors import BadUseError
+
+
+def test_yaml_states_the_defaults() -> None:
+    text = (resource_dir("cfg") / "default.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == Settings().as_dict()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all("#" in line for line in lines), "every key is commented"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(f.metadata["help"] for f in fields(Settings))
+    documented = Settings.__doc__ or ""
+    assert all(f"{f.name} (" in documented for f in fields(Settings))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"exlo": -1}, "exlo=-1 must be a finite number"),
+        ({"imfu": float("nan")}, "imfu=nan"),
+        ({"imhi": float("inf")}, "imhi=inf"),
+        ({"exhi": "much"}, "exhi='much'"),
+        ({"exhi": True}, "exhi=True"),
+        ({"wavelet": "har"}, "such as 'haar'"),
+        ({"wavelet": 3}, "wavelet=3"),
+        ({"extent": "all"}, "touched, reference"),
+        ({"teacher": ""}, "teacher=''"),
+        ({"amplifier": 7}, "amplifier=7 must be a path"),
+        ({"amplifier_epochs": 0}, "amplifier_epochs=0 must be a whole number"),
+        ({"amplifier_epochs": 2.5}, "amplifier_epochs=2.5"),
+        ({"gains": "atuo"}, "gains='atuo' must be one of auto (did you mean 'auto'?), or a finite number"),
+        ({"gains": -1}, "gains=-1"),
+        ({"gains": True}, "gains=True"),
+        ({"exlo_share": 0}, "exlo_share=0 must be a finite number above 0"),
+        ({"gain_warmup": -1}, "gain_warmup=-1"),
+        ({"gain_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"gain_final": 1.5}, "gain_final=1.5 must be a finite number of at least 0 and at most 1"),
+        ({"gain_epochs": 0}, "gain_epochs=0"),
+        ({"explicit": "yes"}, "explicit='yes' must be True or False"),
+        ({"implicit": 1}, "implicit=1 must be True or False"),
+        ({"levels": 8}, "levels=8 must be a list, such as [8,16]"),
+        ({"levels": []}, "levels=[]"),
+        ({"levels": [8, "a"]}, "levels=[8, 'a'] holds 'a', which must be a whole number"),
+        ({"levels": [8, 8]}, "names a level twice"),
+        ({"feature_norm": "batch"}, "none, channel"),
+        ({"robust": None}, "robust=None must be True or False"),
+        ({"implicit_fraction": 0}, "implicit_fraction=0 must be a finite number above 0 and at most 1"),
+        ({"implicit_fraction": 1.01}, "implicit_fraction=1.01"),
+        ({"teacher_channels": [-1]}, "teacher_channels=[-1]"),
+        ({"recipe": 3}, "recipe=3 must be a path"),
+        ({"explicit": False, "exhi": 1}, "exhi=1 contradicts explicit=False"),
+        ({"implicit": False, "imfu": 1}, "imfu=1 contradicts implicit=False"),
+    ],
+)
+def test_bad_values(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadUseError) as e:
+        Settings(**values)
+    assert said in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_bad_values_are_reported_together() -> None:
+    with pytest.raises(BadUseError) as e:
+        Settings(exlo=-1, wavelet="no", extent="all")
+    assert all(key in str(e.value) for key in ("exlo", "wavelet", "extent"))
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    with pytest.raises(BadUseError, match=r"'wavlet' \(did you mean 'wavelet'\?\), 'zzz'"):
+        check_keys(["wavlet", "zzz", "exlo"], set(Settings.keys()))
+
+
+def test_active_terms_follow_gains_and_streams() -> None:
+    assert Settings().active == TERMS
+    assert Settings(exlo=0, imhi=0).active == ("exhi", "imfu")
+    assert Settings(explicit=False).active == ("imfu", "imhi")
+    assert Settings(implicit=False, exlo=0).active == ("exhi",)
+    assert Settings(gains=0, imfu=1).active == ("imfu",)
+    assert Settings(gains=0).active == ()
+
+
+def test_each_term_has_a_number_or_a_share() -> None:
+    assert Settings().fixed == {}
+    assert set(Settings().shares) == set(TERMS)
+    mixed = Settings(exlo=0.5, imhi=0, imfu_share=0.3)
+    assert mixed.fixed == {"exlo": 0.5}
+    assert mixed.shares == {"exhi": Settings().exhi_share, "imfu": 0.3}
+    one = Settings(gains=2, exlo=0.5)
+    assert one.fixed == {"exlo": 0.5, "exhi": 2, "imfu": 2, "imhi": 2}
+    assert one.shares == {}
+
+
+def test_split_parts_ours_from_theirs() -> None:
+    ours, theirs = Settings.split({"exlo": 2, "epochs": 3, "teacher": "t.pt"})
+    assert ours == {"exlo": 2, "teacher": "t.pt"}
+    assert theirs == {"epochs": 3}
+
+
+def test_packaged_data_is_found_by_name() -> None:
+    for name in ("dota.yaml", "dota"):
+        assert resolve_data(name).endswith("dota.yaml")
+        assert resolve_data(name) != name
+    assert resolve_data("coco8.yaml") == "coco8.yaml"

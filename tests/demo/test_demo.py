@@ -1,0 +1,520 @@
+"""The demonstration: what it leaves, how it goes on after a stop, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.utils import DEFAULT_CFG_KEYS, torch_utils
+from ultralytics.utils.patches import torch_load
+
+from ds2d2_yolo.bridge.inference import plain_model as ultra
+from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.training import plain_run
+from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer
+from ds2d2_yolo.bridge.upstream import devices
+from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
+from ds2d2_yolo.cli import main
+from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.demo import parity, picture, run, training
+from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerprint
+from ds2d2_yolo.demo.run import Demo
+from ds2d2_yolo.demo.state import FILE, DemoState
+from ds2d2_yolo.demo.table import table
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.conftest import write_bands
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxslim")
+pytest.importorskip("onnxruntime")
+
+EPOCHS = 2
+LABELS = {"teacher": "teacher", "plain": "plain student", "distilled": "distilled student"}
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_data: Callable[[str], Path]) -> DemoPlan:
+    """The small size, made tiny: a teacher of another architecture, so that nothing can be mixed up unseen."""
+    return replace(
+        SMALL,
+        data=str(tiny_data("obb")),
+        teacher="yolo11n-obb.yaml",
+        student="yolov8n-obb.yaml",
+        teacher_epochs=1,
+        student_epochs=1,
+        amplifier_epochs=1,
+        imgsz=96,
+        batch=4,
+        images=4,
+        workers=0,
+    )
+
+
+def settings_in(folder: Path, **keys: Any) -> DemoSettings:
+    """The settings of a demonstration in a test's folder."""
+    return DemoSettings.of({"project": str(folder), "device": "cpu", **keys}, "demo")
+
+
+@pytest.fixture(scope="module")
+def finished(plan: DemoPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project folder of a demonstration that has run."""
+    project = tmp_path_factory.mktemp("demo")
+    Demo(plan, settings_in(project)).run()
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished demonstration that a test may spoil."""
+    shutil.copytree(finished, tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+# The whole story -------------------------------------------------------------------------------------------------
+
+
+def test_leaves_what_it_names(finished: Path) -> None:
+    folder = finished / "small"
+    for name in (
+        "demo.md",
+        "demo.json",
+        "demo.jpg",
+        FILE,
+        "distilled/weights/best.onnx",
+        "distilled/amplifier.safetensors",
+    ):
+        assert (folder / name).is_file(), name
+    for which in LABELS:
+        assert (folder / which / "weights" / "best.pt").is_file()
+
+
+def test_table_has_each_model_with_its_own_size(finished: Path) -> None:
+    folder = finished / "small"
+    text = (folder / "demo.md").read_text(encoding="utf-8")
+    models = json.loads((folder / "demo.json").read_text(encoding="utf-8"))["models"]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 5
+    for which, label in LABELS.items():
+        best = folder / which / "weights" / "best.pt"
+        parameters = sum(p.numel() for p in YOLO(str(best)).model.parameters())
+        assert models[which]["parameters"] == parameters
+        row = next(r for r in rows if r.startswith(f"| {label} "))
+        assert f"{parameters / 1e6:.2f} M" in row
+        assert f"{best.stat().st_size / 1e6:.1f} MB" in row
+    assert models["plain"]["parameters"] == models["distilled"]["parameters"] != models["teacher"]["parameters"]
+    assert "not the gain" in text
+
+
+def test_both_students_have_the_same_schedule(finished: Path) -> None:
+    plain, distilled = (
+        yaml.safe_load((finished / "small" / which / "args.yaml").read_text(encoding="utf-8"))
+        for which in ("plain", "distilled")
+    )
+    assert plain["fraction"] == 0.5
+    differing = {k for k in {*plain, *distilled} if plain.get(k) != distilled.get(k)}
+    assert differing <= {"name", "save_dir", ARGS_KEY}
+
+
+def test_onnx_was_compared(finished: Path) -> None:
+    onnx = json.loads((finished / "small" / "demo.json").read_text(encoding="utf-8"))["onnx"]
+    assert onnx["images"] == 8
+    assert 0 < onnx["boxes"] <= parity.BOX_TOLERANCE
+    assert onnx["scores"] <= parity.SCORE_TOLERANCE
+    assert onnx["angles"] <= parity.ANGLE_TOLERANCE
+
+
+def test_picture_has_a_row_an_image_and_a_column_a_source(finished: Path) -> None:
+    found = cv2.imread(str(finished / "small" / "demo.jpg"))
+    step = picture.SIDE + picture.GAP
+    assert found.shape[1] == 4 * step
+    assert found.shape[0] == picture.BAND + picture.GAP + run.PICTURE_IMAGES * step + picture.BAND
+
+
+# Going on --------------------------------------------------------------------------------------------------------
+
+
+def refuse(*args: Any, **keys: Any) -> None:
+    """Stand in for work that must not be done again."""
+    raise AssertionError("was called again")
+
+
+def test_finished_steps_are_not_done_again(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((project / "small" / "demo.json").read_text(encoding="utf-8"))
+    for name in ("train_plain", "resume_plain", "measure", "export_onnx", "predict"):
+        monkeypatch.setattr(ultra, name, refuse)
+    monkeypatch.setattr(training, "distill", refuse)
+    assert Demo(plan, settings_in(project)).run() == before
+    said = capsys.readouterr().out
+    assert said.count("trained already") == 3
+    assert "Done in" in said
+
+
+def test_a_missing_checkpoint_is_trained_again_and_what_hangs_on_it(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "small"
+    (folder / "distilled" / "weights" / "best.pt").unlink()
+    monkeypatch.setattr(ultra, "train_plain", refuse)
+    began: list[str] = []
+    start = DemoState.start
+    monkeypatch.setattr(DemoState, "start", lambda self, step: (began.append(step), start(self, step))[1])
+    Demo(plan, settings_in(project)).run()
+    assert began == ["distilled", "validation", "onnx", "picture"]
+
+
+class Stop(BaseException):
+    """Stands for a kill."""
+
+
+def stop_after_first_save(kind: type[BaseTrainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trainer be cut off once its first epoch is saved."""
+    save = kind.save_model
+
+    def saving(self: BaseTrainer) -> bool:
+        save(self)
+        raise Stop
+
+    monkeypatch.setattr(kind, "save_model", saving)
+
+
+def stop_before_final(kind: type[BaseTrainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trainer be cut off between its last epoch and the end of the run."""
+
+    def stopped(self: BaseTrainer) -> None:
+        raise Stop
+
+    monkeypatch.setattr(kind, "final_eval", stopped)
+
+
+def trainings(plan: DemoPlan, project: Path) -> training.Trainings:
+    """The trainings of a demonstration whose data are at hand."""
+    demo = Demo(plan, settings_in(project))
+    demo.prepare()
+    return demo.trainings
+
+
+@pytest.mark.parametrize("cut", [stop_after_first_save, stop_before_final])
+@pytest.mark.parametrize("which", ["teacher", "distilled"])
+def test_a_training_that_was_cut_off_goes_on(
+    which: str,
+    cut: Callable[[Any, pytest.MonkeyPatch], None],
+    plan: DemoPlan,
+    checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longer = replace(plan, student="yolov8n-obb.yaml", teacher_epochs=EPOCHS, student_epochs=EPOCHS)
+    first = trainings(longer, tmp_path)
+    if which == "distilled":
+        teacher = first.weights("teacher")
+        teacher.parent.mkdir(parents=True)
+        shutil.copyfile(checkpoint("yolov8n-obb.yaml"), teacher)
+        first.state.finish("teacher")
+    with monkeypatch.context() as patch:
+        cut(DS2D2OBBTrainer if which == "distilled" else OBBTrainer, patch)
+        with pytest.raises(Stop):
+            getattr(first, which)()
+    again = trainings(longer, tmp_path)
+    assert again.state.started(which)
+    monkeypatch.setattr(ultra, "train_plain", refuse)
+    getattr(again, which)()
+    best = again.weights(which)
+    assert again.state.done(which, [best])
+    for name in ("best.pt", "last.pt"):
+        saved = torch_load(best.with_name(name), map_location="cpu")
+        assert (saved["epoch"], saved["optimizer"]) == (-1, None)
+        assert adapters_of(saved["model"]) is None
+    assert len((tmp_path / "small" / which / "results.csv").read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
+
+
+def test_half_a_checkpoint_starts_the_training_again(
+    plan: DemoPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = trainings(plan, tmp_path)
+    found.state.start("teacher")
+    last = found.weights("teacher").with_name("last.pt")
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"PK half a file")
+    found.teacher()
+    assert "starts again" in capsys.readouterr().out
+    assert plain_run.trained_epochs(last) == -1
+
+
+def test_another_seed_does_not_take_old_results(project: Path, plan: DemoPlan) -> None:
+    with pytest.raises(BadUseError, match=r"seed was 0, is 1.*name=") as caught:
+        Demo(plan, settings_in(project, seed=1)).run()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_other_data_do_not_take_old_results(split: str, project: Path, plan: DemoPlan, tmp_path: Path) -> None:
+    shutil.copytree(Path(plan.data).parent, tmp_path / "data")
+    text = (tmp_path / "data" / "data.yaml").read_text(encoding="utf-8")
+    moved = text.replace(str(Path(plan.data).parent.as_posix()), (tmp_path / "data").as_posix())
+    (tmp_path / "data" / "data.yaml").write_text(moved, encoding="utf-8")
+    same = settings_in(project, data=str(tmp_path / "data" / "data.yaml"))
+    Demo(plan, same).prepare()  # a copy elsewhere is the same data
+    label = next((tmp_path / "data" / "labels" / split).glob("*.txt"))
+    label.write_text(label.read_text(encoding="utf-8").splitlines()[0], encoding="utf-8")
+    with pytest.raises(BadUseError, match="data was"):
+        Demo(plan, same).prepare()
+
+
+def test_a_folder_of_something_else_is_left_alone(plan: DemoPlan, tmp_path: Path) -> None:
+    weights = tmp_path / "small" / "teacher" / "weights" / "last.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"precious")
+    with pytest.raises(BadUseError, match="holds no demo"):
+        Demo(plan, settings_in(tmp_path)).run()
+    assert weights.read_bytes() == b"precious"
+
+
+def test_state_forgets_what_was_made_of_a_step(tmp_path: Path) -> None:
+    state = DemoState(tmp_path / "run", {"seed": 0})
+    for step in ("teacher", "distilled", "plain", "validation", "onnx", "picture"):
+        state.start(step)
+        state.finish(step)
+    state.start("teacher")
+    again = DemoState(tmp_path / "run", {"seed": 0})
+    assert again.started("teacher")
+    assert [s for s in ("distilled", "plain", "validation", "onnx", "picture") if again.done(s)] == ["plain"]
+
+
+def test_fingerprint_holds_all_that_results_depend_on(plan: DemoPlan) -> None:
+    settings = DemoSettings()
+    base = fingerprint(plan, settings, "a")
+    assert fingerprint(plan, replace(settings, device="cpu", name="x"), "a") == base
+    assert fingerprint(replace(plan, workers=7, duration=""), settings, "a") == base
+    for other in (
+        fingerprint(plan, replace(settings, seed=1), "a"),
+        fingerprint(plan, replace(settings, batch=2), "a"),
+        fingerprint(plan, settings, "b"),
+        fingerprint(replace(plan, student_epochs=9), settings, "a"),
+        fingerprint(replace(plan, common={"lr0": 1.0}), settings, "a"),
+    ):
+        assert other != base
+
+
+# ONNX ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raw() -> list[np.ndarray]:
+    """Raw predictions of two images: four box rows, two classes, one angle."""
+    rng = np.random.default_rng(0)
+    return [rng.random((1, 7, 21), dtype=np.float32) for _ in range(2)]
+
+
+def test_equal_outputs_pass(raw: list[np.ndarray]) -> None:
+    answer = parity.compare(raw, [x.copy() for x in raw])
+    assert answer.holds
+    assert (answer.boxes, answer.scores, answer.angles, answer.images) == (0, 0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "which"),
+    [(2, 0.02, "boxes"), (4, 2e-4, "scores"), (5, -2e-4, "scores"), (6, 2e-4, "angles"), (0, np.nan, "boxes")],
+)
+def test_one_corrupted_value_is_caught(raw: list[np.ndarray], row: int, change: float, which: str) -> None:
+    spoilt = [x.copy() for x in raw]
+    spoilt[1][0, row, 20] += change
+    answer = parity.compare(raw, spoilt)
+    assert not answer.holds
+    differences = {"boxes": answer.boxes, "scores": answer.scores, "angles": answer.angles}
+    assert differences.pop(which) == pytest.approx(abs(change), rel=0.01, nan_ok=True)
+    assert set(differences.values()) == {0.0}
+
+
+def test_outputs_of_another_shape_are_refused(raw: list[np.ndarray]) -> None:
+    with pytest.raises(DS2D2Error, match="shapes"):
+        parity.compare(raw, [x[:, :, :-1] for x in raw])
+
+
+def test_a_corrupted_onnx_file_fails_the_demo(project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    export = ultra.export_onnx
+
+    def spoiling(weights: Path, imgsz: int) -> Path:
+        file = export(weights, imgsz)
+        model = onnx.load(file)
+        for weight in (t for t in model.graph.initializer if len(t.dims) == 4):
+            values = numpy_helper.to_array(weight) * np.float32(1.05)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(model, file)
+        return file
+
+    (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
+    monkeypatch.setattr(ultra, "export_onnx", spoiling)
+    with pytest.raises(DS2D2Error, match="does not answer as PyTorch does") as caught:
+        Demo(plan, settings_in(project)).run()
+    assert caught.value.status == 1
+    steps = json.loads((project / "small" / FILE).read_text(encoding="utf-8"))["steps"]
+    assert steps["onnx"] == "started"
+
+
+# Pieces ----------------------------------------------------------------------------------------------------------
+
+
+def test_cpu_threads_compute_where_ultralytics_would_leave_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_utils, "NUM_THREADS", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        with devices.cpu_threads():
+            devices.check_device("cpu")
+            assert torch.get_num_threads() == 2
+        assert (torch.get_num_threads(), torch_utils.NUM_THREADS) == (before, 1)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        with devices.cpu_threads():
+            devices.check_device("cpu")
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_ground_truth_is_in_the_pixels_of_the_image(tiny_data: Callable[[str], Path]) -> None:
+    image = tiny_data("obb").parent / "images" / "val" / "0.png"
+    found = ultra.ground_truth([image])[0]
+    assert found.corners.shape == (4, 4, 2)
+    pixels = cv2.imread(str(image)).astype(int)
+    x, y = found.corners[-1].mean(0).round().astype(int)  # the last rectangle is drawn over the others
+    assert pixels[y, x].tolist() == ([80, 240, 80] if found.classes[-1] else [80, 80, 240])
+
+
+def test_an_image_without_labels_has_no_boxes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    found = ultra.ground_truth([tmp_path / "images" / "a.png"])[0]
+    assert (found.corners.shape, found.classes.shape) == ((0, 4, 2), (0,))
+
+
+def test_network_input_is_letterboxed_rgb(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 64, 3), (255, 0, 51), np.uint8))
+    found = ultra.network_input(tmp_path / "a.png", 64)
+    assert (found.shape, found.dtype) == ((1, 3, 64, 64), np.float32)
+    np.testing.assert_allclose(found[0, :, 32, 32], [0.2, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(found[0, :, 0, 0], 114 / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "number", "expected"), [(10, 2, [2, 7]), (2, 4, [0, 1]), (1, 1, [0]), (5, 5, [0, 1, 2, 3, 4])]
+)
+def test_images_are_chosen_evenly(images: int, number: int, expected: list[int]) -> None:
+    paths = [Path(str(i)) for i in range(images)]
+    assert picture.choose(paths, number) == [paths[i] for i in expected]
+
+
+def test_the_picture_shows_as_many_classes_as_it_can() -> None:
+    images = [Path(str(i)) for i in range(6)]
+    classes = [[0, 0], [0, 1], [0, 1, 1], [0, 0, 0, 3], [], [0] * 9]
+    truth = [ultra.Boxes(np.zeros((len(c), 4, 2), np.float32), np.array(c, dtype=np.int64)) for c in classes]
+    assert picture.choose_varied(images, truth, 3) == [images[3], images[2], images[5]]
+    assert picture.choose_varied(images, truth, 1) == [images[3]]
+    assert sorted(picture.choose_varied(images, truth, 9)) == images
+    assert picture.choose_varied(images[4:5], truth[4:5], 2) == images[4:5]
+
+
+def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((320, 320, 3), np.uint8))
+    square = np.array([[[100, 100], [200, 100], [200, 200], [100, 200]]], dtype=np.float32)
+    boxes = ultra.Boxes(square, np.array([1]))
+    picture.draw([tmp_path / "a.png"], {"one": [boxes]}, {0: "red", 1: "cyan"}, tmp_path / "out.jpg")
+    found = cv2.imread(str(tmp_path / "out.jpg")).astype(int)
+    top = picture.BAND + picture.GAP
+    assert found[top + 300, 200].min() < 60 < found[top + 300, 200, :2].min() + 60  # on the left side: cyan, no red
+    assert found[top + 300, 200, 0] > 150
+    assert found[top + 300, 300].max() < 40
+
+
+def test_table_gives_the_share_of_the_teacher() -> None:
+    models = dict.fromkeys(LABELS, "yolov8n-obb.yaml")
+    measured = {
+        "teacher": ultra.Measured(3_000_000, 8.3, 6.4, 0.6, 0.4),
+        "plain": ultra.Measured(3_000_000, 8.3, 6.4, 0.5, 0.2),
+        "distilled": ultra.Measured(3_000_000, 8.3, 6.4, 0.5, 0.3),
+    }
+    rows = table(measured, models).splitlines()
+    assert [r.split("|")[-2].strip() for r in rows[2:]] == ["100%", "50%", "75%"]
+    assert len({len(r) for r in rows}) == 1
+    nothing = replace(measured["teacher"], map50_95=0.0)
+    assert table({**measured, "teacher": nothing}, models).splitlines()[2].split("|")[-2].strip() == "-"
+
+
+@pytest.mark.parametrize("size", PLANS)
+def test_public_sizes_name_what_exists(size: str) -> None:
+    public = PLANS[size]
+    assert Path(resolve_data(public.data)).is_file()
+    assert set(public.common) <= set(DEFAULT_CFG_KEYS)
+    assert public.imgsz % 32 == 0
+    for model in (public.teacher, public.student):
+        assert YOLO(model).task == "obb"
+
+
+# What it refuses -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path) -> Iterator[None]:
+    """Run each test in a folder of its own."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield
+    os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["size=medium"], "size='medium' must be one of small, full"),
+        (["sise=small"], "'sise' (did you mean 'size'?)"),
+        (["seed=-1"], "seed=-1 must be"),
+        (["batch=0", "seed=x"], "seed='x' must be a whole number of at least 0; batch=0 must be"),
+        (["device=0,1"], "must be one device"),
+        (["device=99"], "is no device of this machine"),
+        (["data=nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_use_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", *arguments]) == 2
+    line = capsys.readouterr().err.strip()
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_upright_labels_are_refused(tiny_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", f"data={tiny_data('detect')}", "device=cpu"]) == 2
+    assert "use obb labels" in capsys.readouterr().err
+
+
+def test_data_of_other_than_three_channels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_bands(tmp_path / "bands", 4)
+    assert main(["demo", f"data={data}", "device=cpu", f"project={tmp_path / 'demo'}"]) == 2
+    assert "has 4 channels: the demo takes 3, train takes any" in capsys.readouterr().err
+
+
+def test_missing_export_packages_are_named_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert main(["demo"]) == 2
+    assert "needs onnxruntime for its export: pip install 'ds2d2-yolo[export]'" in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -1,0 +1,284 @@
+"""The evidence: its tables are those of the raw results, its headline is in them, and its command does what it says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.data import build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import YAML
+from ultralytics.utils.torch_utils import select_device
+
+from ds2d2_yolo import compare as comparing
+from ds2d2_yolo import evaluate as evaluating
+from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.training import plain_run
+from ds2d2_yolo.bridge.upstream.devices import cpu_threads
+from ds2d2_yolo.compare.options import CompareOptions
+from ds2d2_yolo.compare.plan import Plan
+from ds2d2_yolo.compare.results import Result, read_results, write_results
+from ds2d2_yolo.compare.state import folder_of
+from ds2d2_yolo.compare.statistics import paired_difference
+from ds2d2_yolo.compare.summary import summarise
+from ds2d2_yolo.compare.tables import report
+from ds2d2_yolo.errors import BadUseError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+RESULTS = sorted((ROOT / "docs" / "evidence").glob("*/results.csv"))
+
+
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import evidence
+
+    return evidence
+
+
+def test_there_is_evidence() -> None:
+    assert len(RESULTS) >= 1
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.parent.name)
+def test_tables_are_those_of_the_raw_results(file: Path) -> None:
+    summary = summarise(read_results(file), "plain", 0.95)
+    assert (file.parent / "compare.md").read_text(encoding="utf-8").startswith(report(summary))
+
+
+def test_difference_over_all_teachers_is_that_of_the_raw_results() -> None:
+    """The pairs of a seed averaged, which the page and the README name."""
+    for kind, page in (("hituav", True), ("heldout", False)):
+        names = [kind, f"{kind}2", f"{kind}3"]
+        gained: dict[int, list[float]] = {}
+        for name in names:
+            rows = read_results(ROOT / "docs" / "evidence" / name / "results.csv")
+            last = {(r.arm, r.seed): r.map50 for r in rows if (r.by, r.weights) == ("all", "last")}
+            for seed in range(3):
+                gained.setdefault(seed, []).append(last["ds2d2", seed] - last["plain", seed])
+        assert all(difference > 0 for each in gained.values() for difference in each)
+        found = paired_difference({s: sum(each) / 3 for s, each in gained.items()}, dict.fromkeys(gained, 0.0), 0.95)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        said = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        assert said in PAGE
+        assert not page or said in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_command_runs_what_the_page_says(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the tool sets, and this undoes
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+    trained: list[Path] = []
+    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: trained.append(folder) or folder)
+    data = tiny_data("obb")
+    evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
+    assert seen.pop("teacher_bf16") is True
+    evidence.main([str(data), "--arms", "plain", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
+    assert "teacher_bf16" not in seen, "a comparison refuses settings that none of its arms takes"
+    evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path)])
+    assert "teacher_bf16" not in seen
+    assert trained == [tmp_path / "teacher"] * 3
+    assert (seen["seeds"], seen["arms"], seen["data"]) == ([1], "ds2d2", str(data))
+    measured = read_results(next(file for file in RESULTS if file.parent.name == "hituav"))[0]
+    assert (seen["imgsz"], seen["epochs"]) == (measured.imgsz, measured.epochs)
+    for arms, seeds, runs in (("ds2d2", 1, 1), ("fu2:imfu_share=2.0", 1, 1), (evidence.ARMS, 2, 11)):
+        evidence.main([str(data), "--arms", arms, "--seeds", *map(str, range(seeds)), "--folder", str(tmp_path)])
+        options = CompareOptions.of(seen, "compare", passing=set(seen))
+        assert len(Plan.of(options, CompareOptions.split(seen)[1]).runs) == runs
+    trained.clear()
+    with pytest.raises(SystemExit, match="1"):
+        evidence.main([str(data), "--arms", "ds3d3", "--folder", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert said.startswith("error: unknown arm 'ds3d3'")
+    assert said.count("\n") == 1
+    assert not trained
+
+
+@pytest.mark.parametrize("parallel", [2, 3])
+def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(comparing, "compare", lambda **keys: None)
+    threads: list[int] = []
+
+    def train(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
+        select_device("cpu", verbose=False)  # which takes Ultralytics' own number by itself
+        threads.append(torch.get_num_threads())
+        return folder
+
+    monkeypatch.setattr(evidence, "train_teacher", train)
+    with cpu_threads():  # puts Ultralytics' number and torch's back
+        evidence.main([str(tiny_data("obb")), "--parallel", str(parallel), "--folder", str(tmp_path)])
+    assert threads == [parallel]
+
+
+def test_teacher_may_be_trained_longer_and_from_another(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, Any] = {}
+    taught: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+
+    def train(model: str, keys: dict[str, Any]) -> None:
+        taught.update(keys)
+        Path(keys["project"], keys["name"]).mkdir(parents=True)
+
+    monkeypatch.setattr(plain_run, "train_plain", train)
+    start = tmp_path / "start.pt"
+    command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--teacher-epochs", "7", "--teacher-from"]
+    with pytest.raises(SystemExit):
+        evidence.main([*command, str(start)])
+    assert "--teacher-from: there is no file" in capsys.readouterr().err
+    assert not taught
+    start.touch()
+    monkeypatch.chdir(tmp_path)
+    evidence.main([*command, "start.pt"])
+    assert (taught["pretrained"], taught["epochs"]) == (str(start), 7)
+    assert "pretrained" not in seen
+    assert seen["epochs"] == evidence.PHOTOGRAPHS.schedule["epochs"]
+    evidence.main([str(tiny_data("obb")), "--folder", str(tmp_path / "others")])
+    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.PHOTOGRAPHS.teacher_epochs)
+
+
+def test_scenes_have_the_schedule_that_was_measured(
+    evidence: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, Any] = {}
+    taught: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: taught.update(schedule) or folder)
+    evidence.main(["aerial-scenes.yaml", "--arms", "plain", "--folder", str(tmp_path)])
+    measured = read_results(next(file for file in RESULTS if file.parent.name == "scenes"))[0]
+    assert (seen["data"], seen["imgsz"], seen["epochs"]) == (measured.data, measured.imgsz, measured.epochs)
+    assert {k for k in taught if taught[k] != seen[k]} == {"epochs"}
+    assert taught["epochs"] > seen["epochs"]
+    with pytest.raises(SystemExit):
+        evidence.main(["aerial-scenes.yaml", "--held-out", "--folder", str(tmp_path)])
+
+
+def test_held_out_images_are_those_that_runs_do_not_see(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path]
+) -> None:
+    data = str(tiny_data("obb"))
+    split = YAML.load(evidence.held_out(data, 0.25, tmp_path))["val"]
+    listed = Path(split).read_text(encoding="utf-8").split()
+    args = get_cfg(overrides={"data": data, "task": "obb", "fraction": 0.25})
+    found = check_det_dataset(data)
+    seen = build_yolo_dataset(args, found["train"], 2, found, mode="train").im_files
+    assert len(seen) == 2
+    assert len(listed) == 6
+    assert set(map(str, images_of(found["train"]))) == {*listed, *seen}
+
+
+def test_held_out_images_are_measured_once(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    yaml = evidence.held_out(str(tiny_data("obb")), 0.25, tmp_path / "held")
+    weights = folder_of(tmp_path, "plain", 0) / "weights"
+    weights.mkdir(parents=True)
+    shutil.copy(checkpoint("yolov8n-obb.yaml"), weights / "last.pt")
+    row = Result("plain", 0, "d.yaml", "t.pt", "s.yaml", 96, 1, "last", "all", "all", 0.9, 0.8, 1, 1, teacher_hash="t")
+    write_results(tmp_path / "results.csv", [row, replace(row, weights="best"), replace(row, by="size")])
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "imgsz": 96}
+    results = evidence.measure_held_out(yaml, tmp_path, weights, schedule)
+    found = read_results(results)
+    assert {(r.arm, r.seed, r.weights, r.data, r.teacher_hash) for r in found} == {
+        ("plain", 0, "last", "held/data.yaml", "t")
+    }
+    whole = found[0]
+    assert (whole.by, whole.images) == ("all", 6)
+    assert whole.map50 < 0.9, "measured, not copied"
+    assert any(r.by == "size" for r in found)
+    monkeypatch.setattr(evaluating, "evaluate", None)
+    before = results.read_text(encoding="utf-8")
+    assert evidence.measure_held_out(yaml, tmp_path, weights, schedule).read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("epoch", "asked"), [(None, ["train_plain"]), (0, ["resume_plain"]), (1, []), (-1, [])],
+    ids=["half written", "after the first epoch", "after the last", "stripped"],
+)  # fmt: skip
+def test_teacher_that_was_cut_off_is_brought_to_its_end(
+    evidence: Any, tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, epoch: int | None,
+    asked: list[str],
+) -> None:  # fmt: skip
+    called: list[str] = []
+    for name in ("train_plain", "resume_plain"):
+        monkeypatch.setattr(plain_run, name, lambda *_, name=name: called.append(name))
+    weights = tmp_path / "teacher" / "weights"
+    weights.mkdir(parents=True)
+    for file in (weights / "last.pt", weights / "best.pt"):
+        whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
+        torch.save({**whole, "epoch": epoch, "optimizer": {"state": {}}}, file)
+    if epoch is None:
+        (weights / "last.pt").write_bytes((weights / "last.pt").read_bytes()[:1000])
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 2}
+    assert evidence.train_teacher("d.yaml", tmp_path / "teacher", schedule) == weights / "best.pt"
+    assert called == asked
+    assert (tmp_path / "teacher" / "done").exists()
+    if not asked:
+        assert torch.load(weights / "last.pt", weights_only=False)["optimizer"] is None
+
+
+def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_path: Path) -> None:
+    """Its rows would stand for a teacher that was never trained."""
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 20}
+    folder, start = tmp_path / "teacher", tmp_path / "t2" / "weights" / "best.pt"
+    (folder / "weights").mkdir(parents=True)
+    had = {"data": "/elsewhere/hituav/data.yaml", "seed": 0, "pretrained": False, **schedule, "device": "0"}
+    YAML.save(folder / "args.yaml", had)
+    (folder / "done").touch()
+    data = str(tmp_path / "hituav" / "data.yaml")
+    assert evidence.train_teacher(data, folder, schedule) == folder / "weights" / "best.pt"
+    for other, said in (
+        ({"epochs": 40}, "epochs was 20, is 40"), ({"pretrained": str(start)}, "pretrained was False, is "),
+        ({"lr0": 0.1}, "lr0 was 0.001, is 0.1"),
+    ):  # fmt: skip
+        with pytest.raises(BadUseError, match=said):
+            evidence.train_teacher(data, folder, {**schedule, **other})
+    YAML.save(folder / "args.yaml", {**had, "pretrained": str(tmp_path / "t1" / "weights" / "best.pt")})
+    with pytest.raises(BadUseError, match="pretrained was "):  # of the same name in another folder
+        evidence.train_teacher(data, folder, {**schedule, "pretrained": str(start)})
+    YAML.save(folder / "args.yaml", had)
+    with pytest.raises(BadUseError, match="data was /elsewhere/hituav/"):
+        evidence.train_teacher(str(tmp_path / "dior" / "data.yaml"), folder, schedule)
+
+
+@pytest.mark.slow
+def test_teacher_is_trained_once(evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path]) -> None:
+    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 1, "imgsz": 96, "fraction": 1.0, "val": False}
+    data = str(tiny_data("obb"))
+    best = evidence.train_teacher(data, tmp_path / "teacher", schedule)
+    before = best.stat().st_mtime_ns
+    assert evidence.train_teacher(data, tmp_path / "teacher", schedule).stat().st_mtime_ns == before
+
+
+def test_an_interruption_is_one_line(
+    evidence: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it
+    monkeypatch.setattr(evidence, "run", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        evidence.main(["aerial-scenes.yaml"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on\n"

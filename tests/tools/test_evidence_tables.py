@@ -1,0 +1,150 @@
+"""The evidence page's tables: those of the raw results, each behind the comment that says what it is of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from ds2d2_yolo.compare.results import read_results, write_results
+from ds2d2_yolo.compare.statistics import paired_difference
+from ds2d2_yolo.errors import BadUseError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "evidence.md").read_text(encoding="utf-8")
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(DOCS.parent / "tools"))
+    import evidence_tables
+
+    return evidence_tables
+
+
+def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
+    found = {table["of"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
+    assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= found.keys()
+    assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
+    for of, table in found.items():
+        assert tool.table_of(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
+
+
+def six_seeds(tool: Any, kind: str) -> tuple[Callable[[str, str, str], str], Callable[[str], str]]:
+    """Give the difference of two arms in a metric, and the gap in mAP50-95 that an arm closed, as they are written."""
+    rows = tool.together([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
+    whole = [r for r in rows if r.by == "all" and r.weights in ("last", "file")]
+
+    def of(arm: str, metric: str) -> dict[int, float]:
+        return {r.seed: getattr(r, metric) for r in whole if r.arm == arm}
+
+    def difference(arm: str, base: str, metric: str) -> str:
+        found = paired_difference(of(arm, metric), of(base, metric), 0.95)
+        assert found is not None
+        assert found.n == (6 if arm == "ds2d2" else 4)
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+    def gap(arm: str) -> str:
+        mine, plain = of(arm, "map50_95"), of("plain", "map50_95")
+        begin, reached = (mean(each[seed] for seed in mine) for each in (plain, mine))
+        return f"{(reached - begin) / (of('teacher', 'map50_95')[-1] - begin):.0%}".replace("%", " %")
+
+    return difference, gap
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "theirs", "ours"),
+    [
+        ("hituav", "| HIT-UAV, validation | T1, 0.446, six seeds | A |", "  | HIT-UAV, validation |",
+         "| HIT-UAV, validation, first teacher, six seeds |"),
+        ("heldout", "| HIT-UAV, held out | T1, 0.497, six seeds | A |", "  | held out |",
+         "| HIT-UAV, held-out, first teacher, six seeds |"),
+    ],
+)  # fmt: skip
+def test_headline_is_that_of_the_raw_results(tool: Any, kind: str, row: str, theirs: str, ours: str) -> None:
+    difference, gap = six_seeds(tool, kind)
+    metrics = "map50", "map50_95"
+    gained = " | ".join(difference("ds2d2", "plain", metric) for metric in metrics)
+    page, readme = (text.replace("**", "") for text in (PAGE, README))
+    assert f"\n{row} {gained} | {gap('ds2d2')} |\n" in page
+    (line,) = (line for line in readme.splitlines() if line.startswith(ours))
+    assert line.endswith(f"| {gained} |")
+    cells = [difference("all8", "plain", m) for m in metrics], [difference("all8", "ds2d2", m) for m in metrics]
+    over = f"{theirs} {' | '.join(cells[0])} | {gap('all8')} | {' | '.join(cells[1])} |"
+    assert f"\n{over}\n" in page
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("hituav + heldout4", "hituav, heldout4 are of 280 images with 2445 objects and 286 images with 1882 objects"),
+        ("scenes + scenes2", "plain with seed 0 is in scenes and in scenes2"),
+    ],
+)
+def test_what_is_not_one_sample_is_not_taken_together(tool: Any, of: str, said: str) -> None:
+    with pytest.raises(BadUseError, match=said):
+        tool.table_of(DOCS, of)
+
+
+def copy_of(folder: Path, *names: str) -> Path:
+    """A page with a table of each of these comparisons, copied from the evidence."""
+    page = ""
+    for name in names:
+        shutil.copytree(DOCS / "evidence" / name, folder / "evidence" / name)
+        page += f"Of {name}:\n\n<!-- {name} -->\n\n| arm |\n| --- |\n| gone |\n\nBehind it.\n"
+    (folder / "evidence.md").write_text(page, encoding="utf-8")
+    return folder
+
+
+def test_command_writes_tables_anew(tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = copy_of(tmp_path, "hituav2")
+    (docs / "evidence" / "hituav2" / "compare.md").unlink()
+    tool.main(["--docs", str(docs)])
+    assert capsys.readouterr().out == "hituav2: changed\n"
+    page = (docs / "evidence.md").read_text(encoding="utf-8")
+    whole = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["of"] == "hituav2")
+    assert page == f"Of hituav2:\n\n<!-- hituav2 -->\n\n{whole}\nBehind it.\n"
+    theirs, ours = (base / "evidence" / "hituav2" / "compare.md" for base in (DOCS, docs))
+    assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
+    tool.main(["--docs", str(docs)])
+    assert capsys.readouterr().out == "hituav2\n"
+    assert (docs / "evidence.md").read_text(encoding="utf-8") == page
+
+
+def test_a_comparison_without_a_table_is_named(tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = copy_of(tmp_path, "scenes")
+    (docs / "evidence.md").write_text("Nothing.\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        tool.main(["--docs", str(docs)])
+    assert ended.value.code == 1
+    assert "has no table behind a line '<!-- scenes -->'" in capsys.readouterr().err
+    assert (docs / "evidence.md").read_text(encoding="utf-8") == "Nothing.\n"
+
+
+def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
+    rows = [r for r in read_results(DOCS / "evidence" / "hituav2" / "results.csv") if r.arm != "scored"]
+    parts = [tmp_path / str(part) / "results.csv" for part in (0, 1)]
+    for part, file in enumerate(parts):
+        file.parent.mkdir()
+        alone = [r for r in rows if part or r.arm != "ds2d2"]
+        write_results(file, [r for r in alone if r.seed < 0 or (r.seed == 2) == bool(part)])
+    found = tool.together(parts)
+    assert {(r.arm, r.seed) for r in found} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
+    assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in found}) == len(found)
+    later = read_results(parts[1])
+    write_results(parts[1], [replace(r, settings='{"disw": 2.0}') if r.arm == "plain" else r for r in later])
+    with pytest.raises(BadUseError, match=r"plain had the settings \{\}, and \{'disw': 2.0\} in 1"):
+        tool.together(parts)
+    write_results(parts[1], [replace(r, settings='{"teacher_bf16": true}') if r.arm == "plain" else r for r in later])
+    assert len(tool.together(parts)) == len(found)
+    write_results(parts[0], rows)
+    with pytest.raises(BadUseError, match="plain with seed 2 is in 0 and in 1"):
+        tool.together(parts)
+    with pytest.raises(BadUseError, match="hituav2 has no alone"):
+        tool.table_of(DOCS, "hituav2 by size of ds2d2, alone")
