@@ -36,12 +36,11 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel, OBBModel, load_checkpoint, yaml_model_load
 from ultralytics.utils.ops import xyxy2xywh
 
+from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
-from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gains import WATCHED, Gains
-from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
-from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, raw_predictions, strides_of
+from ds2d2_yolo.bridge.distillation.gains import MONITOR_BATCHES, Gains
+from ds2d2_yolo.bridge.models.adapters import attach_adapters
+from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, raw_predictions, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
@@ -92,16 +91,8 @@ class Bench:
             file = Path(folder) / "teacher.pt"
             torch.save({"model": self._make_teacher(), "train_args": {"imgsz": case.imgsz}}, file)
             self.loaded, self.upstream = load_teacher(str(file), self.student.task), load_checkpoint(file)[0]
-        self.widths = level_channels(dense_head(self.loaded.model, "the teacher"))
-        self.teacher, _ = self._bind(None)
-
-    def _bind(self, levels: list[int] | None) -> tuple[FrozenTeacher, Amplifier]:
-        """Return the teacher and an amplifier for some of the levels, None for all."""
-        loaded, strides = copy.deepcopy(self.loaded), strides_of(dense_head(self.student, "the student"))
-        untrained = one_to_many(copy.deepcopy(dense_head(loaded.model, "the teacher")))  # as expensive as a trained one
-        kept = [t for _, t in pair_levels(strides, loaded.strides, levels)]
-        amplifier = Amplifier(loaded, untrained.state_dict(), kept, "haar")  # before the teacher's layers are folded
-        return FrozenTeacher(loaded, strides, levels).to(self.device), amplifier.to(self.device)
+        strides = strides_of(dense_head(self.student, "the student"))
+        self.teacher = FrozenTeacher(copy.deepcopy(self.loaded), strides).to(self.device)
 
     def _make_batch(self) -> dict[str, Tensor]:
         """Return random images and boxes, as Ultralytics' loader hands them over."""
@@ -143,13 +134,12 @@ class Bench:
         """Return a student with the criterion of one of DS2D2's variants."""
         model = self._fresh_student()
         head, settings = dense_head(model, "the student"), Settings(gains=1.0, **OURS[name])
-        teacher, amplifier = self._bind(settings.levels)
-        mine, pairs = level_channels(head), teacher.pairs
-        adapters = make_adapters([mine[s] for s, _ in pairs], [self.widths[t] for _, t in pairs], 0).to(self.device)
-        attach_adapters(model, adapters)
-        distiller, gains = Distiller(settings, teacher, adapters, amplifier), Gains(settings)
-        for _ in range(WATCHED):  # the batches of an epoch that are measured are a variant of their own
-            gains.record({}, 1.0)
+        # the amplifier is untrained, which costs as much as a trained one
+        distiller = build_distiller(head, copy.deepcopy(self.loaded), settings).to(self.device)
+        attach_adapters(model, distiller.adapters)
+        gains = Gains(settings)
+        for _ in range(MONITOR_BATCHES):  # the measured batches of an epoch are a variant of their own
+            gains.calibrate({}, 1.0)
         model.criterion = DistillationCriterion(model.init_criterion(), head, distiller, gains)
         return model
 
@@ -163,7 +153,7 @@ class Bench:
 
         def run() -> None:
             if name == MEASURED:
-                model.criterion.gains.forget()
+                model.criterion.gains.recalibrate()
             with self._autocast():
                 loss = model(self.batch)[0].sum()
                 if name == FLOOR:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ultralytics import YOLO
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
+from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_KEYS
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
-from ds2d2_yolo.bridge.models.loading import load_student
+from ds2d2_yolo.bridge.models.loading import build_student, load_student
+from ds2d2_yolo.bridge.preflight.collect import collect_report
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
+from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.recipes import resolve_settings
+from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Report
@@ -87,28 +89,22 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
         raise BadUseError("cfg= is read by a training only: give its settings to 'check' themselves")
     if keys.get("resume"):
         raise BadUseError("resume= has no meaning here: a run that goes on kept its report in its folder")
-    settings, ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
+    settings, _, rest = _checked({**keys, "teacher": teacher and str(teacher)})
     _refuse_missing("check", teacher=teacher, student=student, data=data)
     with safe_loading(settings.safe):
         if settings.safe:
             refuse_code(str(data))
-        return _report(load_student(str(student)), {**rest, **ours, "data": str(data)})
+        return _report(load_student(str(student)), settings, {**rest, "data": resolve_data(str(data))})
 
 
-def _report(model: YOLO, keys: dict[str, Any]) -> Report:
+def _report(model: YOLO, settings: Settings, keys: dict[str, Any]) -> Report:
     """Return the report of a run with this student."""
-    kind = TRAINERS[model.task]
-    quiet = type(kind.__name__, (kind,), {"run_callbacks": lambda *_: None})  # experiment trackers open no run
-    level = LOGGER.level
-    LOGGER.setLevel(logging.WARNING)  # not the list of all arguments
+    args = get_cfg(overrides={**model.overrides, **keys, "mode": "train"})
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            place = {"mode": "train", "save_dir": folder, "exist_ok": True}
-            trainer: DS2D2Trainer = quiet(overrides={**model.overrides, **keys, **place})
-            return trainer.report()
+        run = prepare_run(args, settings)
+        return collect_report(run, build_student(run.args, run.data))
     finally:
-        unset_deterministic()  # the trainer's own, as Ultralytics does at the end of a training
-        LOGGER.setLevel(level)
+        unset_deterministic()  # the report's own, as Ultralytics does at the end of a training
 
 
 def _checked(keys: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[str, Any]]:

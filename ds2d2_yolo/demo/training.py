@@ -8,7 +8,7 @@ from typing import Any
 
 from ds2d2_yolo.bridge.api import distill
 from ds2d2_yolo.bridge.training import plain_run as ultra
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finish_files
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints
 from ds2d2_yolo.demo.plan import DemoPlan, DemoSettings
 from ds2d2_yolo.demo.state import DemoState
 
@@ -99,5 +99,5 @@ class Trainings:
             print(f"going on after epoch {behind} of {epochs}", flush=True)
             again(last)
         elif behind >= epochs:
-            finish_files(last.parent)
+            finalize_checkpoints(last.parent)
         self.state.finish(step)

@@ -43,7 +43,7 @@ def test_distils(keys: dict[str, Any], kind: torch.dtype, make: Make) -> None:
     trainer, seen = make(epochs=2, **keys), set()
 
     def listen(t: Any) -> None:
-        t._distiller.teacher.model.model[15].register_forward_hook(lambda _, __, y: seen.add(y.dtype))
+        t.distiller.teacher.model.model[15].register_forward_hook(lambda _, __, y: seen.add(y.dtype))
 
     trainer.add_callback("on_train_start", listen)
     trainer.train()
@@ -61,8 +61,8 @@ def test_autobatch_expects_what_a_step_takes(make: Make) -> None:
     trainer, expected = make(batch=8, imgsz=320, amp=False, channels_last=False), []
 
     def profile(t: Any) -> None:
-        assert t._distiller is not None
-        model = WithTeacher(unwrap_model(t.model), t._distiller, 16)
+        assert t.distiller is not None
+        model = WithTeacher(unwrap_model(t.model), t.distiller, 16)
         images = [torch.empty(8, 3, 320, 320)]
         expected.append(profile_ops(images, model, n=1, device=t.device, max_num_obj=16)[0][2] * 2**30)
         torch.cuda.reset_peak_memory_stats(t.device)

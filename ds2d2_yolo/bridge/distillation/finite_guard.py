@@ -1,8 +1,7 @@
-"""What is not finite stays out of the terms: images on which a teacher has no usable answer, and terms that overflow.
+"""Masks images with non-finite outputs and zeroes the gradient of non-finite losses, without a device sync.
 
-Nothing here waits for a GPU. A product with zero would not do, 0 x NaN is NaN: numbers are put in the place of those
-that are not usable before a term sees them, and where a term itself is not finite its gradient is replaced on its way
-out.
+A product with zero would not do, since 0 x NaN is NaN. Unusable numbers are therefore replaced before a term sees them,
+and the gradient of a non-finite term is replaced on its way back.
 """
 
 from __future__ import annotations
@@ -12,61 +11,61 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-# Per image and tensor, Euclidean. Far above what a working model gives; squares and box areas below it fit in float32.
-LARGEST = 1e9
+# Euclidean, per image and tensor. Far above a working model's outputs; squares and box areas below it fit in float32.
+MAX_NORM = 1e9
 
 
-def sound_images(tensors: Iterable[Tensor]) -> Tensor:
-    """Return for which images of a batch all tensors are finite, and of a norm below `LARGEST`.
+def valid_images(tensors: Iterable[Tensor]) -> Tensor:
+    """Return for which images of a batch all tensors are finite and of a norm below `MAX_NORM`.
 
     Args:
-        tensors (Iterable[Tensor]): B x ... each, one at least.
+        tensors (Iterable[Tensor]): At least one, B x ... each.
 
     Returns:
-        (Tensor): Bool, B.
+        (Tensor): B bool.
     """
     norms = [
         torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), dtype=torch.promote_types(x.dtype, torch.float32))
         for x in tensors
     ]
-    return (torch.stack(norms) < LARGEST).all(0)
+    return (torch.stack(norms) < MAX_NORM).all(0)
 
 
-class Gate:
-    """Lets a term's inputs through, and their gradient back only if the term is finite.
+class FiniteGuard:
+    """Passes a term's inputs through, and their gradient back only if the term is finite.
 
     Examples:
         >>> x = torch.zeros(1, requires_grad=True)
-        >>> gate = Gate()
-        >>> (y,) = gate.inputs([x])
-        >>> (term,) = gate.close(1 / y)
+        >>> guard = FiniteGuard()
+        >>> (y,) = guard.inputs([x])
+        >>> (term,) = guard.outputs(1 / y)
         >>> term.sum().backward()
         >>> term, x.grad
         (tensor([0.], grad_fn=<WhereBackward0>), tensor([0.]))
     """
 
     def __init__(self) -> None:
-        self._shut: Tensor | None = None
+        self._left_out: Tensor | None = None
 
     def inputs(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Return views of the tensors through which the term is to be computed."""
+        """Return views of the tensors; the term is to be computed from them."""
         views = [x.view_as(x) for x in tensors]
         for view in views:
             if view.requires_grad:
-                view.register_hook(self._stop)  # type: ignore[no-untyped-call]
+                view.register_hook(self._stop_gradient)  # type: ignore[no-untyped-call]
         return views
 
-    def close(self, *terms: Tensor) -> tuple[Tensor, ...]:
-        """Return the terms as they are, or zeros if one of them is not finite."""
-        self._shut = ~torch.stack(terms).isfinite().all()
-        return tuple(torch.where(self._shut, 0, term) for term in terms)
+    def outputs(self, *terms: Tensor) -> tuple[Tensor, ...]:
+        """Return the terms unchanged, or zeros if one of them is not finite."""
+        self._left_out = ~torch.stack(terms).isfinite().all()
+        return tuple(torch.where(self._left_out, 0, term) for term in terms)
 
     @property
-    def shut(self) -> Tensor:
-        """(Tensor): Scalar bool, whether the terms were left out."""
-        assert self._shut is not None
-        return self._shut
+    def left_out(self) -> Tensor:
+        """(Tensor): Scalar bool, whether the terms were replaced by zeros."""
+        assert self._left_out is not None
+        return self._left_out
 
-    def _stop(self, gradient: Tensor) -> Tensor:
-        """Replace the gradient of a term that was left out; in place, no other node holds it."""
-        return gradient.masked_fill_(self.shut, 0)
+    def _stop_gradient(self, gradient: Tensor) -> Tensor:
+        """Zero the gradient of a term that was left out; in place, since no other node holds it."""
+        return gradient.masked_fill_(self.left_out, 0)

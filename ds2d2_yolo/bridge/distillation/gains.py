@@ -1,4 +1,4 @@
-"""The gains of the terms: given or measured, and how they go over the epochs."""
+"""The gains of the terms: given or calibrated, and their schedule over the epochs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from ds2d2_yolo.config.settings import TERMS, Settings
 
 TASK = "task"
-SETTLING = 8  # batches whose gradients settle the gains
-WATCHED = 3  # batches of every later epoch whose gradients are measured for the log: their median stands an outlier
-LARGEST = 1e6  # a term whose gradient is next to nothing is not blown up without bound
-DOMINANT = 3.0  # times the task's gradient, or times its share if that is above 1, at which a term dominates
-VANISHING = 0.1  # fraction of the wanted share below which a term has vanished
+CALIBRATION_BATCHES = 8  # batches whose gradients determine the gains
+MONITOR_BATCHES = 3  # measured batches of every later epoch, for the log; their median is robust to one outlier
+MAX_GAIN = 1e6  # bound for a term whose gradient is close to 0
+DOMINANT = 3.0  # a term dominates above this multiple of the task's gradient, or of its share if that is above 1
+VANISHING = 0.1  # a term has vanished below this fraction of its share
+MIN_MANUAL_SHARE = 1e-3  # likewise for a term whose gain the user set
 IMAGES, BATCHES = "images", "batches"  # what was left out
-FAINT = 1e-3  # share below which a term with a gain of the user's own has vanished
 
 
 def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
-    """Return what the gains are multiplied by in an epoch; a function of the epoch alone, so that a rerun repeats it.
+    """Return the factor of all gains in an epoch. It depends on the epoch only, so that a rerun repeats it.
 
     ``warm-up x schedule``: the warm-up rises as (epoch + 1) / (gain_warmup + 1); the schedule falls from 1 at the first
     epoch to `gain_final` at the last one with distillation, on a line or half a cosine.
@@ -49,28 +49,29 @@ class Gains:
     """The gain of each active term, from the gradients that terms and task loss send into the student's neck.
 
     An automatic gain is ``share x |gradient of the task loss| / |gradient of the term|``, the median over the first
-    batches of an epoch. Before the end of the learning-rate warm-up adapters and student are still noise, so the gains
-    are measured anew in each epoch until the first one after it settles them.
+    batches of an epoch. Until the end of the learning-rate warm-up adapters and student are close to noise. The gains
+    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up.
 
     Args:
-        settings (Settings): Shares and given gains.
+        settings (Settings): Shares and manual gains.
         state (Mapping[str, Any] | None): `state()` of an earlier part of the run.
 
     Attributes:
-        factor (float): `gain_factor` of the running epoch.
-        settled (bool): Whether the automatic gains are chosen for good.
+        factor (float): `gain_factor` of the current epoch.
+        automatic (dict[str, float]): The automatic gains measured so far, by term.
+        frozen (bool): Whether the automatic gains stay for the remaining run.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
         self.settings = settings
-        self.chosen: dict[str, float] = dict(state["chosen"]) if state else {}
-        self.settled = bool(state["settled"]) if state else not settings.shares
+        self.automatic: dict[str, float] = dict(state["automatic"]) if state else {}
+        self.frozen = bool(state["frozen"]) if state else not settings.shares
         self.factor = 1.0
-        self._first = not self.chosen  # until a measurement is complete, every batch improves it
+        self._first = not self.automatic  # until a measurement is complete, every batch improves it
         self._warm = False
-        self._needed = SETTLING
+        self._batches = CALIBRATION_BATCHES
         self._norms: list[dict[str, float]] = []
-        self._fading = 1.0
+        self._one2many_weight = 1.0
         self._epoch = 0
         self._left_out: dict[str, Tensor] = {}
 
@@ -84,123 +85,134 @@ class Gains:
             warm (bool): Whether the learning-rate warm-up is over.
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
-        self._needed = min(SETTLING, batches)
+        self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
         self._norms = []
         self._epoch = epoch
         self._left_out = {}
 
     @property
-    def due(self) -> bool:
-        """(bool): Whether the next batch is to be measured; none of this epoch after one that could not be."""
-        wanted = min(WATCHED, self._needed) if self.settled else self._needed
+    def calibrating(self) -> bool:
+        """(bool): Whether the next batch is to be measured. After a batch that failed, none of the epoch is."""
+        wanted = min(MONITOR_BATCHES, self._batches) if self.frozen else self._batches
         return self.factor > 0 and all(self._norms) and len(self._norms) < wanted
 
     @property
-    def known(self) -> bool:
-        """(bool): Whether every automatic gain has been measured: what is still to come improves or shows it."""
-        return self.settled or (not self._first and self.chosen.keys() >= self.settings.shares.keys())
+    def calibrated(self) -> bool:
+        """(bool): Whether every automatic gain has been measured; further measurements refine or log it."""
+        return self.frozen or (not self._first and self.automatic.keys() >= self.settings.shares.keys())
 
-    def record(self, norms: Mapping[str, float], fading: float) -> None:
-        """Take the gradient norms of one batch and choose the gains that are still open.
+    def calibrate(self, norms: Mapping[str, float], one2many_weight: float) -> None:
+        """Take the gradient norms of one batch, and update the automatic gains that are not frozen.
 
         Args:
-            norms (Mapping[str, float]): Norm of the task loss's gradient (`TASK`) and of each term's at gain 1; NaN or
+            norms (Mapping[str, float]): Norm of the task loss's gradient (`TASK`) and of each term's at gain 1. NaN or
                 0 where there is none; empty if the batch could not be measured.
-            fading (float): Weight of an end-to-end student's one-to-many branch over its first weight, 1 for others.
+            one2many_weight (float): Weight of an end-to-end student's one-to-many branch over its initial weight, 1 for
+                other students.
         """
         self._norms.append(dict(norms))
-        self._fading = fading
-        complete = all(self._norms) and len(self._norms) == self._needed
-        if self.settled or not (complete or self._first):
+        self._one2many_weight = one2many_weight
+        complete = all(self._norms) and len(self._norms) == self._batches
+        if self.frozen or not (complete or self._first):
             return
-        ratios = {term: self._median_share(term) for term in self.settings.shares}
+        ratios = {term: self._gradient_ratio(term) for term in self.settings.shares}
         for term, ratio in ratios.items():
             if ratio is not None:
-                self.chosen[term] = min(LARGEST, self.settings.shares[term] / (ratio * fading))
+                self.automatic[term] = min(MAX_GAIN, self.settings.shares[term] / (ratio * one2many_weight))
         self._first = self._first and not complete
-        # an epoch of NaN, which Ultralytics repeats, settles nothing
-        self.settled = complete and self._warm and None not in ratios.values()
+        # an epoch of NaN, which Ultralytics repeats, freezes nothing
+        self.frozen = complete and self._warm and None not in ratios.values()
 
-    def note_left_out(self, sound: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Count what a batch left out of the terms, without waiting for a GPU.
+    def count_left_out(self, valid: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Count the images and terms that a batch left out, without waiting for a GPU.
 
         Args:
-            sound (Tensor): B bool, the images on which the teacher gave usable numbers.
+            valid (Tensor): B bool, images with finite outputs of the teacher.
             terms (Mapping[str, Tensor]): Scalar bools by term, whether it was left out.
         """
-        whole = torch.stack(list(terms.values()))
-        for key, value in ((IMAGES, (~sound).sum()), (BATCHES, whole.any()), *terms.items()):
+        any_term = torch.stack(list(terms.values())).any()
+        for key, value in ((IMAGES, (~valid).sum()), (BATCHES, any_term), *terms.items()):
             self._left_out[key] = self._left_out.get(key, 0) + value.long()
 
-    def current(self, fading: float) -> dict[str, float]:
+    def current(self, one2many_weight: float) -> dict[str, float]:
         """Return the gain of each active term for the next batch.
 
         Args:
-            fading (float): As in `record`; the gains follow it, or they would grow against the task loss.
+            one2many_weight (float): As in `calibrate`. The gains follow it, or they would grow against the task loss.
 
         Returns:
-            (dict[str, float]): By term; a term that could not be measured yet has gain 0.
+            (dict[str, float]): By term; 0 for a term that could not be measured yet.
         """
-        base = {**dict.fromkeys(self.settings.active, 0.0), **self.chosen, **self.settings.fixed}
-        return {term: base[term] * self.factor * fading for term in self.settings.active}
+        base = {**dict.fromkeys(self.settings.active, 0.0), **self.automatic, **self.settings.fixed}
+        return {term: base[term] * self.factor * one2many_weight for term in self.settings.active}
 
-    def forget(self) -> None:
-        """Measure again: the batch size has changed."""
-        self.settled = not self.settings.shares
+    def recalibrate(self) -> None:
+        """Measure again from the next batch on; called when the batch size changes."""
+        self.frozen = not self.settings.shares
         self._first = True
         self._norms = []
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs, plain values."""
-        return {"chosen": dict(self.chosen), "settled": self.settled}
-
-    def _median_share(self, term: str) -> float | None:
-        """Return the term's gradient at gain 1 over the task loss's, the median over this epoch's batches."""
-        ratios = [n[term] / n[TASK] for n in self._norms if _usable(n.get(term)) and _usable(n.get(TASK))]
-        return median(ratios) if ratios else None
+        """Return the state that a resumed run needs, as JSON values."""
+        return {"automatic": dict(self.automatic), "frozen": self.frozen}
 
     def shares(self) -> dict[str, float]:
         """Return the measured share of each active term at its gain in this epoch, NaN where none was measured."""
-        gains = self.current(self._fading)
-        return {t: math.nan if (m := self._median_share(t)) is None else gains[t] * m for t in gains}
+        gains = self.current(self._one2many_weight)
+        return {t: math.nan if (m := self._gradient_ratio(t)) is None else gains[t] * m for t in gains}
 
-    def row(self) -> dict[str, float]:
-        """Return the columns of results.csv: the task loss's gradient, gain and share of every term, what was left out.
+    def columns(self) -> dict[str, float]:
+        """Return the columns of results.csv: gradient of the task loss, gain and share of each term, counts left out.
 
-        `left_out/images` counts images on which the teacher had no usable answer, `left_out/batches` those in which a
-        term was not finite; of the process that writes them.
+        `left_out/images` counts images without finite outputs of the teacher. `left_out/batches` counts batches with a
+        term that is not finite. Both are those of the process that writes them.
         """
-        gains, shares = self.current(self._fading), self.shares()
-        task = [n[TASK] for n in self._norms if _usable(n.get(TASK))]
+        gains, shares = self.current(self._one2many_weight), self.shares()
+        task = [n[TASK] for n in self._norms if _is_positive(n.get(TASK))]
         columns = {f"grad/{TASK}": median(task) if task else math.nan}
         columns |= {f"gain/{t}": gains.get(t, 0.0) for t in TERMS}
         columns |= {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
         return columns | {f"left_out/{k}": float(self._left_out.get(k, 0)) for k in (IMAGES, BATCHES)}
 
-    def remarks(self) -> dict[str, str]:
-        """Return what is wrong in this epoch: a term dominates the task loss, has vanished or was left out."""
-        said = {}
-        # with the epoch in the key: said in each one
+    def warnings(self) -> dict[str, str]:
+        """Return the warnings of this epoch by key: a term dominates the task loss, has vanished or was left out."""
+        messages = {}
+        # the epoch in the key repeats the message in every epoch
         if images := int(self._left_out.get(IMAGES, 0)):
-            said[f"{IMAGES} {self._epoch}"] = f"{images} images had no finite answer of the teacher and count nothing"
+            messages[f"{IMAGES} {self._epoch}"] = (
+                f"{images} images had no finite answer of the teacher and count nothing"
+            )
         if terms := [f"{t} in {n}" for t in TERMS if (n := int(self._left_out.get(t, 0)))]:
-            said[f"{BATCHES} {self._epoch}"] = f"not finite, and left out of these batches: {', '.join(terms)}"
+            messages[f"{BATCHES} {self._epoch}"] = f"not finite, and left out of these batches: {', '.join(terms)}"
         if not all(self._norms):
-            said["unmeasured"] = "the memory does not suffice to measure gradients: the gains stay as they are"
+            messages["unmeasured"] = "the memory does not suffice to measure gradients: the gains stay as they are"
         for term, share in self.shares().items():
-            wanted = self.settings.shares.get(term)
-            floor = FAINT if wanted is None else VANISHING * wanted
-            if math.isnan(share) and any(self._norms) and self.factor > 0:
-                said[term] = f"{term} has vanished: no gradient of it could be measured"
-            elif share > DOMINANT * max(1.0, wanted or 0.0):
-                said[term] = f"{term} dominates: its gradient is {share:.3g} times that of the task loss, lower its "
-                said[term] += f"gain or {term}_share"
-            elif share < floor * self.factor:
-                said[term] = f"{term} has vanished: its gradient is {share:.2g} times that of the task loss"
-        return said
+            if message := self._share_warning(term, share):
+                messages[term] = message
+        return messages
+
+    def _share_warning(self, term: str, share: float) -> str | None:
+        """Return the warning about a term's measured share, None if the share is in order."""
+        wanted = self.settings.shares.get(term)
+        minimum = MIN_MANUAL_SHARE if wanted is None else VANISHING * wanted
+        if math.isnan(share) and any(self._norms) and self.factor > 0:
+            return f"{term} has vanished: no gradient of it could be measured"
+        if share > DOMINANT * max(1.0, wanted or 0.0):
+            return (
+                f"{term} dominates: its gradient is {share:.3g} times that of the task loss, lower its gain or "
+                f"{term}_share"
+            )
+        if share < minimum * self.factor:
+            return f"{term} has vanished: its gradient is {share:.2g} times that of the task loss"
+        return None
+
+    def _gradient_ratio(self, term: str) -> float | None:
+        """Return the term's gradient at gain 1 over the task loss's, the median over the measured batches."""
+        ratios = [n[term] / n[TASK] for n in self._norms if _is_positive(n.get(term)) and _is_positive(n.get(TASK))]
+        return median(ratios) if ratios else None
 
 
-def _usable(norm: float | None) -> bool:
-    """Return whether a norm was measured and is neither 0 nor infinite."""
+def _is_positive(norm: float | None) -> bool:
+    """Return whether a norm was measured, and is positive and finite."""
     return norm is not None and math.isfinite(norm) and norm > 0

@@ -1,88 +1,97 @@
-"""Measurement of the gradients that the task loss and the terms send into the student's neck."""
+"""Norms of the gradients that the task loss and the terms send into the student's neck."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
 
+    from ds2d2_yolo.bridge.distillation.distiller import Distiller
 
-def neck_gradients(
+
+def measure_gradients(
+    criterion: Any,
     head: Detect,
-    task_loss: Callable[[Any], Tensor],
-    terms: Callable[[list[Tensor], Any], dict[str, Tensor]],
-    features: list[Tensor],
-    levels: list[int],
-    spare: tuple[str, ...] = (),
+    distiller: Distiller,
+    student: StudentInputs,
+    teacher: TeacherOutputs,
+    batch: dict[str, Any],
+    optional: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return the norm of the gradient of the task loss and of each term in the neck outputs of one batch.
 
-    The head runs once more on detached features. So nothing depends on the graph of the training step, which under
-    `compile=True` holds features and predictions in one node; and it runs in float32 without autocast or loss scaling,
-    where no small gradient is lost. Its BatchNorm layers update copies of their statistics.
+    The head runs once more on detached features. The result therefore does not depend on the graph of the training
+    step, which under `compile=True` holds features and predictions in one node. It runs in float32 without autocast or
+    loss scaling, so that no small gradient is lost. Its BatchNorm layers update copies of their statistics.
 
     Args:
+        criterion (Any): The student's usual criterion.
         head (Detect): The student's head, uncompiled, in training mode.
-        task_loss (Callable[[Any], Tensor]): Task loss of the head's predictions, a scalar per image.
-        terms (Callable[[list[Tensor], Any], dict[str, Tensor]]): The terms, at gain 1, of features and the head's
-            predictions on them.
-        features (list[Tensor]): The student's neck outputs.
-        levels (list[int]): Levels that are distilled; the norms are over these.
-        spare (tuple[str, ...]): Names of the terms, where the run can do without this measurement: it stays out then if
-            the GPU's memory does not suffice for it. Ultralytics recovers from that in a run's first epoch alone.
+        distiller (Distiller): Computes the terms at gain 1; the norms cover its levels.
+        student (StudentInputs): The student's side of the batch.
+        teacher (TeacherOutputs): The teacher's side.
+        batch (dict[str, Any]): The batch, as Ultralytics' criterion takes it.
+        optional (Sequence[str]): If given, the names of the terms: a CUDA out-of-memory error skips this measurement
+            instead of raising. Used once the gains are known; Ultralytics recovers from such an error in the first
+            epoch only.
 
     Returns:
-        (dict[str, float]): Norms by name, the task loss's under `TASK`; the geometric mean over the processes of a
-            distributed run, the same in all of them, NaN where none has a gradient; empty if none could measure.
+        (dict[str, float]): Norms by name, the task loss under `TASK`. In a distributed run the geometric mean over the
+            processes, equal in all of them. NaN where no process has a gradient; empty if one could not measure.
     """
-    one = features[0].new_ones((), dtype=torch.float32)
+    one = student.features[0].new_ones((), dtype=torch.float32)
     try:
-        norms, measured = _norms(head, task_loss, terms, features, levels), one
+        norms, measured = _gradient_norms(criterion, head, distiller, student, teacher, batch), one
     except torch.cuda.OutOfMemoryError:
-        if not spare:
+        if not optional:
             raise
-        norms, measured = dict.fromkeys((TASK, *spare), one * math.nan), one * math.nan
-    # asked of all processes: each has to go on measuring, or none
-    *found, some = _over_processes(torch.stack([*norms.values(), measured]))
-    return {} if math.isnan(some) else dict(zip(norms, found, strict=True))
+        norms, measured = dict.fromkeys((TASK, *optional), one * math.nan), one * math.nan
+    # every process takes part: all of them go on measuring, or none does
+    *values, all_measured = _mean_over_processes(torch.stack([*norms.values(), measured]))
+    return {} if math.isnan(all_measured) else dict(zip(norms, values, strict=True))
 
 
-def _norms(
+def _gradient_norms(
+    criterion: Any,
     head: Detect,
-    task_loss: Callable[[Any], Tensor],
-    terms: Callable[[list[Tensor], Any], dict[str, Tensor]],
-    features: list[Tensor],
-    levels: list[int],
+    distiller: Distiller,
+    student: StudentInputs,
+    teacher: TeacherOutputs,
+    batch: dict[str, Any],
 ) -> dict[str, Tensor]:
-    """Return the norms of this process, scalars; see `neck_gradients`."""
-    with torch.enable_grad(), torch.autocast(features[0].device.type, enabled=False):
-        leaves = [f.detach().float().requires_grad_() for f in features]
+    """Return the norms of this process as scalars, see `measure_gradients`."""
+    device = student.features[0].device.type
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        leaves = [f.detach().float().requires_grad_() for f in student.features]
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
-        preds = torch.func.functional_call(head, buffers, (list(leaves),))
-        losses = {TASK: task_loss(preds), **terms(leaves, preds)}
-        wanted = [leaves[i] for i in levels]
-        return {name: _norm(loss, wanted) for name, loss in losses.items()}
+        outputs = torch.func.functional_call(head, buffers, (list(leaves),))
+        inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=leaves)
+        losses = {TASK: criterion(outputs, batch)[0].sum() / batch["img"].shape[0], **distiller(inputs, teacher)}
+        distilled = [leaves[i] for i in distiller.levels]
+        return {name: _gradient_norm(loss, distilled) for name, loss in losses.items()}
 
 
-def _norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
+def _gradient_norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
     """Return the norm of a loss's gradient over all leaves."""
     grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
     norms = [torch.linalg.vector_norm(g) for g in grads if g is not None]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else loss.new_zeros(())
 
 
-def _over_processes(norms: Tensor) -> list[float]:
-    """Return the geometric mean of each norm over the processes, leaving out what is not a positive number."""
+def _mean_over_processes(norms: Tensor) -> list[float]:
+    """Return the geometric mean of each norm over the processes; only positive finite norms count."""
     usable = norms.isfinite() & (norms > 0)
     sums = torch.stack((torch.where(usable, norms, 1).log(), usable.to(norms.dtype)))
     if distributed():

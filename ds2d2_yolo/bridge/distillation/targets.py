@@ -1,51 +1,62 @@
-"""The ground truth that the student's task-aligned assigner receives."""
+"""The ground truth of a batch, as the student's task-aligned assigner receives it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the student's task-aligned assigner received for one batch.
+    """Ground truth of one batch.
 
     Attributes:
         boxes (Tensor): B x M x 4 (xyxy) or x 5 (xywhr, radians) in pixels of the network's input, padded.
-        mask (Tensor): B x M bool, which of them are boxes and not padding.
+        mask (Tensor): B x M bool, False for padding.
     """
 
     boxes: Tensor
     mask: Tensor
 
 
-@contextmanager
-def tapped(assigner: nn.Module) -> Iterator[list[Targets]]:
-    """Record the targets of an assigner's calls while the context lasts.
+def dense_criterion(criterion: Any) -> Any:
+    """Return the one-to-many part of an end-to-end criterion, any other criterion as it is.
 
-    The hook lives no longer than that: the live tensors that it keeps would break a copy or a pickle of the criterion.
+    An end-to-end criterion (E2ELoss) holds two; features reach the neck through the one-to-many branch only.
 
     Args:
-        assigner (nn.Module): Task-aligned assigner of a criterion.
+        criterion (Any): v8DetectionLoss, v8OBBLoss or E2ELoss.
+
+    Returns:
+        (Any): With an `assigner` and `parse_output`.
+    """
+    return getattr(criterion, "one2many", criterion)
+
+
+@contextmanager
+def capture_targets(criterion: Any) -> Iterator[list[Targets]]:
+    """Record the targets of each call of a criterion's assigner while the context lasts.
+
+    The hook is removed at the end: the live tensors that it holds would break a copy or a pickle of the criterion.
+
+    Args:
+        criterion (Any): The student's criterion.
 
     Yields:
-        (list[Targets]): Filled as the assigner is called.
+        (list[Targets]): One entry for each call of the one-to-many assigner.
     """
-    seen: list[Targets] = []
+    targets: list[Targets] = []
 
     def record(_: nn.Module, args: tuple[Tensor, ...], __: tuple[Tensor, ...]) -> None:
         boxes, mask = args[4], args[5]
-        seen.append(Targets(boxes.detach(), mask.detach().bool().squeeze(-1)))
+        targets.append(Targets(boxes.detach(), mask.detach().bool().squeeze(-1)))
 
-    handle = assigner.register_forward_hook(record)
+    handle = dense_criterion(criterion).assigner.register_forward_hook(record)
     try:
-        yield seen
+        yield targets
     finally:
         handle.remove()

@@ -1,4 +1,4 @@
-"""What weighs the terms: maps for the explicit ones, a normaliser for the implicit ones."""
+"""Weights of the terms: maps for the explicit stream, a normaliser for the implicit stream."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
     from ds2d2_yolo.bridge.distillation.targets import Targets
 
 
-def level_scores(logits: Tensor, features: list[Tensor], sound: Tensor) -> list[Tensor]:
+def level_scores(logits: Tensor, features: list[Tensor], valid: Tensor) -> list[Tensor]:
     """Return the largest class score at each cell of each level.
 
     Args:
         logits (Tensor): Class logits of the teacher, B x anchors x classes, level after level, row after row.
         features (list[Tensor]): Its neck outputs, B x C x H x W each.
-        sound (Tensor): B bool; the other images have scores of 0.
+        valid (Tensor): B bool; images that are not valid get scores of 0.
 
     Returns:
         (list[Tensor]): B x H x W each, float32.
     """
-    scores = logits.float().amax(2).sigmoid().where(sound[:, None], 0)
+    scores = logits.float().amax(2).sigmoid().where(valid[:, None], 0)
     sizes = [(f.shape[2], f.shape[3]) for f in features]
     parts = torch.split(scores, [height * width for height, width in sizes], 1)
     return [part.reshape(-1, *size) for part, size in zip(parts, sizes, strict=True)]
 
 
-def score_mass(logits: Tensor, sound: Tensor | None = None) -> Tensor:
+def teacher_score_sum(logits: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the normaliser of the implicit terms: the sum over the images of max(sum of the teacher's scores, 1).
 
-    The published code divides by the number of positives, which weighs like a sum of scores there, its targets being
-    0 or 1. The task-aligned assigner takes some ten positives an object with soft scores, and none where an image has
-    no object: divided by positives, batches without objects sent 25 times the gradient of others into the neck
-    (HIT-UAV, 320 px, a YOLOv8s teacher); divided by this sum the ratio of the terms was 1.2.
+    The published code divides by the number of positives. Its targets are 0 or 1, so there that equals a sum of scores.
+    The task-aligned assigner takes about ten positives an object with soft scores, and none in an empty image.
+    Divided by positives, batches without objects sent 25 times the gradient of other batches into the neck (HIT-UAV,
+    320 px, a YOLOv8s teacher). Divided by this sum, the ratio of the terms was 1.2.
 
     Args:
         logits (Tensor): The teacher's class logits, B x anchors x classes.
-        sound (Tensor | None): B bool, images whose logits are usable; the others count 1. None is all.
+        valid (Tensor | None): B bool; images that are not valid count 1. None for all valid.
 
     Returns:
         (Tensor): Scalar, at least B.
     """
-    mass = logits.sigmoid().sum((1, 2)).clamp(min=1)
-    return (mass if sound is None else mass.where(sound, 1)).sum()
+    sums = logits.sigmoid().sum((1, 2)).clamp(min=1)
+    return (sums if valid is None else sums.where(valid, 1)).sum()
 
 
 def weight_maps(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel, OBBModel, load_checkpoint
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.data.security import first_line, is_safe, refuse_activation
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
+from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -37,3 +44,32 @@ def load_student(name: str) -> YOLO:
     if is_safe():
         refuse_activation(model.model, f"student={name}")
     return model
+
+
+def build_student(args: Namespace, data: Mapping[str, Any]) -> Any:
+    """Build the student of a run as Ultralytics' trainer will. The random state stays as it is.
+
+    Args:
+        args (Namespace): Ultralytics' arguments: `model`, `pretrained`, `resume` and `task` count.
+        data (Mapping[str, Any]): The data set, for the number of classes and channels.
+
+    Returns:
+        (Any): On the CPU, with the weights that it starts from.
+    """
+    source = str(check_model_file_from_stem(args.model))
+    cfg: Any = source
+    weights: Any = None
+    if source.lower().endswith(".pt"):
+        weights, _ = load_checkpoint(source)
+        cfg = weights.yaml
+    if isinstance(args.pretrained, (str, Path)) and not args.resume:
+        weights, _ = load_checkpoint(args.pretrained)
+    elif args.pretrained is False and not args.resume:
+        weights = None
+    kind = OBBModel if args.task == "obb" else DetectionModel
+    with same_random_state():
+        student = kind(cfg, nc=data["nc"], ch=data["channels"], verbose=False)
+    student.names = data["names"]  # loading matches the rows of the class branch by name
+    if weights is not None:
+        student.load(weights, verbose=False)
+    return student

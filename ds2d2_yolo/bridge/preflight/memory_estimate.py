@@ -1,4 +1,4 @@
-"""The memory that a training step is expected to need, from what autograd keeps of one image."""
+"""Expected memory of a training step, extrapolated from the bytes that autograd saves for one image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from ultralytics.nn.modules.head import Detect
 
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.targets import tapped
+from ds2d2_yolo.bridge.distillation.targets import capture_targets
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 from ds2d2_yolo.report.facts import MemoryFacts
 
@@ -19,13 +20,13 @@ BOXES = 8  # per image: enough for every part of the losses to run, too few to w
 
 
 class SavedBytes(saved_tensors_hooks):
-    """Counts what autograd keeps for the backward pass while the context lasts.
+    """Counts the bytes that autograd saves for the backward pass while the context lasts.
 
-    Each storage counts once, however many operations keep it. The tensors stay alive with the counter, or a later one
-    could take the address of an earlier one.
+    Each storage counts once, however many operations save it. The tensors live as long as the counter, so that no later
+    tensor takes the address of an earlier one.
 
     Args:
-        *owners (nn.Module): Modules whose parameters and buffers are there anyway and do not count.
+        *owners (nn.Module): Modules whose parameters and buffers do not count, since they exist anyway.
 
     Examples:
         >>> x, layer = torch.ones(2, 3), nn.Linear(3, 4)
@@ -37,63 +38,62 @@ class SavedBytes(saved_tensors_hooks):
     """
 
     def __init__(self, *owners: nn.Module) -> None:
-        super().__init__(self._keep, lambda x: x)
-        self._own = {_address(t) for m in owners for t in (*m.parameters(), *m.buffers())}
-        self._kept: dict[int, Tensor] = {}
+        super().__init__(self._save, lambda x: x)
+        self._excluded = {_address(t) for m in owners for t in (*m.parameters(), *m.buffers())}
+        self._saved: dict[int, Tensor] = {}
 
     @property
     def bytes(self) -> int:
-        """(int): Bytes kept so far."""
-        return sum(t.untyped_storage().nbytes() for t in self._kept.values())
+        """(int): Bytes saved so far."""
+        return sum(t.untyped_storage().nbytes() for t in self._saved.values())
 
-    def _keep(self, tensor: Tensor) -> Tensor:
-        """Note a tensor that autograd saves, and let it."""
+    def _save(self, tensor: Tensor) -> Tensor:
+        """Note a tensor that autograd saves, and return it."""
         address = _address(tensor)
-        if address not in self._own:
-            self._kept[address] = tensor
+        if address not in self._excluded:
+            self._saved[address] = tensor
         return tensor
 
 
 def _address(tensor: Tensor) -> int:
-    """Return where a tensor's storage lies."""
+    """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()
 
 
-def kept_for_backward(student: Any, distiller: Distiller | None, batch: dict[str, Any]) -> tuple[int, int]:
-    """Return what autograd keeps of a batch: in the student, its own loss and the distilled terms.
+def saved_for_backward(student: Any, distiller: Distiller | None, batch: dict[str, Any]) -> tuple[int, int]:
+    """Return the bytes that autograd saves for a batch: in the student, its task loss and the distilled terms.
 
     Args:
         student (Any): A copy of the student, on the batch's device; its BatchNorm statistics change.
-        distiller (Distiller | None): Of copies too; None where no term is on.
+        distiller (Distiller | None): Built from copies; None where no term is on.
         batch (dict[str, Any]): See `sample_batch`.
 
     Returns:
-        kept (int): Bytes of all of it.
-        head (int): Bytes of the student's head and own loss among them.
+        total (int): Bytes of all of it.
+        head (int): Bytes of the student's head and task loss among them.
     """
     student.train()
     criterion = student.init_criterion()
-    dense = getattr(criterion, "one2many", criterion)
     modules = (student,) if distiller is None else (student, *frozen_and_adapters(distiller))
-    marks: list[int] = []
+    before_head: list[int] = []
     saved = SavedBytes(*modules)
     with saved:
-        handle = dense_head(student, "the student").register_forward_pre_hook(lambda *_: marks.append(saved.bytes))
-        predictions = student(batch["img"])
+        handle = dense_head(student, "the student").register_forward_pre_hook(
+            lambda *_: before_head.append(saved.bytes)
+        )
+        outputs = student(batch["img"])
         handle.remove()
-        with tapped(dense.assigner) as seen:
-            loss = criterion(predictions, batch)[0]
-        head = saved.bytes - marks[0]
+        with capture_targets(criterion) as targets:
+            loss = criterion(outputs, batch)[0]
+        head = saved.bytes - before_head[0]
         if distiller is not None:
-            outputs = dense.parse_output(predictions)
-            outputs = outputs.get("one2many", outputs)
-            own = distiller.own(dense_head(student, "the student"), outputs)
-            loss = loss, distiller.terms(outputs["feats"], distiller.guide(batch["img"]), seen[0], own)
+            inputs = StudentInputs.of(criterion, outputs, targets[0])
+            loss = loss, distiller(inputs, distiller.teacher_outputs(batch["img"]))
     return saved.bytes, head
 
 
 def frozen_and_adapters(distiller: Distiller) -> list[nn.Module]:
-    """Return the modules of a distillation besides the student."""
+    """Return the modules of a distillation other than the student."""
     amplifier = [] if distiller.amplifier is None else [distiller.amplifier.head]
     return [distiller.teacher.model, distiller.adapters, *amplifier]
 
@@ -110,11 +110,11 @@ def sample_batch(head: Detect, channels: int, imgsz: int) -> dict[str, Any]:
         (dict[str, Any]): 'img' (1 x C x H x W, 0 to 1), 'batch_idx', 'cls', 'bboxes' (shares of the image, with an
             angle in radians for oriented heads).
     """
-    own = torch.Generator().manual_seed(0)
-    boxes = torch.rand(BOXES, 5 if is_rotated(head) else 4, generator=own) * 0.2
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(BOXES, 5 if is_rotated(head) else 4, generator=generator) * 0.2
     boxes[:, :2] += 0.4
     return {
-        "img": torch.rand(1, channels, imgsz, imgsz, generator=own),
+        "img": torch.rand(1, channels, imgsz, imgsz, generator=generator),
         "batch_idx": torch.zeros(BOXES),
         "cls": torch.zeros(BOXES, 1),
         "bboxes": boxes,
@@ -125,23 +125,23 @@ def expected_memory(
     student: Any,
     distiller: Distiller | None,
     args: Namespace,
-    kept: tuple[int, int],
+    saved: tuple[int, int],
     imgsz: int,
     devices: int,
     amp: bool,
 ) -> MemoryFacts:
     """Estimate what a training step needs on one device.
 
-    ``weights + gradients + optimizer + EMA + teacher + amplifier + images x (activations + measuring)``. What lives for
-    a moment only is not in it: buffers of the teacher's pass and of the backward pass, the working space of convolution
-    kernels, the driver's own memory and what an allocator holds back. On a CPU the process of a YOLOv8s -> YOLOv8n run
-    (obb, 320 px with 8 images, 640 px with 4) grew by 1.2 to 1.5 times the estimate; no GPU was measured.
+    ``weights + gradients + optimizer + EMA + teacher + amplifier + images x (activations + measuring)``. Short-lived
+    memory is not included: buffers of the teacher's pass and of the backward pass, workspaces of convolution kernels,
+    the driver's memory and the allocator's reserve. On a CPU the process of a YOLOv8s -> YOLOv8n run (obb, 320 px with
+    8 images, 640 px with 4) grew by 1.2 to 1.5 times the estimate; no GPU was measured.
 
     Args:
-        student (Any): The student, what `freeze=` names frozen.
-        distiller (Distiller | None): Its distillation.
+        student (Any): The student; the layers that `freeze=` names are frozen.
+        distiller (Distiller | None): The distillation, None where no term is on.
         args (Namespace): The run's Ultralytics settings.
-        kept (tuple[int, int]): What `kept_for_backward` found for one image of `imgsz`, in float32.
+        saved (tuple[int, int]): `saved_for_backward` of one image of `imgsz`, in float32.
         imgsz (int): Side of the image in pixels.
         devices (int): Devices that share a batch.
         amp (bool): Whether the run takes mixed precision; the activations are then halved.
@@ -165,8 +165,8 @@ def expected_memory(
         ema=weights,
         teacher=teacher,
         amplifier=amplifier,
-        activations=round(kept[0] * area / (2 if amp else 1)),
-        measuring=0 if distiller is None else round(kept[1] * area),
+        activations=round(saved[0] * area / (2 if amp else 1)),
+        measuring=0 if distiller is None else round(saved[1] * area),
         images=max(args.batch // devices, 1) if known else None,
         imgsz=round(largest),
         halved=amp,

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from ultralytics.data.utils import get_split_fraction
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint, torch_safe_load
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils import __version__ as ultralytics_version
 from ultralytics.utils.callbacks import get_default_callbacks
 
@@ -30,7 +31,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, k
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.training.find_run import is_over
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import WholeCheckpoints
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
@@ -51,7 +52,7 @@ class _NoFreezingLines(logging.Filter):
         return not record.getMessage().startswith("Freezing layer")
 
 
-class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
+class AmplifierTrainer(DetectionTrainer):
     """Fine-tunes a copy of a teacher's one-to-many head on the high-frequency part of the teacher's neck features.
 
     The trunk is frozen, the statistics of its BatchNorm layers included; those of the head adapt to the new inputs.
@@ -67,13 +68,11 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
 
     data: dict[str, Any]
 
-    @property
-    def _exact(self) -> bool:
-        """(bool): Whether a side file is kept."""
-        return RANK == -1
-
     def __init__(self, teacher: Teacher, wavelet: str, overrides: dict[str, Any]) -> None:
         self.teacher_names = teacher.names
+        self.checkpoints = AtomicCheckpoints(self)
+        self.finite_steps = FiniteSteps(self)
+        self.exact_resume = ExactResume(self, enabled=True)
         super().__init__(overrides=overrides)
         self.callbacks = get_default_callbacks()  # without those of experiment trackers, which its validator shares
         self.start = copy.deepcopy(teacher.model).requires_grad_(True)  # Ultralytics freezes what `freeze` names
@@ -85,24 +84,25 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the data set under the teacher's classes, which loss, class weights and metrics then go by."""
-        self.own_data: dict[str, Any] = super().get_dataset()
-        self.class_map = match_classes(self.teacher_names, class_names(self.own_data["names"]))
+        self.original_data: dict[str, Any] = super().get_dataset()
+        self.class_map = match_classes(self.teacher_names, class_names(self.original_data["names"]))
         if self.class_map.identical:
-            return self.own_data
-        return {**self.own_data, "names": dict(enumerate(self.teacher_names)), "nc": len(self.teacher_names)}
+            return self.original_data
+        return {**self.original_data, "names": dict(enumerate(self.teacher_names)), "nc": len(self.teacher_names)}
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """Read and check the labels as the data's own, so that its label cache stays, then map them."""
+        """Read the labels under the data's classes, so that their cache stays valid, then map them to the teacher's."""
         if self.class_map.identical:
-            return super().build_dataset(img_path, mode, batch)
-        shown, self.data = self.data, self.own_data
-        try:
             dataset = super().build_dataset(img_path, mode, batch)
-        finally:
-            self.data = shown
-        if not take_teacher_classes(dataset.labels, self.class_map) and mode == "train":
-            raise BadUseError(f"no training label is of a class that the teacher has: {self.class_map.describe()}")
-        return dataset
+        else:
+            teacher_data, self.data = self.data, self.original_data
+            try:
+                dataset = super().build_dataset(img_path, mode, batch)
+            finally:
+                self.data = teacher_data
+            if not take_teacher_classes(dataset.labels, self.class_map) and mode == "train":
+                raise BadUseError(f"no training label is of a class that the teacher has: {self.class_map.describe()}")
+        return self.exact_resume.prepare_dataset(dataset) if mode == "train" else dataset
 
     def setup_model(self) -> dict[str, Any] | None:
         """Take the prepared teacher, or on resume the model of the checkpoint (its hook travels with it)."""
@@ -115,17 +115,53 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
         self.model.__dict__.pop("class_weights", None)
         return dict(checkpoint) if checkpoint else None
 
-    def final_eval(self) -> None:
-        """Leave the checkpoints as they are: the best one is read, measured beside the teacher and removed."""
-
     def _setup_train(self) -> None:
-        """Set up as usual, without a line for each frozen parameter."""
+        """Set up as usual, without a line for each frozen parameter, then restore a resumed training."""
         quiet = _NoFreezingLines()
         LOGGER.addFilter(quiet)
         try:
             super()._setup_train()
         finally:
             LOGGER.removeFilter(quiet)
+        self.exact_resume.restore_weights()
+
+    def _build_train_pipeline(self) -> None:
+        """Build loaders and optimizer as usual, and follow the training loader."""
+        super()._build_train_pipeline()
+        self.exact_resume.follow_loader()
+
+    def _close_dataloader_mosaic(self) -> None:
+        """End the mosaics; the loader starts over then."""
+        super()._close_dataloader_mosaic()
+        self.exact_resume.restart_loader()
+
+    def _model_train(self) -> None:
+        """Put the model into training mode, then restore the random states of a resumed training."""
+        super()._model_train()
+        self.exact_resume.start_epoch()
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count the batch, then preprocess it as usual."""
+        self.exact_resume.count_batch(batch)
+        return dict(super().preprocess_batch(batch))
+
+    def optimizer_step(self) -> None:
+        """Step if a step is due and all gradients are finite."""
+        if self.exact_resume.step_due() and self.finite_steps.allow_step():
+            super().optimizer_step()
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the epoch's row atomically."""
+        save = super().save_metrics
+        self.checkpoints.save_metrics(lambda: save(metrics))
+
+    def save_model(self) -> bool:
+        """Save the checkpoints atomically, after the resume file of the epoch."""
+        save = super().save_model
+        return self.exact_resume.save(lambda: self.checkpoints.save(save))
+
+    def final_eval(self) -> None:
+        """Leave the checkpoints unchanged: the best one is read, validated beside the teacher and removed."""
 
 
 class AmplifierOBBTrainer(AmplifierTrainer, OBBTrainer):

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
-from ultralytics.utils.torch_utils import parse_device
+from ultralytics.utils import DEFAULT_CFG_KEYS
 
-from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
 from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
-from ds2d2_yolo.bridge.models.input_channels import fit_channels
-from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED, card_for, obtain_amplifier
+from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.options import check_keys
@@ -73,20 +69,14 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
         return _obtain(settings, str(data), rest)
 
 
-def _obtain(settings: Settings, data: str, rest: dict[str, Any]) -> AmplifierResult:
+def _obtain(settings: Settings, data: str, ultralytics_args: dict[str, Any]) -> AmplifierResult:
     """Load teacher and data, and obtain the amplifier."""
-    loaded = load_teacher(settings.teacher, None)
-    args = get_cfg(overrides={**rest, "task": "obb" if loaded.rotated else "detect", "data": resolve_data(data)})
-    args.device = parse_device(args.device)
-    found = load_data(args)
-    check_labels(found, args.task)
-    channels = fit_channels(loaded, found["channels"], settings.teacher_channels)
-    card = card_for(loaded, found, args, settings.wavelet, settings.amplifier_epochs, channels)
-    class_map = match_classes(loaded.names, class_names(found["names"]))
-    if not class_map.identical:
-        LOGGER.info(f"DS2D2: {class_map.describe()}")
-    file = obtain_amplifier(card, loaded, args)
-    return AmplifierResult(file, load_amplifier(file)[1])
+    args = get_cfg(overrides={**ultralytics_args, "data": resolve_data(data)})
+    args.model = args.task = None  # there is no student: the task is the teacher's
+    run = prepare_run(args, settings)
+    card = run.amplifier_card or card_for(run.teacher, run.data, run.args, settings.wavelet, None, run.channels)
+    path = obtain_amplifier(card, run.teacher, run.args)
+    return AmplifierResult(path, load_amplifier(path)[1])
 
 
 def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[str, Any]) -> Settings:

@@ -1,4 +1,4 @@
-"""One arm of a comparison with one seed: trained to its end, however often it is cut off, and watched meanwhile."""
+"""One arm of a comparison with one seed, trained to its end across interruptions, with notes on time and memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
@@ -26,8 +27,9 @@ from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.models.loading import load_student
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
+from ds2d2_yolo.bridge.preflight.prepared_run import USUAL_STRIDE
 from ds2d2_yolo.bridge.training.find_run import is_over
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import WholeCheckpoints, finish_files
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints, finalize_checkpoints
 from ds2d2_yolo.bridge.training.hooks.image_size import refuse_uneven
 from ds2d2_yolo.bridge.training.plain_run import trained_epochs
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
@@ -42,15 +44,15 @@ TRAIN_KEYS = tuple(sorted(DEFAULT_CFG_KEYS))
 
 @dataclass
 class Notes:
-    """What is noted of a run while it trains, in a file of its folder that is replaced whole after every epoch.
+    """Notes on a run while it trains, in a file of its folder that is replaced atomically after every epoch.
 
     Attributes:
-        sessions (int): How often its training was started or gone on with.
-        parallel (int): Most runs that were allowed at the same time in any of them.
+        sessions (int): How often its training was started or resumed.
+        parallel (int): Largest number of simultaneous runs that any session allowed.
         initial_weights (str): Hash of the student's weights before the first step.
         first_epoch (str): Hash of the first batch's pixels and of all boxes of the first epoch in their order.
         epochs (dict[str, list[float]]): For each epoch its seconds, without validation, and its steps.
-        peak_memory_mb (float): Most memory at a time in MB (1e6 bytes): what tensors took on a GPU, else the process.
+        peak_memory_mb (float): Peak memory in MB (1e6 bytes): of tensors on a GPU, otherwise of the process.
         trained (bool): Whether the last epoch is over.
     """
 
@@ -84,11 +86,11 @@ class Notes:
         return each[len(each) // 2] if each else 0.0
 
 
-class WatchedTrainer(WholeCheckpoints):
-    """Notes what a comparison asks of a run, and leaves finished files without validating once more.
+class WatchedTrainer(DetectionTrainer):
+    """Notes time, memory and data of a run for a comparison, and finishes its files without a further validation.
 
-    Nothing that is trained changes by it. A batch that does not fit into memory ends the run: Ultralytics would go on
-    with half of it, which is another schedule than that of the other arms.
+    The training itself is unchanged. A batch that does not fit into memory ends the run: Ultralytics would go on with
+    half of it, which is another schedule than that of the other arms.
     """
 
     def run_callbacks(self, event: str) -> None:
@@ -114,10 +116,10 @@ class WatchedTrainer(WholeCheckpoints):
         return dict(super().preprocess_batch(batch))
 
     def final_eval(self) -> None:
-        """Finish the files, each whole; the comparison measures them itself."""
+        """Finish the files atomically; the comparison validates them itself."""
         self.notes.trained = True
         self.notes.write(self.save_dir)
-        finish_files(self.wdir)
+        finalize_checkpoints(self.wdir)
 
     def _build_train_pipeline(self) -> None:
         """Build loaders and optimizer once; the second time is Ultralytics' answer to a lack of memory."""
@@ -137,10 +139,23 @@ class WatchedTrainer(WholeCheckpoints):
 
 
 class PlainArm(WatchedTrainer):
-    """Ultralytics' own training for upright boxes, with or without its `distill_model`."""
+    """Ultralytics' own training for upright boxes, with or without its `distill_model`, with atomic checkpoints."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.checkpoints = AtomicCheckpoints(self)
+        super().__init__(*args, **kwargs)
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the epoch's row atomically."""
+        save = super().save_metrics
+        self.checkpoints.save_metrics(lambda: save(metrics))
+
+    def save_model(self) -> bool:
+        """Save the checkpoints atomically."""
+        return self.checkpoints.save(super().save_model)
 
 
-class PlainOBBArm(WatchedTrainer, OBBTrainer):
+class PlainOBBArm(PlainArm, OBBTrainer):
     """The same for oriented boxes."""
 
 
@@ -164,7 +179,7 @@ TRAINERS = {
 
 @dataclass(frozen=True)
 class Subjects:
-    """What a comparison is about, resolved and hashed.
+    """Teacher, student and data of a comparison, resolved and hashed.
 
     Attributes:
         task (str): 'detect' or 'obb'.
@@ -208,19 +223,21 @@ def identify(
     loaded = load_teacher(teacher, model.task)
     levels = [len(strides_of(dense_head(m, "model"))) for m in (loaded.model, model.model)]
     if upstream and levels[0] != levels[1]:
-        said = f"arm distill_model: Ultralytics wants as many levels in the teacher ({levels[0]}) as in the student"
-        raise BadUseError(f"{said} ({levels[1]}): leave that arm out")
+        raise BadUseError(
+            f"arm distill_model: Ultralytics wants as many levels in the teacher ({levels[0]}) as in the student "
+            f"({levels[1]}): leave that arm out"
+        )
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
-    mine = max(int(max(strides_of(dense_head(model.model, "student")))), 32)
+    stride = max(int(max(strides_of(dense_head(model.model, "student")))), USUAL_STRIDE)
     if mixed:
-        refuse_uneven(args, mine, int(max(loaded.strides)))
-    found = load_data(args)
-    check_labels(found, model.task)
+        refuse_uneven(args, stride, int(max(loaded.strides)))
+    data_set = load_data(args)
+    check_labels(data_set, model.task)
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}
     hashed = {"yaml": yaml} if not model.ckpt else {"weights": state_hash(model.model)}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()
-    _read_labels(args, found, mine)
-    hashes = loaded.sha256, digest, data_hash(found), data_hash({**found, "train": found[args.split]})
+    _read_labels(args, data_set, stride)
+    hashes = loaded.sha256, digest, data_hash(data_set), data_hash({**data_set, "train": data_set[args.split]})
     return Subjects(model.task, loaded.path, str(args.data), *(h[:12] for h in hashes))
 
 
@@ -244,26 +261,26 @@ def train_arm(
     """
     last = folder / "weights" / "last.pt"
     notes = Notes.read(folder)
-    behind = -1 if notes.trained else trained_epochs(last)
+    trained = -1 if notes.trained else trained_epochs(last)
     epochs = get_cfg(overrides=dict(keys)).epochs
-    if behind is not None and (not 0 <= behind < epochs or _is_over(last)):  # cut off in the clean-up, or later
-        finish_files(last.parent)
+    if trained is not None and (not 0 <= trained < epochs or _is_over(last)):  # cut off in the clean-up, or later
+        finalize_checkpoints(last.parent)
         return notes
-    if behind is None:
+    if trained is None:
         shutil.rmtree(last.parent, ignore_errors=True)  # weights of an earlier attempt must not be taken for this one's
         notes = Notes()
     notes.sessions, notes.parallel = notes.sessions + 1, max(notes.parallel, parallel)
     notes.write(folder)
-    taught = {"plain": {}, "distill_model": {"distill_model": subjects["teacher"]}}
-    own = {**taught.get(kind, {"teacher": subjects["teacher"]}), **settings}
-    places = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
+    teaching = {"plain": {}, "distill_model": {"distill_model": subjects["teacher"]}}
+    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"]}), **settings}
+    paths = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
     trainer = TRAINERS[kind, subjects["task"]]
-    if behind is None:
-        YOLO(student).train(trainer=trainer, **{**keys, **own, **places})
+    if trained is None:
+        YOLO(student).train(trainer=trainer, **{**keys, **arm_keys, **paths})
     else:
-        LOGGER.info(f"going on after epoch {behind} of {epochs}")
-        again = {k: v for k, v in keys.items() if k in {"device", "workers", "cache"}}
-        YOLO(str(last)).train(trainer=trainer, **{**again, **own, **places, "resume": str(last)})
+        LOGGER.info(f"going on after epoch {trained} of {epochs}")
+        changeable = {k: v for k, v in keys.items() if k in {"device", "workers", "cache"}}
+        YOLO(str(last)).train(trainer=trainer, **{**changeable, **arm_keys, **paths, "resume": str(last)})
     return Notes.read(folder)
 
 

@@ -12,7 +12,7 @@ from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import RANK
 
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import drop_left_over, finish_files
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints, remove_leftovers
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 
@@ -55,12 +55,12 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
         args = checkpoint.get("train_args") or {}
         if ARGS_KEY in args and is_over(checkpoint, args):  # cut off between the last epoch and the clean-up
             if RANK in {-1, 0}:  # one of the processes that torchrun starts, they would take each other's files
-                finish_files(file.parent)
+                finalize_checkpoints(file.parent)
             finished = finished or file
         elif checkpoint.get("epoch", -1) < 0:
-            own = file.name == "last.pt" and file.parent.name == "weights"  # not in a folder of something else
-            if own and RANK in {-1, 0}:
-                drop_left_over(file.parent)
+            in_run_folder = file.name == "last.pt" and file.parent.name == "weights"
+            if in_run_folder and RANK in {-1, 0}:
+                remove_leftovers(file.parent)
             finished = finished or file
         elif ARGS_KEY in args:
             return Unfinished(file, str(args["task"]))

@@ -1,7 +1,7 @@
-"""What a run under torchrun needs first, done once in a process without the others: report and amplifier.
+"""Preparation of a torchrun run in a process without the other ranks: report and amplifier.
 
-Ultralytics' trainers and validators speak to the other processes wherever a rank is set, so the training of the
-amplifier and the look at the teacher cannot run inside rank 0 (8.4.190).
+Ultralytics' trainers and validators communicate with the other processes wherever a rank is set (8.4.190). Therefore
+neither the amplifier's training nor the teacher's validation can run inside rank 0.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from typing import Any
 
 from ds2d2_yolo.errors import DS2D2Error
 
-# what torchrun sets
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR",
-         "MASTER_PORT")  # fmt: skip
-PREFIXES = ("ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
+WORKER = "ds2d2_yolo.bridge.training.prepare_worker"
+# variables that torchrun sets
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
+                  "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
+RANK_PREFIXES = ("ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
 
 
-def open_alone(task: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Report on a run and obtain its amplifier in a process of its own, whose output goes to this one's.
+def prepare_in_process(keys: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
+    """Report on a run and obtain its amplifier in a process of its own, which writes to this one's output.
 
     Args:
-        task (str): 'detect' or 'obb'.
-        keys (Mapping[str, Any]): Settings of the run, ours and Ultralytics', with one device.
+        keys (Mapping[str, Any]): DS2D2 and Ultralytics settings of the run, with one device.
 
     Returns:
-        (dict[str, Any]): `files`, the report's by name, and `amplifier`, a path or None.
+        files (dict[str, str]): Contents of the report's files by name.
+        amplifier (str | None): Path of the amplifier, None for a run without `imhi`.
 
     Raises:
-        DS2D2Error: If that process failed; it said itself why.
+        DS2D2Error: If that process failed; it printed the reason.
     """
     with tempfile.TemporaryDirectory() as folder:
-        asked, answer = Path(folder, "asked.json"), Path(folder, "answer.json")
-        asked.write_text(json.dumps({"task": task, "keys": dict(keys)}), encoding="utf-8")
-        outer = {k: v for k, v in os.environ.items() if k not in RANKS and not k.startswith(PREFIXES)}
-        command = [sys.executable, "-m", "ds2d2_yolo.bridge.training.prepare_worker", str(asked), str(answer)]
-        if subprocess.run(command, env=outer, check=False).returncode or not answer.is_file():
+        request, response = Path(folder, "request.json"), Path(folder, "response.json")
+        request.write_text(json.dumps(dict(keys)), encoding="utf-8")
+        single = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES and not k.startswith(RANK_PREFIXES)}
+        command = [sys.executable, "-m", WORKER, str(request), str(response)]
+        if subprocess.run(command, env=single, check=False).returncode or not response.is_file():
             raise DS2D2Error("the report or the amplifier's training failed, see above: the run has not begun")
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return found
+        files, amplifier = json.loads(response.read_text(encoding="utf-8"))
+        return files, amplifier

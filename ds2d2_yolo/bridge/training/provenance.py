@@ -1,4 +1,4 @@
-"""What a run was made of, so that it can be made again: versions, settings, revision, hashes of what it read."""
+"""Provenance of a run, so that it can be reproduced: versions, settings, revision, hashes of its inputs."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from ultralytics.utils.git import GitRepo
 
 from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.data.dataset import data_hash
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 
-FILE = "run.json"
+RUN_FILE = "run.json"
 PACKAGE = Path(__file__).resolve().parents[2]
 PACKAGES = ("torchvision", "ultralytics", "numpy", "opencv-python", "pillow", "pywavelets", "safetensors")
 
 
-def origin_of(trainer: Any, amplifier: Path | None) -> dict[str, Any]:
-    """Return what a run is made of.
+def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
+    """Return the provenance of a run.
 
     Args:
-        trainer (Any): A trainer of this package that is about to train.
+        run (PreparedRun): The run.
         amplifier (Path | None): The run's amplifier.
 
     Returns:
-        (dict[str, Any]): `versions`; `revision` of the package's own checkout (None for one that was installed as a
-            wheel) and `code`, SHA-256 over its Python files, which tells changes that were not committed; `machine`;
-            `settings` and `ultralytics`, all of them; `hashes` of the teacher's weights, of both splits (names and
-            sizes of images, contents of labels), of the amplifier's file and of the student's, where it is one.
+        (dict[str, Any]): `versions`; `revision` of the package's checkout (None for a wheel) and `code`, SHA-256 over
+            its Python files, which shows changes that were not committed; `machine`; `settings` and `ultralytics`, all
+            of them; `hashes` of the teacher's weights, of both splits (names and sizes of images, contents of labels),
+            of the amplifier's file and of the student's, if it is a checkpoint.
     """
-    data: Mapping[str, Any] = trainer.data
-    student = trainer.args.pretrained if isinstance(trainer.args.pretrained, (str, Path)) else trainer.args.model
+    args, data = run.args, run.data
+    student = args.pretrained if isinstance(args.pretrained, (str, Path)) else args.model
     checkpoint = Path(str(student)) if str(student).endswith(".pt") else None
-    theirs = {k: v for k, v in vars(trainer.args).items() if k != ARGS_KEY}
+    ultralytics_args = {k: v for k, v in vars(args).items() if k != ARGS_KEY}
     return {
         "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -51,46 +52,55 @@ def origin_of(trainer: Any, amplifier: Path | None) -> dict[str, Any]:
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
-            "device": str(trainer.device),
-            "cuda": torch.version.cuda if trainer.device.type == "cuda" else None,
+            "device": str(run.device),
+            "cuda": torch.version.cuda if run.device.type == "cuda" else None,
         },
-        "settings": trainer.settings.as_dict(),
-        "ultralytics": json.loads(json.dumps(theirs, default=str)),
+        "settings": run.settings.as_dict(),
+        "ultralytics": json.loads(json.dumps(ultralytics_args, default=str)),
         "hashes": {
-            "teacher": trainer.teacher.sha256,
+            "teacher": run.teacher.sha256,
             "train": data_hash(data),
-            "val": data_hash({**data, "train": data[trainer.args.split]}),
+            "val": data_hash({**data, "train": data[args.split]}),
             "amplifier": _file_hash(amplifier),
             "student": _file_hash(checkpoint),
         },
     }
 
 
-def with_origin(folder: Path, origin: Mapping[str, Any], resumed: bool) -> str:
-    """Return the content of run.json: the origin of the run, or one more behind it where the run goes on."""
+def append_provenance(folder: Path, provenance: Mapping[str, Any], resumed: bool) -> str:
+    """Return the content of run.json: the provenance of the run, appended to earlier entries if the run is resumed.
+
+    Args:
+        folder (Path): The run's folder.
+        provenance (Mapping[str, Any]): The new entry.
+        resumed (bool): Whether the run is resumed.
+
+    Returns:
+        (str): JSON, a list with one entry per session.
+    """
     earlier: list[Any] = []
-    file = folder / FILE
+    file = folder / RUN_FILE
     if resumed and file.is_file():
         try:
             earlier = list(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError:  # not ours
+        except ValueError:  # written by something else
             earlier = []
-    return json.dumps([*earlier, origin], indent=2, ensure_ascii=False) + "\n"
+    return json.dumps([*earlier, provenance], indent=2, ensure_ascii=False) + "\n"
 
 
 def _versions() -> dict[str, str | None]:
     """Return the versions of the packages that results depend on."""
-    found: dict[str, str | None] = {"torch": str(torch.__version__)}  # with what it was built for
+    versions: dict[str, str | None] = {"torch": str(torch.__version__)}  # includes the CUDA version of the build
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # OpenCV comes under several names
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def _revision() -> str | None:
-    """Return the commit of the checkout that the package lies in, None where it was installed as a wheel."""
+    """Return the commit of the package's checkout, None if it was installed as a wheel."""
     root = PACKAGE.parent
     return GitRepo(root).commit if (root / ".git").exists() else None
 

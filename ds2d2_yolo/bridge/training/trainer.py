@@ -1,48 +1,79 @@
-"""The trainers: Ultralytics' own for detection and oriented boxes, whose criterion distils a teacher."""
+"""The trainers: Ultralytics' own for detection and oriented boxes, with the criterion of a distilled student.
+
+Every hook into Ultralytics (8.4.190) stands in this file. Each calls its collaborators in the order in which they must
+act; `hooks/` holds one collaborator per concern.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.data import build_yolo_dataset
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters, make_adapters
-from ds2d2_yolo.bridge.models.amplifier import Amplifier
-from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
-from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
-from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizing, clipped_share, clipping_remark
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import WholeCheckpoints, finish_files
-from ds2d2_yolo.bridge.training.hooks.autobatch import TeacherAutoBatch
+from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters
+from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
+from ds2d2_yolo.bridge.models.loading import build_student
+from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizer, clipped_share, clipping_warning
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints, finalize_checkpoints
+from ds2d2_yolo.bridge.training.hooks.autobatch import profiled_with_teacher
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
-from ds2d2_yolo.bridge.training.run_setup import AMPLIFIER_FILE, RunOpening
+from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
+from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
+from ds2d2_yolo.bridge.training.run_setup import (
+    AMPLIFIER_FILE,
+    RunRequest,
+    begin_run,
+    load_checked_amplifier,
+    prepare_run,
+    write_files,
+)
+from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
+from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.distributed import same_file_in_all_processes, same_in_all_processes
+from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
 
-class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, WholeCheckpoints, TeacherAutoBatch):
+class DS2D2Trainer(DetectionTrainer):
     """Trains a horizontal-box student with DS2D2; the DS2D2 settings come among the Ultralytics ones.
 
-    The model stays the plain student throughout, so EMA, validation, checkpoints, `compile`, `freeze` and export see
-    nothing else. While it trains it holds the adapters in one extra attribute, which Ultralytics ignores; the files
-    of a finished run hold nothing of ours.
+    The model stays the plain student, so EMA, validation, checkpoints, `compile`, `freeze` and export see nothing else.
+    While it trains it holds the adapters in one extra attribute, which Ultralytics ignores. The files of a finished run
+    hold a plain Ultralytics model.
 
     Args:
-        cfg (Any): Ultralytics default settings.
+        cfg (Any): Ultralytics' default settings.
         overrides (dict[str, Any] | None): Ultralytics and DS2D2 settings.
         _callbacks (dict[str, Any] | None): Ultralytics callbacks.
 
+    Attributes:
+        run (PreparedRun): Settings, teacher and data of the run.
+        state (RunState): What checkpoints and launched processes carry.
+        distiller (Distiller | None): Computes the terms; None before the model is set up, or where no term is active.
+        gains (Gains): Factors of the terms; set when training is set up.
+
     Raises:
-        BadUseError: If settings, teacher, student or data do not fit, before anything is trained.
+        BadUseError: If settings, teacher, student or data do not fit, before anything is trained or written.
 
     Examples:
         >>> from ultralytics import YOLO
@@ -50,138 +81,296 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
         >>> model.train(trainer=DS2D2Trainer, teacher="yolov8x.pt", data="dior.yaml")  # doctest: +SKIP
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._restored: nn.ModuleList | None = None
-        self._distiller: Distiller | None = None
-        self._remarked: set[str] = set()
-        self._built = False
-        super().__init__(*args, **kwargs)
+    gains: Gains
 
-    # Setting up --------------------------------------------------------------------------------------------------
+    # Preparation --------------------------------------------------------------------------------------------------
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
+    ) -> None:
+        check_ultralytics()
+        task = {"task": "obb"} if isinstance(self, OBBTrainer) else {}  # as OBBTrainer itself does, later
+        request = RunRequest.of({**(overrides or {}), **task})
+        request.refuse_late_safe()
+        self._launched = request.launched is not None
+        args, resumed = request.arguments(cfg)
+        earlier = request.resumed_state(args) if resumed else request.launched
+        settings = earlier.settings if earlier else request.settings
+        self.run = prepare_run(args, settings, isinstance(self, OBBTrainer), earlier)
+        self.state = replace(
+            earlier.without_report() if earlier else RunState(settings, self.run.teacher.sha256),
+            settings=self.run.settings,
+        )
+        self.distiller: Distiller | None = None
+        self._restored_adapters: nn.ModuleList | None = None
+        self._warned: set[str] = set()
+        self._pipeline_built = False
+        self.checkpoints = AtomicCheckpoints(self)
+        self.finite_steps = FiniteSteps(self)
+        self.adapter_optimizer = AdapterOptimizer()
+        self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
+        super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
+        self.run = replace(self.run, args=self.args, device=self.device)
+        self.add_callback("on_train_epoch_start", DS2D2Trainer._start_epoch)
+        if RANK >= 0 and self.args.rect:  # Ultralytics (8.4.190) does so only where it launches the processes itself
+            self.args.rect = False  # the shares of unshuffled images are not of one length
+            if RANK == 0:
+                LOGGER.warning("DS2D2: rect=True does not go with several processes: rect=False")
+        if request.launched and request.launched.report_files and RANK == 0:
+            write_files(request.launched.report_files, self.save_dir)  # the launch deleted them
 
+    def _with_own_folder(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """Return the overrides, with a folder that is never made for ranks above 0 that torchrun started.
+
+        Ultralytics (8.4.190) numbers the run's folder in rank 0 only. The others would take that of an earlier run, and
+        remove its results.csv. Rank 0 tells them its folder in `_setup_train`.
+        """
+        if RANK > 0 and not self._launched and not overrides.get("resume"):
+            return {**overrides, "save_dir": str(Path(tempfile.gettempdir(), f"ds2d2-rank-{os.getpid()}"))}
+        return overrides
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Resolve a resumed run's arguments; those of the prepared run go into args.yaml, which is written next."""
+        super().check_resume(overrides)
+        self.args.imgsz = self.run.args.imgsz
+        self.state.store(self.args)
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the data set of the prepared run."""
+        self.args.data = self.run.data.get("yaml_file", self.args.data)
+        return dict(self.run.data)
+
+    def train(self) -> None:
+        """Report on the run and obtain its amplifier, then train."""
+        if RANK == -1:
+            self._begin()
+        elif RANK == 0 and not self._launched:
+            self._begin_for_all_ranks()
+        if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
+            gc.collect()
+            torch.cuda.empty_cache()
+        try:
+            super().train()
+        except KeyboardInterrupt as e:  # the command line says how to go on
+            self._close_loaders()
+            raise KeyboardInterrupt(*(["resume"] if self.resume or self.checkpoints.saved else [])) from e
+
+    def _begin(self) -> None:
+        """Begin the run in this process."""
+        student = self.model if isinstance(self.model, nn.Module) else build_student(self.args, self.data)
+        try:
+            files, amplifier = begin_run(self.run, student, self.save_dir)
+        except BadUseError:
+            self._remove_empty_folder()
+            raise
+        self.state = replace(self.state, amplifier_path=amplifier, report_files=files if self.ddp else None)
+        self.state.store(self.args)
+
+    def _begin_for_all_ranks(self) -> None:
+        """Begin the run in a process without the other ranks; a resumed run has its amplifier already."""
+        path = self.run.amplifier_path
+        amplifier = None if path is None else str(path)
+        if not self.resume:
+            left_out = {ARGS_KEY, "save_dir", "resume", "device"}
+            keys = {k: v for k, v in vars(self.args).items() if k not in left_out}
+            device = str(self.args.device or "").split(",")[0]
+            files, amplifier = prepare_in_process({**keys, **self.run.settings.as_dict(), "device": device})
+            write_files(files, self.save_dir)
+        self.state = replace(self.state, amplifier_path=amplifier)
+        self.state.store(self.args)
+
+    def _remove_empty_folder(self) -> None:
+        """Remove the run's folder, which Ultralytics makes early, if nothing was computed yet."""
+        if {p.name for p in self.save_dir.rglob("*")} <= {"args.yaml", "weights"}:
+            shutil.rmtree(self.save_dir, ignore_errors=True)
+
+    def _close_loaders(self) -> None:
+        """End the workers of the data loaders: one that a signal ended too would be reported when this process ends."""
+        for name in ("train_loader", "test_loader"):
+            loader = getattr(self, name, None)  # Ultralytics sets them late
+            if loader is not None:
+                with suppress(RuntimeError):  # torch's own report of such a worker
+                    loader.close()
+
+    # Setting up the model -----------------------------------------------------------------------------------------
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """Build the student; on resume keep the adapters of the checkpoint, which its plain architecture drops."""
         refuse_yaml(cfg, "the student")
         if self.resume and weights is not None:
-            self._restored = adapters_of(weights)
+            self._restored_adapters = adapters_of(weights)
         model: nn.Module = super().get_model(cfg=cfg, weights=weights, verbose=verbose)
         return model
 
     def set_model_attributes(self) -> None:
         """Bind teacher, adapters and amplifier to the student, once it is on its device and before EMA copies it."""
         super().set_model_attributes()
-        head = dense_head(self.model, "student")
-        if not self.settings.active:
+        student_head = dense_head(self.model, "student")
+        run = self.run
+        if not run.settings.active:
             return
-        amplifier = self._load_amplifier(strides_of(head))
-        channels = level_channels(dense_head(self.teacher.model, "teacher"))
-        teacher = FrozenTeacher(self.teacher, strides_of(head), self.settings.levels, self.settings.teacher_bf16).to(
-            self.device
-        )
-        if self._restored is not None:
-            adapters = self._restored.float().requires_grad_(True)
-        else:
-            mine = [level_channels(head)[s] for s, _ in teacher.pairs]
-            adapters = make_adapters(mine, [channels[t] for _, t in teacher.pairs], self.args.seed)
-        attach_adapters(self.model, adapters.to(self.device))
-        columns, own = self.class_map.distilled
-        self._distiller = Distiller(
-            self.settings,
-            teacher,
-            adapters,
-            amplifier and amplifier.to(self.device),
-            columns,
-            self.args.seed,
-            own,
-        )
+        restored = self._restored_adapters
+        self.distiller = build_distiller(
+            student_head,
+            run.teacher,
+            run.settings,
+            class_map=run.class_map,
+            amplifier_state=self._amplifier_weights(),
+            adapters=restored and restored.float().requires_grad_(True),
+            seed=self.args.seed,
+        ).to(self.device)
+        attach_adapters(self.model, self.distiller.adapters)
 
-    def _load_amplifier(self, student_strides: tuple[float, ...]) -> Amplifier | None:
-        """Load the amplifier that `train` obtained; it needs the teacher's head before that is folded."""
-        if "imhi" not in self.settings.active:
+    def _amplifier_weights(self) -> dict[str, torch.Tensor] | None:
+        """Load the run's amplifier, and put a copy into the run's folder for a later resume."""
+        if "imhi" not in self.run.settings.active:
             return None
-        with same_file_in_all_processes(self._carried.get("amplifier") or self.settings.amplifier) as path:
-            state = self.checked_amplifier(path)
+        with same_file_in_all_processes(self.state.amplifier_path or self.run.amplifier_path) as path:
+            weights = load_checked_amplifier(self.run, path)
             if RANK in {-1, 0} and path != self.save_dir / AMPLIFIER_FILE:
-                with replacing(self.save_dir / AMPLIFIER_FILE) as own:
-                    shutil.copyfile(path, own)
-        levels = [t for _, t in pair_levels(student_strides, self.teacher.strides, self.settings.levels)]
-        return Amplifier(self.teacher, state, levels, self.settings.wavelet)
+                with replacing(self.save_dir / AMPLIFIER_FILE) as temporary:
+                    shutil.copyfile(path, temporary)
+        return weights
 
     def _setup_train(self) -> None:
-        """Set up as usual, then put the distillation around the criterion that the student would have had."""
+        """Set up as usual, wrap the student's criterion, then restore what last.pt of a resumed run lacks."""
         self._share_folder()
-        self._gains = Gains(self.settings, self._carried.get("gains"))
+        self.gains = Gains(self.run.settings, self.state.gains)
         super()._setup_train()
-        if self._carried.get("gains", {}).get("batch") not in {None, self.batch_size}:
-            self._gains.forget()  # resumed with another batch size
+        self.exact_resume.restore_weights()
+        if self.state.batch_size not in {None, self.batch_size}:
+            self.gains.recalibrate()  # resumed with another batch size
         model = unwrap_model(self.model)
-        # an end-to-end student that resumes has one already, at the right place of its fading
+        # an end-to-end student that resumes has a criterion already, with the weights of its epoch
         base = getattr(model, "criterion", None) or model.init_criterion()
-        model.criterion = DistillationCriterion(base, dense_head(model, "student"), self._distiller, self._gains)
+        model.criterion = DistillationCriterion(base, dense_head(model, "student"), self.distiller, self.gains)
+
+    def _share_folder(self) -> None:
+        """Take rank 0's folder in all processes."""
+        names = ("save_dir", "wdir", "last", "best", "csv")
+        for name, path in zip(names, same_in_all_processes([getattr(self, k) for k in names]), strict=True):
+            setattr(self, name, path)
+        self.args.save_dir, self.args.name = str(self.save_dir), self.save_dir.name
 
     def get_validator(self) -> Any:
-        """Return the validator; Ultralytics checks the arguments again there, so ours are hidden meanwhile."""
-        carried = self.args.__dict__.pop(ARGS_KEY, None)
+        """Return the validator; Ultralytics checks the arguments again there, so the state is hidden meanwhile."""
+        block = self.args.__dict__.pop(ARGS_KEY, None)
         try:
             return super().get_validator()
         finally:
-            if carried is not None:
-                setattr(self.args, ARGS_KEY, carried)
+            if block is not None:
+                setattr(self.args, ARGS_KEY, block)
 
-    # While training ----------------------------------------------------------------------------------------------
+    # Data and optimizer -------------------------------------------------------------------------------------------
+    def _fit_stride(self) -> None:
+        """Make image sizes multiples of the teacher's coarsest stride too."""
+        if stride := coarse_stride(self.run.teacher):
+            self.stride = max(getattr(self, "stride", 0), stride)
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Build a data set; training batches fit the teacher, also under `rect`, and carry their workers' states."""
+        if mode != "train":
+            return super().build_dataset(img_path, mode, batch)
+        if coarse_stride(self.run.teacher):
+            self._fit_stride()
+            options = {"mode": mode, "rect": False, "stride": self.stride}
+            dataset = build_yolo_dataset(self.args, img_path, batch, self.data, **options)
+        else:
+            dataset = super().build_dataset(img_path, mode, batch)
+        return self.exact_resume.prepare_dataset(dataset)
+
+    def _build_train_pipeline(self) -> None:
+        """Build loaders and optimizer; after an out-of-memory restart the gains belong to another batch size."""
+        self._fit_stride()
+        super()._build_train_pipeline()
+        self.exact_resume.follow_loader()
+        if self._pipeline_built:
+            self.gains.recalibrate()
+        self._pipeline_built = True
+
+    def _close_dataloader_mosaic(self) -> None:
+        """End the mosaics; the loader starts over then."""
+        super()._close_dataloader_mosaic()
+        self.exact_resume.restart_loader()
+
+    def auto_batch(self) -> int:
+        """Return the batch size that fits the memory of student and teacher.
+
+        Ultralytics' `DetectionTrainer.auto_batch` counts the objects and profiles in one method. Its count is therefore
+        repeated here (8.4.190). On a CPU Ultralytics profiles nothing and takes 16.
+        """
+        self._fit_stride()
+        cache, self.args.cache = self.args.cache, False
+        try:
+            dataset = self.build_dataset(self.data["train"], mode="train", batch=16)
+        finally:
+            self.args.cache = cache
+        boxes = max(len(label["cls"]) for label in dataset.labels) * 4  # of the four images of a mosaic
+        with profiled_with_teacher(self, self.distiller, boxes):
+            return int(BaseTrainer.auto_batch(self, boxes, dataset_size=len(dataset)))
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Build the plain run's optimizer, with a parameter group for the adapters behind its groups."""
+        build = super().build_optimizer
+        return self.adapter_optimizer.build(model, lambda: build(model, *args, **kwargs))
+
+    # While training -----------------------------------------------------------------------------------------------
     def _start_epoch(self) -> None:
-        """Tell gains and distiller which epoch begins; a rerun of an epoch begins it again."""
-        self.step_norms = []
+        """Begin an epoch of gains and distiller (callback `on_train_epoch_start`); a rerun begins it again."""
+        self.adapter_optimizer.step_norms = []
         batches = len(self.train_loader)
         # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
         epochs, warm = same_in_all_processes(
             [self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)]
         )
-        self._gains.start_epoch(self.epoch, epochs, batches, warm)
-        if self._distiller is not None:
-            self._distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
+        self.gains.start_epoch(self.epoch, epochs, batches, warm)
+        if self.distiller is not None:
+            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
 
     def _model_train(self) -> None:
-        """Begin an epoch."""
+        """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
         super()._model_train()
-        self._start_epoch()
+        self.exact_resume.start_epoch()
 
-    def _build_train_pipeline(self) -> None:
-        """Build loaders and optimizer; after an out-of-memory restart the gains belong to another batch size."""
-        super()._build_train_pipeline()
-        if self._built:
-            self._gains.forget()
-        self._built = True
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count the batch, then preprocess it as usual."""
+        self.exact_resume.count_batch(batch)
+        return dict(super().preprocess_batch(batch))
+
+    def optimizer_step(self) -> None:
+        """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""
+        if self.exact_resume.step_due() and self.finite_steps.allow_step():
+            self.adapter_optimizer.step(self, super().optimizer_step)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write the epoch's row with the columns of the gains, and say what is wrong with a term."""
-        if self._distiller is None:
-            super().save_metrics(metrics)
+        """Write the epoch's row with the columns of the gains, and warn if a term is out of order."""
+        save = super().save_metrics
+        if self.distiller is None:
+            self.checkpoints.save_metrics(lambda: save(metrics))
             return
-        norms = torch.stack(self.step_norms).tolist() if self.step_norms else []
-        columns = {**self._gains.row(), **loss_ratios(self.tloss), "clip/steps": clipped_share(norms)}
-        super().save_metrics({**metrics, **columns})
-        said = self._gains.remarks()
-        if remark := clipping_remark(norms, self._gains.shares()):
-            said["clip"] = remark
-        for key in said.keys() - self._remarked:  # while it lasts, once is enough
-            LOGGER.warning(f"DS2D2: epoch {self.epoch + 1}: {said[key]}")
-        self._remarked = set(said)
+        step_norms = self.adapter_optimizer.step_norms
+        norms = torch.stack(step_norms).tolist() if step_norms else []
+        columns = {**self.gains.columns(), **loss_ratios(self.tloss), "clip/steps": clipped_share(norms)}
+        self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
+        warnings = self.gains.warnings()
+        if warning := clipping_warning(norms, self.gains.shares()):
+            warnings["clip"] = warning
+        for key in warnings.keys() - self._warned:  # a lasting condition is named once
+            LOGGER.warning(f"DS2D2: epoch {self.epoch + 1}: {warnings[key]}")
+        self._warned = set(warnings)
 
     def save_model(self) -> bool:
-        """Save as usual, with the gains as they stand."""
-        if self._distiller is not None:
-            self._carried["gains"] = {**self._gains.state(), "batch": self.batch_size}
-        return super().save_model()
+        """Save the checkpoints atomically with the current gains, after the resume file of the epoch."""
+        if self.distiller is not None:
+            self.state = replace(self.state, gains=self.gains.state(), batch_size=self.batch_size)
+            self.state.store(self.args)
+        save = super().save_model
+        return self.exact_resume.save(lambda: self.checkpoints.save(save))
 
-    # After training ----------------------------------------------------------------------------------------------
-
+    # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
-        """Make every checkpoint of the run a plain one, then evaluate as usual."""
+        """Make every checkpoint of the run a plain one, then evaluate on copies that replace them."""
         if RANK in {-1, 0}:
-            finish_files(self.wdir)
-        super().final_eval()
+            finalize_checkpoints(self.wdir)
+        self.checkpoints.final_eval(super().final_eval)
 
 
 class DS2D2OBBTrainer(DS2D2Trainer, OBBTrainer):

@@ -13,14 +13,14 @@ from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
 
-def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, trained: bool = False) -> None:
+def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_amplifier: bool = False) -> None:
     """Refuse settings that contradict each other or the distillation.
 
     Args:
         args (Namespace): Ultralytics' settings of the run.
         settings (Settings): Its DS2D2 settings.
         rotated (bool): Whether the trainer is the one for oriented boxes.
-        trained (bool): Whether the run has an amplifier already, as a resumed one has.
+        has_amplifier (bool): Whether the run has an amplifier already, as a resumed run has.
 
     Raises:
         BadUseError: With what to do instead.
@@ -35,23 +35,27 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, train
         raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
-    if args.time and "imhi" in settings.active and not (trained or settings.amplifier or settings.amplifier_epochs):
+    if (
+        args.time
+        and "imhi" in settings.active
+        and not (has_amplifier or settings.amplifier or settings.amplifier_epochs)
+    ):
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
     if settings.extent == "reference" and rotated:
         raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
 
 
 def leave_folder(keys: dict[str, Any]) -> None:
-    """Drop what leads into the folder of an earlier run, in place, whose args.yaml a command names as `cfg=`.
+    """Drop settings that lead into the folder of an earlier run, in place, if `cfg=` names that run's args.yaml.
 
-    Ultralytics would write the new run over that one, or go on with it.
+    Ultralytics would write the new run over the earlier one, or resume it.
 
     Args:
-        keys (dict[str, Any]): Ultralytics' settings: those of that file, under the command's own.
+        keys (dict[str, Any]): Ultralytics' settings: those of that file, overridden by the command's.
     """
-    found = YAML.load(check_yaml(str(keys["cfg"]))) if keys.get("cfg") else {}
-    if not found.get("save_dir"):  # no args.yaml: settings that someone wrote
+    earlier = YAML.load(check_yaml(str(keys["cfg"]))) if keys.get("cfg") else {}
+    if not earlier.get("save_dir"):  # not an args.yaml, but settings that someone wrote
         return
     for key in ("save_dir", "exist_ok", "resume"):
-        if keys.get(key) == found.get(key):
+        if keys.get(key) == earlier.get(key):
             keys.pop(key, None)

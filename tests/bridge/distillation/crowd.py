@@ -18,7 +18,7 @@ from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from tests.bridge.distillation.test_criterion import build
+from tests.helpers.distillation import build
 
 COUNTS = (0, 300, 1000, 3000)
 IMAGES, SIZE = 4, 320
@@ -69,7 +69,7 @@ def main(part: str, task: str) -> None:
                 features = student(batch["img"])["feats"]
             leaves = [f.requires_grad_() for f in features]
             torch.stack(
-                list(d.terms(leaves, d.guide(batch["img"]), targets_of(batch, rotated)).values())
+                list(d.terms(leaves, d.teacher_outputs(batch["img"]), targets_of(batch, rotated)).values())
             ).sum().backward()
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     print(json.dumps(peaks))

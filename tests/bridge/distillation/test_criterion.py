@@ -6,24 +6,20 @@ import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import DetectionModel, OBBModel
 
-from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
-from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.targets import Targets, tapped
-from ds2d2_yolo.bridge.distillation.weighting import score_mass, weight_maps
-from ds2d2_yolo.bridge.models.adapters import make_adapters
-from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of
-from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.config.settings import EXPLICIT, TERMS, Settings
+from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
+from ds2d2_yolo.bridge.models.heads import strides_of
+from ds2d2_yolo.bridge.models.teacher import load_teacher
+from ds2d2_yolo.config.settings import EXPLICIT, TERMS
+from tests.helpers.distillation import batch_of, build, inputs_of
 
 PAIRS = [
     ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
@@ -33,40 +29,6 @@ PAIRS = [
     ("yolov8n.yaml", "yolov10s.yaml"),
     ("yolov8n-p2.yaml", "yolov8s.yaml"),
 ]
-
-
-def build(student: str, teacher: Path, **gains: Any) -> tuple[nn.Module, DistillationCriterion]:
-    """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned."""
-    rotated = "obb" in student
-    torch.manual_seed(0)
-    model = (OBBModel if rotated else DetectionModel)(student, nc=2, verbose=False).train()
-    model.args = get_cfg()
-    settings = Settings(**{"gains": 1.0, **gains})
-    loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
-    theirs, head = dense_head(loaded.model, "teacher"), dense_head(model, "student")
-    channels = level_channels(theirs)
-    levels = [loaded.strides.index(s) for s in sorted(set(loaded.strides) & set(strides_of(head)))]
-    amplifier = Amplifier(loaded, one_to_many(copy.deepcopy(theirs)).state_dict(), levels, "haar")
-    frozen = FrozenTeacher(loaded, strides_of(head))
-    mine = level_channels(head)
-    adapters = make_adapters([mine[s] for s, _ in frozen.pairs], [channels[t] for _, t in frozen.pairs], 0)
-    model.ds2d2_adapters = adapters
-    distiller = Distiller(settings, frozen, adapters, amplifier)
-    return model, DistillationCriterion(model.init_criterion(), head, distiller, Gains(settings))
-
-
-def batch_of(rotated: bool, boxes: int = 6, size: int = 128) -> dict[str, Tensor]:
-    """Two images with boxes in both."""
-    rng = torch.Generator().manual_seed(1)
-    bboxes = torch.rand(boxes, 4, generator=rng) * 0.3 + 0.25
-    if rotated:
-        bboxes = torch.cat((bboxes, torch.rand(boxes, 1, generator=rng)), 1)
-    return {
-        "img": torch.rand(2, 3, size, size, generator=rng),
-        "batch_idx": torch.arange(boxes) // max(boxes // 2, 1),  # sorted, as Ultralytics collates them
-        "cls": torch.zeros(boxes, 1),
-        "bboxes": bboxes,
-    }
 
 
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)
@@ -131,7 +93,7 @@ def test_batch_without_objects_does_not_spike(checkpoint: Callable[..., Path]) -
 def test_normaliser_counts_each_image_at_least_once() -> None:
     logits = torch.full((3, 4, 2), -20.0)
     logits[0, :3, 0] = 20.0
-    assert float(score_mass(logits)) == pytest.approx(3 + 1 + 1)
+    assert float(teacher_score_sum(logits)) == pytest.approx(3 + 1 + 1)
 
 
 def test_plain_where_gradients_are_off(checkpoint: Callable[..., Path]) -> None:
@@ -158,7 +120,7 @@ def test_tap_records_and_leaves_nothing_behind() -> None:
 
     assigner = Assigner()
     boxes, mask = torch.rand(2, 4, 5), torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]).unsqueeze(-1)
-    with tapped(assigner) as seen:
+    with capture_targets(SimpleNamespace(assigner=assigner)) as seen:
         assigner(None, None, None, None, boxes, mask)
     assert not assigner._forward_hooks
     assert seen[0].mask.tolist() == [[True, True, False, False], [True, False, False, False]]
@@ -187,26 +149,30 @@ def test_imfu_through_the_students_own_head(student: str, teacher: str, checkpoi
     assert reached == {"teacher": [], "own": pairs, "both": pairs}
 
 
-def test_own_head_is_compared_class_by_class_and_level_by_level(checkpoint: Callable[..., Path]) -> None:
+def test_own_head_is_compared_class_by_class_and_level_by_level(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Zero for a student that says what the teacher says: its levels and classes in an order of its own."""
     _, criterion = build("yolov8n-p2.yaml", checkpoint("yolov8s.yaml"), exlo=0, exhi=0, imhi=0, imfu_head="own")
     d, images = criterion.distiller, batch_of(rotated=False)["img"]
     assert d is not None
-    guide, answer = d.guide(images), d.guide(images).answers["imfu"]
-    assert torch.equal(answer.logits, guide.answers["imfu"].logits)
+    teacher, answer = d.teacher_outputs(images), d.teacher_outputs(images).predictions["imfu"]
+    assert torch.equal(answer.logits, teacher.predictions["imfu"].logits)
     targets = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))
     features = [torch.zeros(2, c, 128 // s, 128 // s) for c, s in ((32, 4), (64, 8), (128, 16), (256, 32))]
-    d.own_columns = [1, 0]
+    d.student_columns = [1, 0]
     raw = {"feats": features, "scores": torch.zeros(2, 2, 1360), "boxes": torch.randn(2, 64, 1360)}
     raw["scores"][..., 1024:] = answer.logits.transpose(1, 2)[:, [1, 0]]
-    logits, boxes = d.own(criterion.head, raw) or pytest.fail("asked for and not there")
+    logits, boxes = d.student_predictions(raw)
     assert torch.equal(logits, answer.logits)
     assert boxes.shape == answer.boxes.shape
-    same = d.terms(features, guide, targets, (logits.requires_grad_(), answer.boxes))
+    monkeypatch.setattr(d, "student_predictions", lambda _: (logits.requires_grad_(), answer.boxes))
+    same = d(inputs_of(features, targets), teacher)
     assert float(same["imfu"]) == 0
     (gradient,) = torch.autograd.grad(same["imfu"], logits)
     assert not gradient.any()
-    assert float(d.terms(features, guide, targets, (logits.flip(1), answer.boxes))["imfu"]) > 0
+    monkeypatch.setattr(d, "student_predictions", lambda _: (logits.flip(1), answer.boxes))
+    assert float(d(inputs_of(features, targets), teacher)["imfu"]) > 0
 
 
 def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
@@ -216,7 +182,7 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
         model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), disw=strength)
         d, batch = criterion.distiller, batch_of(rotated=True)
         assert d is not None
-        with tapped(criterion.dense.assigner) as seen:
+        with capture_targets(criterion.base) as seen:
             _, terms[strength] = criterion(model(batch["img"]), batch)
         (maps[strength],) = weight_maps(d.settings, [torch.zeros(2, 1, 16, 16)], [8], seen[0], None)
         assert float(maps[strength].sum() - maps[strength].numel()) == pytest.approx(6 * strength, rel=1e-5)
@@ -233,18 +199,16 @@ def test_own_boxes_are_decoded_as_the_teachers(student: str, teacher: str, check
     _, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0, imfu_head="own")
     d, batch = criterion.distiller, batch_of("obb" in student)
     assert d is not None
-    guide, raw = d.guide(batch["img"]), d.teacher(batch["img"])
+    teacher, raw = d.teacher_outputs(batch["img"]), d.teacher(batch["img"])
     if len(strides_of(criterion.head)) > len(raw["feats"]):  # levels that the teacher lacks come first
         extra = torch.zeros(2, 1, 32, 32)
         raw = {
             k: torch.cat((torch.randn(*v.shape[:2], 1024), v), 2) if k != "feats" else [extra, *v]
             for k, v in raw.items()
         }
-    logits, boxes = d.own(criterion.head, raw) or pytest.fail("asked for and not there")
-    torch.testing.assert_close(boxes, guide.answers["imfu"].boxes)
-    view = d._view_of(criterion.head)
-    assert d._view_of(criterion.head) is view, "made once"
-    assert d._view_of(copy.copy(criterion.head)) is not view, "another student has its own"
+    logits, boxes = d.student_predictions(raw)
+    torch.testing.assert_close(boxes, teacher.predictions["imfu"].boxes)
     targets = Targets(torch.zeros(2, 1, boxes.shape[2]), torch.zeros(2, 1, dtype=torch.bool))
     features = [torch.zeros(2, 8, 4, 4)] * 4
-    assert float(d.terms(features, guide, targets, (logits, boxes))["imfu"]) == pytest.approx(0, abs=1e-6)
+    assert logits.shape == teacher.predictions["imfu"].logits.shape
+    assert float(d(inputs_of(features, targets, raw), teacher)["imfu"]) == pytest.approx(0, abs=1e-6)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
-from ds2d2_yolo.bridge.distillation.targets import tapped
+from ds2d2_yolo.bridge.distillation.targets import capture_targets
 from ds2d2_yolo.bridge.distillation.weighting import weight_maps
 from ds2d2_yolo.config.settings import TERMS
 from tests.bridge.distillation.crowd import COUNTS, IMAGES, batch_of, targets_of
-from tests.bridge.distillation.test_criterion import build
-from tests.bridge.preflight.test_memory_estimate import Live
 from tests.conftest import write_tiny_data
+from tests.helpers.distillation import build
+from tests.helpers.memory import Live
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SIZE = 128
@@ -87,7 +87,7 @@ def test_terms_and_maps(
     model, criterion = models(task)
     d, given = criterion.distiller, batch(CASES[case], task == "obb")
     assert d is not None
-    with tapped(criterion.dense.assigner) as seen:
+    with capture_targets(criterion.base) as seen:
         preds = model(given["img"])
         loss, items = criterion(preds, given)
     assert all(0 < items[name] < math.inf for name in LOSS_NAMES.values())

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.adapters import make_adapters
-from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels
-from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
+from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import IMPLICIT, TERMS, Settings
+from tests.helpers.distillation import inputs_of
 
 BATCH = 4
 
@@ -26,12 +27,11 @@ BATCH = 4
 def make_distiller(teacher: Path, fraction: float, seed: int = 0) -> Distiller:
     """A distiller whose amplifier is the teacher's own head, untuned."""
     loaded = load_teacher(str(teacher), "obb" if "obb" in teacher.name else "detect")
-    head = dense_head(loaded.model, "teacher")
-    amplifier = Amplifier(loaded, one_to_many(copy.deepcopy(head)).state_dict(), list(range(len(head.f))), "haar")
+    head = copy.deepcopy(dense_head(loaded.model, "teacher"))
     widths = level_channels(head)
-    frozen = FrozenTeacher(loaded, loaded.strides)
     settings = Settings(gains=1.0, implicit_fraction=fraction)
-    return Distiller(settings, frozen, make_adapters([8] * len(widths), list(widths), 0), amplifier, seed=seed)
+    adapters = make_adapters([8] * len(widths), list(widths), 0)
+    return build_distiller(head, loaded, settings, adapters=adapters, seed=seed)
 
 
 def make_batch(distiller: Distiller, size: int = 64) -> tuple[Tensor, list[Tensor], Targets]:
@@ -51,7 +51,7 @@ def terms_and_gradients(
     distiller: Distiller, images: Tensor, features: list[Tensor], targets: Targets
 ) -> dict[str, list[Tensor]]:
     """Each term, then its gradients in the features and in the adapters."""
-    terms = distiller.terms(features, distiller.guide(images), targets)
+    terms = distiller(inputs_of(features, targets), distiller.teacher_outputs(images))
     wanted = [*features, *distiller.adapters.parameters()]
     return {
         term: [value.detach(), *torch.autograd.grad(value, wanted, retain_graph=True)] for term, value in terms.items()
@@ -62,7 +62,7 @@ def all_subsets(distiller: Distiller, count: int, monkeypatch: pytest.MonkeyPatc
     """Make the distiller take each subset of that many images once, one after the other."""
     subsets = [torch.tensor(s) for s in combinations(range(BATCH), count)]
     left = iter(subsets)
-    monkeypatch.setattr(distiller, "_choose", lambda *_: next(left))
+    monkeypatch.setattr(distiller, "_draw_images", lambda *_: next(left))
     return subsets
 
 
@@ -92,7 +92,7 @@ def test_mean_over_all_subsets_is_the_whole_batch(
 
 def drawn(distiller: Distiller, images: Tensor, batches: int) -> list[list[int]]:
     """The images that the next batches choose."""
-    chosen = [distiller.guide(images).images for _ in range(batches)]
+    chosen = [distiller.teacher_outputs(images).images for _ in range(batches)]
     return [c.tolist() for c in chosen if c is not None]
 
 
@@ -112,7 +112,7 @@ def test_draw_is_its_own_and_repeats_with_the_epoch(checkpoint: Callable[..., Pa
 
 def test_every_image_comes_equally_often(checkpoint: Callable[..., Path]) -> None:
     distiller = make_distiller(checkpoint("yolov8n.yaml"), 0.5)
-    draws = [distiller._choose(BATCH, torch.device("cpu")) for _ in range(3000)]
+    draws = [distiller._draw_images(BATCH, torch.device("cpu")) for _ in range(3000)]
     counts = torch.zeros(BATCH)
     for draw in draws:
         assert draw is not None
@@ -126,7 +126,7 @@ def test_every_image_comes_equally_often(checkpoint: Callable[..., Path]) -> Non
 def test_at_least_one_image_is_drawn(
     fraction: float, batch: int, count: int | None, checkpoint: Callable[..., Path]
 ) -> None:
-    chosen = make_distiller(checkpoint("yolov8n.yaml"), fraction)._choose(batch, torch.device("cpu"))
+    chosen = make_distiller(checkpoint("yolov8n.yaml"), fraction)._draw_images(batch, torch.device("cpu"))
     assert (None if chosen is None else len(chosen)) == count
 
 
@@ -136,16 +136,16 @@ def test_whole_takes_all_images_and_leaves_the_draw_as_it_was(checkpoint: Callab
     distiller.start_epoch(7)
     first = drawn(distiller, images, 4)
     distiller.start_epoch(7)
-    assert distiller.guide(images, whole=True).images is None
+    assert distiller.teacher_outputs(images, all_images=True).images is None
     assert drawn(distiller, images, 3) == first[1:]
 
 
 def test_explicit_stream_alone_does_not_run_the_head(checkpoint: Callable[..., Path]) -> None:
     distiller = make_distiller(checkpoint("yolov8n.yaml"), 1.0)
     images = make_batch(distiller)[0]
-    expected = distiller.guide(images).features
+    expected = distiller.teacher_outputs(images).features
     distiller.settings = replace(distiller.settings, implicit=False)
     distiller.teacher.head.forward = None  # type: ignore[method-assign,assignment]
-    found = distiller.guide(images)
-    assert not found.answers
+    found = distiller.teacher_outputs(images)
+    assert not found.predictions
     assert all(torch.equal(a, b) for a, b in zip(found.features, expected, strict=True))

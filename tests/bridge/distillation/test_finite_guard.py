@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,18 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.distillation.batch import TeacherOutputs
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
-from ds2d2_yolo.bridge.distillation.distiller import Distiller, Guide
-from ds2d2_yolo.bridge.distillation.finite_guard import Gate, sound_images
-from ds2d2_yolo.bridge.distillation.targets import Targets, tapped
-from ds2d2_yolo.bridge.distillation.weighting import score_mass, weight_maps
+from ds2d2_yolo.bridge.distillation.distiller import Distiller
+from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from ds2d2_yolo.core.losses.implicit import implicit_box_loss, implicit_class_loss
-from tests.bridge.distillation.test_criterion import batch_of, build
+from tests.helpers.distillation import batch_of, build, inputs_of
 
 BAD = [math.nan, math.inf, -math.inf, 1e30]
 
@@ -33,17 +33,17 @@ BAD = [math.nan, math.inf, -math.inf, 1e30]
 def test_finds_the_images_that_are_not_sound() -> None:
     a, b = torch.ones(6, 2, 3, 3), torch.ones(6, 4)
     a[1, 1, 2, 0], a[2, 0, 0, 0], b[3, 0], b[4, 3] = math.nan, math.inf, -math.inf, 1e30
-    assert sound_images([a, b]).tolist() == [True, False, False, False, False, True]
+    assert valid_images([a, b]).tolist() == [True, False, False, False, False, True]
     # beyond what float16 holds, as a sum
-    assert sound_images([torch.full((2, 500), 6e4, dtype=torch.float16)]).tolist() == [True, True]
+    assert valid_images([torch.full((2, 500), 6e4, dtype=torch.float16)]).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("x", [0.0, 2.0])
 def test_gate_passes_the_gradient_of_a_finite_term_alone(x: float) -> None:
     value = torch.tensor([x, 3.0], requires_grad=True)
-    gate = Gate()
-    (inside,) = gate.inputs([value])
-    first, second = gate.close((1 / inside).sum(), inside.sum())
+    guard = FiniteGuard()
+    (inside,) = guard.inputs([value])
+    first, second = guard.outputs((1 / inside).sum(), inside.sum())
     (first + second + value.sum()).backward()
     assert value.grad is not None
     if x:
@@ -90,14 +90,14 @@ def test_an_image_without_answer_counts_nothing(yaml: str, value: float, checkpo
     spoil(criterion, value, 1, 1)
     d, batch = criterion.distiller, batch_of("obb" in yaml)
     assert d is not None
-    with tapped(criterion.dense.assigner) as seen:
+    with capture_targets(criterion.base) as seen:
         preds = model(batch["img"])
         criterion.base(preds, batch)
     # apart from the student, whose BatchNorm mixes the images of a batch
     leaves = [f.detach().requires_grad_() for f in preds["feats"]]
-    guide = d.guide(batch["img"])
-    assert guide.sound.tolist() == [True, False]
-    for term, found in d.terms(leaves, guide, seen[0]).items():
+    teacher = d.teacher_outputs(batch["img"])
+    assert teacher.valid.tolist() == [True, False]
+    for term, found in d(inputs_of(leaves, seen[0]), teacher).items():
         assert 0 < found < math.inf
         *grads, adapter = torch.autograd.grad(found, [*leaves, d.adapters[0].weight], retain_graph=True)
         assert adapter.isfinite().all(), term
@@ -132,7 +132,7 @@ def test_a_batch_without_answers_sends_no_gradient(value: float, checkpoint: Cal
     assert [float(items[n]) for n in LOSS_NAMES.values()] == [0, 0, 0, 0]
     assert any(name.startswith("ds2d2_adapters") for name in gradients), "the edge that a static graph needs stays"
     assert not any(g.any() for g in gradients.values())
-    assert criterion.gains.row()["left_out/images"] == 2
+    assert criterion.gains.columns()["left_out/images"] == 2
 
 
 def test_a_term_that_is_not_finite_leaves_the_others(
@@ -157,24 +157,24 @@ def test_a_term_that_is_not_finite_leaves_the_others(
     assert all(float(items[f"{t}_loss"]) > 0 for t in TERMS if t != "imfu")
     assert gradients.keys() == usual.keys()
     assert all(torch.isfinite(g).all() for g in gradients.values())
-    assert criterion.gains.row()["left_out/batches"] == 1
-    assert "imfu in 1" in criterion.gains.remarks()["batches 0"]
+    assert criterion.gains.columns()["left_out/batches"] == 1
+    assert "imfu in 1" in criterion.gains.warnings()["batches 0"]
 
 
-def unguarded(d: Distiller, features: list[Tensor], guide: Guide, targets: Targets) -> dict[str, Tensor]:
+def unguarded(d: Distiller, features: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
     """The four terms without a look at what is finite."""
     mine, weights = [features[level] for level in d.levels], list(d.adapters.parameters())
     adapted = [a(x) for a, x in zip(d.adapters, mine, strict=True)]
     maps = weight_maps(d.settings, adapted, d.strides, targets, None)
-    pairs = [explicit_loss(*each) for each in zip(adapted, guide.features, maps, strict=True)]
+    pairs = [explicit_loss(*each) for each in zip(adapted, teacher.features, maps, strict=True)]
     found = {"exlo": torch.stack([x for x, _ in pairs]).sum(), "exhi": torch.stack([x for _, x in pairs]).sum()}
-    assert guide.mass is not None
+    assert teacher.score_sum is not None
     assert d.amplifier is not None
     for term, inputs in (("imfu", (mine, weights, adapted)), ("imhi", (d.amplifier.inputs(mine), weights))):
         logits, boxes = logits_and_boxes(d.heads[term].head, d.heads[term](*inputs))
-        answer = guide.answers[term]
-        found[term] = implicit_class_loss(logits, answer.logits, guide.mass)
-        found[term] = found[term] + implicit_box_loss(boxes, answer.boxes, answer.logits, guide.mass)
+        answer = teacher.predictions[term]
+        found[term] = implicit_class_loss(logits, answer.logits, teacher.score_sum)
+        found[term] = found[term] + implicit_box_loss(boxes, answer.boxes, answer.logits, teacher.score_sum)
     return found
 
 
@@ -184,15 +184,16 @@ def test_nothing_changes_where_all_is_finite(yaml: str, checkpoint: Callable[...
     model, criterion = build(yaml.replace("8s", "8n"), checkpoint(yaml))
     d, batch = criterion.distiller, batch_of("obb" in yaml)
     assert d is not None
-    with tapped(criterion.dense.assigner) as seen:
+    with capture_targets(criterion.base) as seen:
         preds = model(batch["img"])
         criterion.base(preds, batch)
-    guide = d.guide(batch["img"])
-    assert guide.mass is not None
-    assert torch.equal(guide.mass, score_mass(guide.answers["imfu"].logits))
+    teacher = d.teacher_outputs(batch["img"])
+    assert teacher.score_sum is not None
+    assert torch.equal(teacher.score_sum, teacher_score_sum(teacher.predictions["imfu"].logits))
     leaves = [*preds["feats"], *d.adapters.parameters()]
     for term in TERMS:
-        mine, wanted = (f(preds["feats"], guide, seen[0])[term] for f in (d.terms, partial(unguarded, d)))
+        mine = d(inputs_of(preds["feats"], seen[0]), teacher)[term]
+        wanted = unguarded(d, preds["feats"], teacher, seen[0])[term]
         assert torch.equal(mine, wanted), term
         grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (mine, wanted)]
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True)), term
@@ -206,8 +207,8 @@ def test_a_run_goes_on(
     calls = []
 
     def spoil_two(run: Any) -> None:
-        assert run._distiller is not None
-        layer = run._distiller.teacher.model.model[15]
+        assert run.distiller is not None
+        layer = run.distiller.teacher.model.model[15]
 
         def put(_: nn.Module, __: Any, out: Tensor) -> Tensor:
             calls.append(len(out))

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from ds2d2_yolo.bridge.distillation.gains import LARGEST, SETTLING, TASK, WATCHED, Gains, gain_factor
+from ds2d2_yolo.bridge.distillation.gains import (
+    CALIBRATION_BATCHES,
+    MAX_GAIN,
+    MONITOR_BATCHES,
+    TASK,
+    Gains,
+    gain_factor,
+)
 from ds2d2_yolo.config.settings import TERMS, Settings
 
 EPOCHS, BATCHES = 10, 40
@@ -20,11 +27,11 @@ def settings(**keys: Any) -> Settings:
     return Settings(teacher="t.pt", **keys)
 
 
-def measure(gains: Gains, *norms: dict[str, float], fading: float = 1.0) -> int:
+def measure(gains: Gains, *norms: dict[str, float], one2many_weight: float = 1.0) -> int:
     """Feed batches until none is due; the last norms are repeated."""
     count = 0
-    while gains.due:
-        gains.record(norms[min(count, len(norms) - 1)], fading)
+    while gains.calibrating:
+        gains.calibrate(norms[min(count, len(norms) - 1)], one2many_weight)
         count += 1
     return count
 
@@ -53,56 +60,56 @@ def test_one_outlier_among_the_batches_changes_nothing() -> None:
 
 def test_gains_settle_in_the_first_epoch_after_the_warmup() -> None:
     gains = started(epoch=0, warm=False)
-    assert measure(gains, NORMS) == SETTLING
+    assert measure(gains, NORMS) == CALIBRATION_BATCHES
     first = gains.current(1)
-    assert not gains.settled
+    assert not gains.frozen
     gains.start_epoch(1, EPOCHS, BATCHES, warm=False)
     doubled = {**NORMS, TASK: 4.0}
-    gains.record(doubled, 1)
+    gains.calibrate(doubled, 1)
     assert gains.current(1) == first, "a measurement that is not complete leaves the gains alone"
     measure(gains, doubled)
     assert gains.current(1) == pytest.approx({t: 2 * g for t, g in first.items()})
     gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
     measure(gains, NORMS)
-    assert gains.settled
+    assert gains.frozen
     assert gains.current(1) == pytest.approx(first)
     gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
-    assert measure(gains, doubled) == WATCHED
+    assert measure(gains, doubled) == MONITOR_BATCHES
     assert gains.current(1) == pytest.approx(first), "later measurements are for the log"
     assert gains.shares()["imfu"] == pytest.approx(gains.settings.imfu_share / 2)
 
 
 def test_the_first_batch_already_gets_gains() -> None:
     gains = started(epoch=0, warm=False)
-    gains.record(NORMS, 1)
+    gains.calibrate(NORMS, 1)
     assert all(g > 0 for g in gains.current(1).values())
 
 
 def test_short_epochs_settle_too() -> None:
     gains = started(batches=2)
     assert measure(gains, NORMS) == 2
-    assert gains.settled
+    assert gains.frozen
 
 
 def test_given_gains_stay_and_are_watched() -> None:
     gains = started(exlo=0.3, imhi=0)
-    assert measure(gains, NORMS) == SETTLING
+    assert measure(gains, NORMS) == CALIBRATION_BATCHES
     chosen = gains.current(1)
     assert chosen["exlo"] == 0.3
     assert "imhi" not in chosen
     assert gains.shares()["exlo"] == pytest.approx(0.3 * 0.25)
     fixed = started(gains=1)
-    assert fixed.settled
+    assert fixed.frozen
     assert fixed.current(1) == dict.fromkeys(TERMS, 1.0)
-    assert measure(fixed, NORMS) == WATCHED
+    assert measure(fixed, NORMS) == MONITOR_BATCHES
 
 
 def test_gains_follow_the_fading_of_one_to_many() -> None:
     """The task's gradient fades with the branch; measured at any point, the share is the same at every other."""
     early, late = started(), started()
-    measure(early, NORMS, fading=1.0)
+    measure(early, NORMS, one2many_weight=1.0)
     faded = {**NORMS, TASK: NORMS[TASK] * 0.25}
-    measure(late, faded, fading=0.25)
+    measure(late, faded, one2many_weight=0.25)
     assert late.current(0.25) == pytest.approx(early.current(0.25))
     assert early.current(0.25) == pytest.approx({t: g / 4 for t, g in early.current(1).items()})
     assert late.shares() == pytest.approx(early.shares())
@@ -117,13 +124,13 @@ def test_batches_without_a_gradient_are_left_out(bad: float) -> None:
     never = started()
     measure(never, {**NORMS, "exlo": bad})
     assert never.current(1)["exlo"] == 0
-    assert math.isnan(never.row()["share/exlo"])
+    assert math.isnan(never.columns()["share/exlo"])
 
 
 def test_a_gradient_of_next_to_nothing_is_not_blown_up() -> None:
     gains = started()
     measure(gains, {**NORMS, "exlo": 1e-30})
-    assert gains.current(1)["exlo"] == LARGEST
+    assert gains.current(1)["exlo"] == MAX_GAIN
 
 
 def test_state_survives_and_another_batch_size_measures_again() -> None:
@@ -131,11 +138,11 @@ def test_state_survives_and_another_batch_size_measures_again() -> None:
     measure(gains, NORMS)
     resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
     resumed.start_epoch(4, EPOCHS, BATCHES, warm=True)
-    assert resumed.settled
+    assert resumed.frozen
     assert resumed.current(1) == gains.current(1)
-    resumed.forget()
+    resumed.recalibrate()
     resumed.start_epoch(4, EPOCHS, BATCHES, warm=True)
-    assert measure(resumed, {**NORMS, TASK: 4.0}) == SETTLING
+    assert measure(resumed, {**NORMS, TASK: 4.0}) == CALIBRATION_BATCHES
     assert resumed.current(1) == pytest.approx({t: 2 * g for t, g in gains.current(1).items()})
 
 
@@ -162,15 +169,15 @@ def test_nothing_settles_unmeasured() -> None:
     """An epoch of NaN, which is repeated, and a term without gradient: both are measured again, and named."""
     gains = started()
     measure(gains, dict.fromkeys(NORMS, math.nan))
-    assert not gains.settled
-    assert set(gains.remarks()) == set(TERMS)
+    assert not gains.frozen
+    assert set(gains.warnings()) == set(TERMS)
     gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
     measure(gains, {**NORMS, "imhi": 0.0})
-    assert not gains.settled
-    assert "imhi has vanished" in gains.remarks()["imhi"]
+    assert not gains.frozen
+    assert "imhi has vanished" in gains.warnings()["imhi"]
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
     measure(gains, NORMS)
-    assert gains.settled
+    assert gains.frozen
     assert gains.current(1)["imhi"] > 0
 
 
@@ -179,22 +186,22 @@ def test_one_outlier_dominates_nothing() -> None:
     measure(gains, NORMS)
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
     measure(gains, {**NORMS, "exlo": 50 * NORMS["exlo"]}, NORMS)
-    assert gains.remarks() == {}
+    assert gains.warnings() == {}
 
 
 def test_an_epoch_without_distillation_measures_nothing() -> None:
     gains = started(epoch=3, gain_epochs=3)
     assert gains.factor == 0
-    assert not gains.due
+    assert not gains.calibrating
 
 
 def test_remarks_name_what_dominates_or_vanishes() -> None:
     gains = started()
     measure(gains, NORMS)
-    assert gains.remarks() == {}
+    assert gains.warnings() == {}
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
     measure(gains, {**NORMS, "exlo": NORMS["exlo"] * 1000, "imhi": NORMS["imhi"] / 1000})
-    said = gains.remarks()
+    said = gains.warnings()
     assert set(said) == {"exlo", "imhi"}
     assert "exlo dominates" in said["exlo"]
     assert "imhi has vanished" in said["imhi"]
@@ -203,18 +210,18 @@ def test_remarks_name_what_dominates_or_vanishes() -> None:
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_batch_that_could_not_be_measured_changes_nothing(warm: bool) -> None:
     gains = started(warm=warm)
-    assert not gains.known
+    assert not gains.calibrated
     measure(gains, NORMS)
-    assert gains.known
-    before, settled = gains.current(1.0), gains.settled
+    assert gains.calibrated
+    before, settled = gains.current(1.0), gains.frozen
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
     assert measure(gains, {}) == 1, "tried once in an epoch"
     assert gains.current(1.0) == before
-    assert gains.settled == settled
-    assert list(gains.remarks()) == ["unmeasured"]
-    assert all(math.isnan(gains.row()[f"share/{t}"]) for t in TERMS)
-    gains.forget()
-    assert not gains.known, "another batch size has to be measured"
+    assert gains.frozen == settled
+    assert list(gains.warnings()) == ["unmeasured"]
+    assert all(math.isnan(gains.columns()[f"share/{t}"]) for t in TERMS)
+    gains.recalibrate()
+    assert not gains.calibrated, "another batch size has to be measured"
 
 
 def test_row_has_every_column_whatever_is_on() -> None:
@@ -222,18 +229,18 @@ def test_row_has_every_column_whatever_is_on() -> None:
     wanted |= {"left_out/images", "left_out/batches"}
     for gains in (started(), started(imhi=0, implicit=False), started(gain_epochs=1)):
         measure(gains, NORMS)
-        assert set(gains.row()) == wanted
+        assert set(gains.columns()) == wanted
 
 
 def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     gains, yes, no = started(), torch.tensor(True), torch.tensor(False)
-    assert gains.row()["left_out/images"] == gains.row()["left_out/batches"] == 0
-    gains.note_left_out(torch.tensor([True, False, False]), {"exlo": no, "exhi": no, "imfu": no, "imhi": no})
-    gains.note_left_out(torch.tensor([True, True, False]), {"exlo": yes, "exhi": yes, "imfu": no, "imhi": no})
-    assert (gains.row()["left_out/images"], gains.row()["left_out/batches"]) == (3, 1)
-    said = gains.remarks()
+    assert gains.columns()["left_out/images"] == gains.columns()["left_out/batches"] == 0
+    gains.count_left_out(torch.tensor([True, False, False]), {"exlo": no, "exhi": no, "imfu": no, "imhi": no})
+    gains.count_left_out(torch.tensor([True, True, False]), {"exlo": yes, "exhi": yes, "imfu": no, "imhi": no})
+    assert (gains.columns()["left_out/images"], gains.columns()["left_out/batches"]) == (3, 1)
+    said = gains.warnings()
     assert "3 images had no finite answer" in said["images 3"]
     assert "exlo in 1, exhi in 1" in said["batches 3"]
     gains.start_epoch(1, 10, 8, warm=True)
-    assert gains.row()["left_out/images"] == 0
-    assert gains.remarks() == {}
+    assert gains.columns()["left_out/images"] == 0
+    assert gains.warnings() == {}

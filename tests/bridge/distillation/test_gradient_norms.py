@@ -16,8 +16,10 @@ from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK
-from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
+from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.heads import dense_head
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -40,6 +42,28 @@ def batch_of(boxes: int) -> dict[str, Tensor]:
     }
 
 
+class Terms:
+    """Stands in for a distiller: given terms of the neck features, over given levels."""
+
+    def __init__(self, terms: Callable[[list[Tensor]], dict[str, Tensor]], levels: list[int]) -> None:
+        self.terms = terms
+        self.levels = levels
+
+    def __call__(self, student: StudentInputs, _: TeacherOutputs) -> dict[str, Tensor]:
+        return self.terms(student.features)
+
+
+def measured(
+    model: Any, criterion: Any, terms: Callable[[list[Tensor]], dict[str, Tensor]], features: list[Tensor],
+    batch: dict[str, Tensor], levels: tuple[int, ...] = (0, 1, 2), optional: tuple[str, ...] = (),
+) -> dict[str, float]:  # fmt: skip
+    targets = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))
+    teacher = TeacherOutputs([], torch.ones(2, dtype=torch.bool), None, {}, None, None)
+    inputs = StudentInputs(features, {}, targets)
+    distiller: Any = Terms(terms, list(levels))
+    return measure_gradients(criterion, dense_head(model, "student"), distiller, inputs, teacher, batch, optional)
+
+
 @pytest.mark.parametrize("yaml", ["yolov8n.yaml", "yolo26n.yaml"])
 def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
     model, batch = student(yaml), batch_of(3)
@@ -53,14 +77,9 @@ def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
     after = {k: v.clone() for k, v in model.state_dict().items()}
     loss = criterion(preds, batch)[0].sum()
     term = captured[2].square().mean()
-    got = neck_gradients(
-        head,
-        lambda p: criterion(p, batch)[0].sum(),
-        lambda leaves, _: {"term": leaves[2].square().mean()},
-        captured,
-        [2],  # the coarsest level alone: in the graph of the step, finer ones feed it
-    )
-    for name, value in ((TASK, loss), ("term", term)):
+    # the coarsest level alone: in the graph of the step, finer ones feed it
+    got = measured(model, criterion, lambda f: {"term": f[2].square().mean()}, captured, batch, levels=(2,))
+    for name, value in ((TASK, loss / 2), ("term", term)):  # the task loss of an image, of two
         (grad,) = torch.autograd.grad(value, captured[2], retain_graph=True)
         assert got[name] == pytest.approx(float(grad.norm()), rel=1e-4)
     assert any(not torch.equal(before[k], after[k]) for k in before), "the forward pass itself moves the statistics"
@@ -72,12 +91,12 @@ def test_a_term_without_gradient_is_nan() -> None:
     model, batch = student("yolov8n.yaml"), batch_of(1)
     criterion = model.init_criterion()
     features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
-    got = neck_gradients(
-        dense_head(model, "student"),
-        lambda p: criterion(p, batch)[0].sum(),
-        lambda leaves, _: {"zero": 0 * leaves[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
+    got = measured(
+        model,
+        criterion,
+        lambda f: {"zero": 0 * f[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
         features,
-        [0, 1, 2],
+        batch,
     )
     assert got[TASK] > 0
     assert [str(got["zero"]), str(got["none"])] == ["nan", "nan"]
@@ -91,34 +110,34 @@ def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can()
     def terms(*_: Any) -> dict[str, Tensor]:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    given = dense_head(model, "student"), lambda p: criterion(p, batch)[0].sum(), terms, features, [0, 1, 2]
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        neck_gradients(*given)
-    assert neck_gradients(*given, spare=("exlo", "exhi")) == {}
+        measured(model, criterion, terms, features, batch)
+    assert measured(model, criterion, terms, features, batch, optional=("exlo", "exhi")) == {}
 
 
 def test_gradients_that_are_not_finite_were_measured_all_the_same() -> None:
     model = student("yolov8n.yaml")
     features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
-    head = dense_head(model, "student")
-    got = neck_gradients(
-        head,
-        lambda p: p["feats"][0].sum() * math.nan,
-        lambda leaves, _: {"exlo": leaves[0].sum() * math.nan},
-        features,
-        [0, 1, 2],
-        spare=("exlo",),
-    )
+
+    class Criterion:
+        def __call__(self, outputs: Any, _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            return outputs["feats"][0].sum() * math.nan, {}
+
+        def parse_output(self, outputs: Any) -> Any:
+            return outputs
+
+    terms = lambda f: {"exlo": f[0].sum() * math.nan}  # noqa: E731
+    got = measured(model, Criterion(), terms, features, batch_of(1), optional=("exlo",))
     assert [str(got[name]) for name in (TASK, "exlo")] == ["nan", "nan"]
 
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from ds2d2_yolo.bridge.distillation.gradient_norms import _over_processes
+from ds2d2_yolo.bridge.distillation.gradient_norms import _mean_over_processes
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 mine = [[2.0, 1.0, float("nan"), 0.0], [8.0, float("nan"), float("inf"), 0.0]][rank]
-print(*_over_processes(torch.tensor(mine)))
+print(*_mean_over_processes(torch.tensor(mine)))
 dist.destroy_process_group()
 """
 
@@ -147,14 +166,13 @@ def test_bfloat16_features_are_measured_in_float32() -> None:
     features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
     seen: list[torch.dtype] = []
 
-    def terms(leaves: list[Tensor], _: Any) -> dict[str, Tensor]:
+    def terms(leaves: list[Tensor]) -> dict[str, Tensor]:
         seen.extend(f.dtype for f in leaves)
         return {"term": leaves[0].square().mean()}
 
-    run: Callable[[], dict[str, float]] = lambda: neck_gradients(  # noqa: E731
-        dense_head(model, "student"), lambda p: criterion(p, batch)[0].sum(), terms,
-        [f.bfloat16() for f in features], [0, 1, 2],
-    )  # fmt: skip
+    def run() -> dict[str, float]:
+        return measured(model, criterion, terms, [f.bfloat16() for f in features], batch)
+
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = run()
     assert inside == run()

@@ -14,7 +14,8 @@ from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core.score_map import score_map
-from tests.bridge.distillation.test_criterion import PAIRS, batch_of, build
+from tests.bridge.distillation.test_criterion import PAIRS
+from tests.helpers.distillation import batch_of, build
 
 SIZES = (4, 6), (2, 3)
 
@@ -83,7 +84,7 @@ def test_explicit_alone_asks_the_teachers_head(checkpoint: Callable[..., Path]) 
         assert torch.equal(terms[0][f"{term}_loss"], terms[2][f"{term}_loss"])
     for keys in ({"weight_map": "disw"}, {"weight_map": "score", "exlo": 0, "exhi": 0}):
         _, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), **keys)
-        assert criterion.distiller.guide(batch["img"]).scores is None  # type: ignore[union-attr]
+        assert criterion.distiller.teacher_outputs(batch["img"]).scores is None  # type: ignore[union-attr]
 
 
 def test_weighs_where_the_teacher_sees_something(checkpoint: Callable[..., Path]) -> None:
@@ -91,16 +92,16 @@ def test_weighs_where_the_teacher_sees_something(checkpoint: Callable[..., Path]
     _, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), weight_map="score", imfu=0, imhi=0)
     d, batch = criterion.distiller, batch_of(rotated=True)
     assert d is not None
-    guide = d.guide(batch["img"])
-    assert guide.scores is not None
-    guide.scores[0][:] = 0
-    guide.scores[0][0, 4, 6] = 0.7
-    adapted = [f.clone() for f in guide.features]
+    teacher = d.teacher_outputs(batch["img"])
+    assert teacher.scores is not None
+    teacher.scores[0][:] = 0
+    teacher.scores[0][0, 4, 6] = 0.7
+    adapted = [f.clone() for f in teacher.features]
     targets = Targets(torch.zeros(2, 1, 5), torch.zeros(2, 1, dtype=torch.bool))
     for y, x, counts in ((4, 7, True), (5, 6, True), (3, 6, False), (4, 8, False)):
-        adapted[0] = guide.features[0].clone()
+        adapted[0] = teacher.features[0].clone()
         adapted[0][0, :, y, x] += 1
-        low, high = d._explicit(adapted, guide, targets)
+        low, high = d._explicit(adapted, teacher, targets)
         assert (float(low) > 0) is counts
         assert (float(high) > 0) is counts
 
@@ -113,8 +114,8 @@ def test_classes_that_are_not_distilled_do_not_weigh(checkpoint: Callable[..., P
         branch[-1].bias.data[0] += 2
     found = []
     for columns in (None, [0], [1]):
-        d.columns = columns
-        found.append(d.guide(batch["img"]).scores or pytest.fail("asked for and not there"))
+        d.teacher_columns = columns
+        found.append(d.teacher_outputs(batch["img"]).scores or pytest.fail("asked for and not there"))
     for both, first, second in zip(*found, strict=True):
         assert bool((first > second).all())
         assert torch.equal(both, first)

@@ -112,7 +112,7 @@ def test_high_features_are_exact_under_autocast() -> None:
 def test_training_changes_the_head_alone(tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:
     """Trunk and its BatchNorm statistics stay to the bit; the head and its statistics move."""
     student = tiny_trainer("obb")
-    teacher = student.teacher
+    teacher = student.run.teacher
     before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
     shared = {k: getattr(student.args, k) for k in ("data", "imgsz", "batch", "device", "optimizer", "lr0", "nbs")}
     layers = len(teacher.model.model) - 1
@@ -133,7 +133,7 @@ def test_is_trained_once_and_found_again(
     tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tiny_trainer("obb", amplifier_epochs=1, seed=11)
-    card = card_for(first.teacher, first.data, first.args, "haar", 1)
+    card = card_for(first.run.teacher, first.data, first.args, "haar", 1)
     kept = kept_file(card)
     kept.unlink(missing_ok=True)
     first.train()

@@ -134,7 +134,7 @@ def test_a_teacher_of_three_channels_teaches_a_student_of_four(tiny_trainer: Tra
     """The whole run, the amplifier's training included: its copies, its checkpoints, its validation."""
     trainer = tiny_trainer("obb", data=str(bands), teacher_channels=PICKED, val=True)
     seen: list[Tensor] = []
-    trainer.add_callback("on_train_start", lambda t: _record(t._distiller.teacher, seen))
+    trainer.add_callback("on_train_start", lambda t: _record(t.distiller.teacher, seen))
     trainer.train()
     assert input_channels(unwrap_model(trainer.model)) == 4
     assert [x.shape[1] for x in seen] == [3] * len(seen)
@@ -172,5 +172,5 @@ def test_the_amplifier_learns_from_the_chosen_channels(
 def test_teacher_and_student_of_four_channels(tiny_trainer: Trainer, bands: Path, wide_checkpoint: Path) -> None:
     trainer = tiny_trainer("obb", data=str(bands), teacher=str(wide_checkpoint))
     trainer.train()
-    assert input_channels(unwrap_model(trainer.model)) == input_channels(trainer.teacher.model) == 4
+    assert input_channels(unwrap_model(trainer.model)) == input_channels(trainer.run.teacher.model) == 4
     assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in TERMS)

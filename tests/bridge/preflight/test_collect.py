@@ -20,13 +20,15 @@ from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier_store import kept_amplifiers
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
-from ds2d2_yolo.bridge.preflight.collect import MAP_FLOOR, plan_of, preflight, report_files, write_files
+from ds2d2_yolo.bridge.preflight.collect import MIN_TEACHER_MAP, collect_report, report_files
 from ds2d2_yolo.bridge.preflight.collect import collect as module
-from ds2d2_yolo.bridge.preflight.run_plan import Plan
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
+from ds2d2_yolo.bridge.training.run_setup import write_files
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Layer, LevelFacts
 from ds2d2_yolo.report.text import render
 from tests.bridge.conftest import OFF
+from tests.helpers.runs import report_of, student_of
 
 Trainer = Callable[..., Any]
 
@@ -40,10 +42,10 @@ def fine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fine")
 def test_facts_of_a_pair(tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", epochs=8, freeze=1)
-    report = preflight(plan_of(trainer))
+    report = report_of(trainer)
     assert (report.run.task, report.run.imgsz, report.run.batch, report.run.epochs) == ("obb", 96, 4, 8)
-    teacher, student = trainer.teacher.model, YOLO("yolov8n-obb.yaml").model
-    assert report.teacher.sha256 == trainer.teacher.sha256
+    teacher, student = trainer.run.teacher.model, YOLO("yolov8n-obb.yaml").model
+    assert report.teacher.sha256 == trainer.run.teacher.sha256
     assert report.teacher.parameters == report.parameters.teacher == sum(p.numel() for p in teacher.parameters())
     assert (report.student.source, report.student.sha256) == ("yolov8n-obb.yaml", None)
     assert report.teacher.gflops is not None
@@ -65,20 +67,20 @@ def test_facts_of_a_pair(tiny_trainer: Trainer) -> None:
 
 
 def test_an_untrained_teacher_is_named(tiny_trainer: Trainer) -> None:
-    report = preflight(plan_of(tiny_trainer("obb")))
+    report = report_of(tiny_trainer("obb"))
     assert report.quality.map50 is not None
-    assert report.quality.map50 < MAP_FLOOR
+    assert report.quality.map50 < MIN_TEACHER_MAP
     assert [w for w in report.warnings if w.startswith("the teacher does not look trained on these data: ")]
 
 
-@pytest.mark.parametrize("map50", [MAP_FLOOR, 0.049])
+@pytest.mark.parametrize("map50", [MIN_TEACHER_MAP, 0.049])
 def test_the_floor_of_the_teacher(map50: float, tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "teacher_map", lambda *_: (map50, 0.0))
-    warned = any("does not look trained" in w for w in preflight(plan_of(tiny_trainer("obb"))).warnings)
-    assert warned == (map50 != MAP_FLOOR)
+    warned = any("does not look trained" in w for w in report_of(tiny_trainer("obb")).warnings)
+    assert warned == (map50 != MIN_TEACHER_MAP)
 
 
-def snapshot(trainer: Any, plan: Plan) -> list[Any]:
+def snapshot(trainer: Any, plan: PreparedRun) -> list[Any]:
     models = (plan.student, plan.teacher.model)
     return [
         *(state_hash(m) for m in models),
@@ -103,19 +105,22 @@ def test_leaves_no_trace(task: str, student: str, tiny_trainer: Trainer) -> None
     trainer = tiny_trainer(task, model=student)
     before_plan = random.getstate(), torch.get_rng_state().tolist()
     model, attributes = trainer.model, sorted(vars(trainer))
-    plan = plan_of(trainer)
+    built = student_of(trainer)
     assert (random.getstate(), torch.get_rng_state().tolist()) == before_plan
     assert trainer.model is model
     assert sorted(vars(trainer)) == attributes
-    before = snapshot(trainer, plan)
-    preflight(plan)
-    assert snapshot(trainer, plan) == before
+    before = snapshot(trainer, built)
+    collect_report(trainer.run, built)
+    assert snapshot(trainer, built) == before
 
 
 def test_takes_the_student_that_is_there_already(tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb")
     trainer.model = trainer.get_model(cfg="yolov8n-obb.yaml", verbose=False)
-    assert plan_of(trainer).student is trainer.model
+    state = trainer.model.state_dict()
+    report = report_of(trainer)
+    assert report.student.parameters == sum(p.numel() for p in trainer.model.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in trainer.model.state_dict().items())
 
 
 @pytest.mark.usefixtures("fine")
@@ -133,7 +138,7 @@ def test_hash_of_a_student_from_a_checkpoint(
         ({"model": file, "pretrained": False}, None),
         ({"pretrained": file}, wanted),
     ):
-        found = preflight(plan_of(tiny_trainer("obb", **keys))).student
+        found = report_of(tiny_trainer("obb", **keys)).student
         assert found.sha256 == sha256
         assert keys.get("model", file) in found.source
 
@@ -141,15 +146,16 @@ def test_hash_of_a_student_from_a_checkpoint(
 @pytest.mark.usefixtures("fine")
 def test_levels_that_are_left_out(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
     keys = {"teacher": str(checkpoint("yolov8s-p6.yaml")), "imgsz": 128, "levels": [8, 16], "imhi": 0}
-    report = preflight(plan_of(tiny_trainer("detect", **keys)))
+    report = report_of(tiny_trainer("detect", **keys))
     assert [level.stride for level in report.levels] == [8, 16]
     assert report.levels_off == ("stride 64: only the teacher has it", "stride 32: not in levels=[8, 16]")
 
 
 def test_models_that_share_no_level_end_the_run(tiny_trainer: Trainer) -> None:
-    plan = plan_of(tiny_trainer("obb"))
+    trainer = tiny_trainer("obb")
+    run = replace(trainer.run, settings=replace(trainer.run.settings, levels=[64]))
     with pytest.raises(BadUseError, match="levels="):
-        preflight(replace(plan, settings=replace(plan.settings, levels=[64])))
+        collect_report(run, student_of(trainer))
 
 
 def test_what_fails_becomes_a_warning(tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +164,8 @@ def test_what_fails_becomes_a_warning(tiny_trainer: Trainer, monkeypatch: pytest
 
     monkeypatch.setattr(module, "get_flops", lambda *_: 0.0)
     monkeypatch.setattr(module, "teacher_map", fail)
-    monkeypatch.setattr(module, "kept_for_backward", fail)
-    report = preflight(plan_of(tiny_trainer("obb")))
+    monkeypatch.setattr(module, "saved_for_backward", fail)
+    report = report_of(tiny_trainer("obb"))
     assert (report.teacher.gflops, report.student.gflops, report.memory, report.quality.map50) == (None,) * 4
     assert len(report.warnings) == 4
     assert "the teacher's mAP could not be found: RuntimeError: out of luck" in report.warnings
@@ -173,15 +179,15 @@ def test_bad_use_is_no_warning(tiny_trainer: Trainer, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "teacher_map", refuse)
     with pytest.raises(BadUseError, match="no such file"):
-        preflight(plan_of(tiny_trainer("obb")))
+        report_of(tiny_trainer("obb"))
 
 
 @pytest.mark.usefixtures("fine")
 def test_classes(tiny_trainer: Trainer) -> None:
-    plan = plan_of(tiny_trainer("obb", imhi=0))
-    mine = list(plan.class_map.data)
+    trainer = tiny_trainer("obb", imhi=0)
+    mine = list(trainer.run.class_map.data)
     same, part, none = (
-        preflight(replace(plan, class_map=match_classes(names, mine)))
+        collect_report(replace(trainer.run, class_map=match_classes(names, mine)), student_of(trainer))
         for names in (mine[::-1], ["red", "blue"], ["blue", "grey"])
     )
     assert same.classes.shared == (*part.classes.shared, "green") == ("red", "green")
@@ -195,7 +201,7 @@ def test_classes(tiny_trainer: Trainer) -> None:
 
 @pytest.mark.usefixtures("fine")
 def test_without_terms_nothing_is_tapped(tiny_trainer: Trainer) -> None:
-    report = preflight(plan_of(tiny_trainer("obb", **OFF)))
+    report = report_of(tiny_trainer("obb", **OFF))
     assert report.levels == ()
     assert (report.parameters.adapters, report.parameters.amplifier) == (0, 0)
     assert "no term is on: this is a plain training" in report.warnings
@@ -203,7 +209,7 @@ def test_without_terms_nothing_is_tapped(tiny_trainer: Trainer) -> None:
 
 @pytest.mark.usefixtures("fine")
 def test_files(tiny_trainer: Trainer, tmp_path: Path) -> None:
-    report = preflight(plan_of(tiny_trainer("obb")))
+    report = report_of(tiny_trainer("obb"))
     folder = tmp_path / "there"
     folder.mkdir()
     (folder / "preflight.json").write_text("old", encoding="utf-8")

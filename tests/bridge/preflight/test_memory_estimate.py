@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.preflight.collect import collect as preflight
-from ds2d2_yolo.bridge.preflight.collect import plan_of
-from ds2d2_yolo.bridge.preflight.memory_estimate import SavedBytes, expected_memory, kept_for_backward, sample_batch
-from ds2d2_yolo.bridge.preflight.run_plan import Plan
+from ds2d2_yolo.bridge.preflight import collect
+from ds2d2_yolo.bridge.preflight.memory_estimate import SavedBytes, expected_memory, sample_batch, saved_for_backward
 from ds2d2_yolo.report.facts import MemoryFacts
 from tests.bridge.conftest import OFF
-
-
-@pytest.fixture
-def plan(tiny_trainer: Callable[..., Any]) -> Callable[..., Plan]:
-    return lambda task, **keys: plan_of(tiny_trainer(task, **keys))
+from tests.helpers.distillation import inputs_of
+from tests.helpers.memory import Live
+from tests.helpers.runs import student_of
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -56,39 +48,15 @@ def test_counts_a_storage_once() -> None:
     assert z.requires_grad
 
 
-class Live(TorchDispatchMode):
-    """Follows the bytes of the tensors that operations make while the context lasts, apart from `SavedBytes`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for storage in (t.untyped_storage() for t in tree_leaves(out) if isinstance(t, Tensor)):
-            key = storage._cdata
-            if key not in self.seen:
-                self.seen.add(key)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, key, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return out
-
-    def _free(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
-
-
 @pytest.mark.parametrize("off", [(), ("imfu", "imhi")], ids=["all terms", "explicit only"])
-def test_a_step_holds_what_is_counted(off: tuple[str, ...], plan: Callable[..., Plan]) -> None:
+def test_a_step_holds_what_is_counted(off: tuple[str, ...], tiny_trainer: Callable[..., Any]) -> None:
     """Two images through student, losses, terms and backward, against twice what one image keeps."""
-    made = plan("obb", **dict.fromkeys(off, 0.0))
-    distiller = preflight._distiller(made)
+    trainer = tiny_trainer("obb", **dict.fromkeys(off, 0.0))
+    student = collect._trainable_copy(student_of(trainer), trainer.args)
+    distiller = collect._build_copy(trainer.run, student)
     assert distiller is not None
-    student = preflight._as_trained(deepcopy(made.student), made.args)
     batch = sample_batch(dense_head(student, "the student"), 3, 192)
-    kept, head = kept_for_backward(student, distiller, batch)
+    kept, head = saved_for_backward(student, distiller, batch)
     assert 0 < head < kept / 2
     two = {k: torch.cat((v, v)) for k, v in batch.items()}
     two["batch_idx"][len(batch["batch_idx"]) :] = 1
@@ -101,23 +69,24 @@ def test_a_step_holds_what_is_counted(off: tuple[str, ...], plan: Callable[..., 
 
 
 def step(student: Any, criterion: Any, distiller: Any, batch: dict[str, Any]) -> None:
-    from ds2d2_yolo.bridge.distillation.targets import tapped
+    from ds2d2_yolo.bridge.distillation.targets import capture_targets
 
     predictions = student(batch["img"])
-    with tapped(criterion.assigner) as seen:
+    with capture_targets(criterion) as seen:
         loss, _ = criterion(predictions, batch)
-    terms = distiller.terms(predictions["feats"], distiller.guide(batch["img"]), seen[0])
+    terms = distiller(inputs_of(predictions["feats"], seen[0]), distiller.teacher_outputs(batch["img"]))
     (loss.sum() + sum(terms.values())).backward()
 
 
 @pytest.fixture
-def estimate(plan: Callable[..., Plan]) -> Callable[..., MemoryFacts]:
-    """The estimate for a plan on the tiny data, as the report makes it."""
+def estimate(tiny_trainer: Callable[..., Any]) -> Callable[..., MemoryFacts]:
+    """The estimate for a run on the tiny data, as the report makes it."""
 
     def get(task: str = "obb", amp: bool = False, **keys: Any) -> MemoryFacts:
-        made = plan(task, **keys)
-        student = preflight._as_trained(deepcopy(made.student), made.args)
-        return expected_memory(student, preflight._distiller(made), made.args, (1000, 100), 96, 1, amp)
+        trainer = tiny_trainer(task, **keys)
+        student = collect._trainable_copy(student_of(trainer), trainer.args)
+        distiller = collect._build_copy(trainer.run, student)
+        return expected_memory(student, distiller, trainer.args, (1000, 100), 96, 1, amp)
 
     return get
 
@@ -133,7 +102,7 @@ def test_parts_are_those_of_a_real_run(optimizer: str, estimate: Any, tiny_train
     assert expected.weights == expected.ema == state_of(trainer.ema.ema)
     assert expected.gradients == bytes_of(gradients)
     assert expected.optimizer == bytes_of(state)
-    assert expected.teacher == state_of(trainer._distiller.teacher.model)
+    assert expected.teacher == state_of(trainer.distiller.teacher.model)
     assert expected.amplifier == 0
 
 

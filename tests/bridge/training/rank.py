@@ -77,11 +77,11 @@ if __name__ == "__main__":
         trainer = Rank(overrides=settings)
         trainer.world_size = int(os.environ["WORLD_SIZE"])
         trainer.train()
-    model, distiller = unwrap_model(trainer.model), trainer._distiller
+    model, distiller = unwrap_model(trainer.model), trainer.distiller
     assert distiller is not None
     head = distiller.amplifier.head.state_dict() if distiller.amplifier else {}
     weights = {k: v for k, v in model.state_dict().items() if v.dtype.is_floating_point}
     places = [str(p) for p in (trainer.save_dir, trainer.last, trainer.best, trainer.csv, trainer.args.save_dir)]
-    trainer.seen |= {"places": places, "weights": weights, "gains": trainer._gains.state(), "amplifier": head}
+    trainer.seen |= {"places": places, "weights": weights, "gains": trainer.gains.state(), "amplifier": head}
     torch.save(trainer.seen, folder / f"rank{RANK}.pt")
     dist.destroy_process_group()

@@ -13,10 +13,11 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import OBBModel
 from ultralytics.utils.patches import torch_load
 
+from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE
 from ds2d2_yolo.bridge.models.teacher import state_hash
 from ds2d2_yolo.bridge.training import compared_run as arms
-from ds2d2_yolo.bridge.training.compared_run import Notes, Subjects, WatchedTrainer, identify, train_arm
+from ds2d2_yolo.bridge.training.compared_run import Notes, PlainArm, Subjects, identify, train_arm
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 KINDS = ("plain", "distill_model", "ds2d2")
@@ -59,15 +60,16 @@ def weights_of(file: Path) -> str:
 
 def cut_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Let every run end without clean-up once it has saved an epoch."""
-    whole = WatchedTrainer.save_model
+    for trainer in (PlainArm, DS2D2Trainer):
+        original = trainer.save_model
 
-    def save(self: Any) -> bool:
-        saved = whole(self)
-        if self.epoch == epoch:
-            raise Cut
-        return saved
+        def save(self: Any, original: Callable[[Any], bool] = original) -> bool:
+            saved = original(self)
+            if self.epoch == epoch:
+                raise Cut
+            return saved
 
-    monkeypatch.setattr(WatchedTrainer, "save_model", save)
+        monkeypatch.setattr(trainer, "save_model", save)
 
 
 def test_arms_of_a_seed_are_pairs_and_end_as_plain_students(train: Callable[..., tuple[Path, Notes]]) -> None:
@@ -135,7 +137,7 @@ def test_a_run_cut_off_in_its_clean_up_is_only_cleaned_up(
         raise Cut
 
     with monkeypatch.context() as patched:
-        patched.setattr(arms, "finish_files", cut)
+        patched.setattr(arms, "finalize_checkpoints", cut)
         with pytest.raises(Cut):
             train("distill_model", epochs=1)
     last = tmp_path / "distill_model" / "weights" / "last.pt"
@@ -162,7 +164,7 @@ def test_a_lack_of_memory_ends_the_run_instead_of_halving_the_batch(
     def full(*_: Any) -> dict[str, Any]:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(WatchedTrainer, "preprocess_batch", full)
+    monkeypatch.setattr(PlainArm, "preprocess_batch", full)
     with pytest.raises(DS2D2Error, match="no memory for batch=4"):
         train("plain")
 

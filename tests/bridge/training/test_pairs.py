@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 
+from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
-from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.models.adapters import make_adapters
-from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of
-from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
+from ds2d2_yolo.bridge.models.heads import dense_head, level_channels
+from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import TERMS, Settings
 
 P2, P6 = [4, 8, 16, 32], [8, 16, 32, 64]
@@ -73,18 +70,12 @@ def build(student: str, teacher: Path, levels: list[int] | None = None) -> tuple
     model: Any = (OBBModel if rotated else DetectionModel)(f"{student}.yaml", nc=2, verbose=False).train()
     model.args = get_cfg()
     loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
-    theirs, head = dense_head(loaded.model, "teacher"), dense_head(model, "student")
-    for branch in theirs.cv3:  # an untrained head is sure of nothing, and the implicit terms would weigh nothing
+    head = dense_head(model, "student")
+    for branch in dense_head(loaded.model, "teacher").cv3:
+        # an untrained head is sure of nothing, and the implicit terms would weigh nothing
         nn.init.constant_(branch[-1].bias, -2.0)
-    channels, state = level_channels(theirs), one_to_many(copy.deepcopy(theirs)).state_dict()
-    strides = loaded.strides
-    shared = [strides.index(s) for s in sorted(set(strides) & set(strides_of(head))) if levels is None or s in levels]
     settings = Settings(teacher=str(teacher), gains=1.0, levels=levels)
-    amplifier = Amplifier(loaded, state, shared, settings.wavelet)
-    frozen = FrozenTeacher(loaded, strides_of(head), levels)
-    mine = level_channels(head)
-    adapters = make_adapters([mine[s] for s, _ in frozen.pairs], [channels[t] for _, t in frozen.pairs], 0)
-    distiller = Distiller(settings, frozen, adapters, amplifier)
+    distiller = build_distiller(head, loaded, settings)
     return model, DistillationCriterion(model.init_criterion(), head, distiller, Gains(settings))
 
 

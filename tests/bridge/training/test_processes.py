@@ -67,7 +67,7 @@ def test_ranks_agree(
         assert first["amplifier"].keys() == other["amplifier"].keys() != set()
         assert all(torch.equal(v, other["amplifier"][k]) for k, v in first["amplifier"].items())
         assert first["gains"] == other["gains"]
-        assert first["gains"]["settled"]
+        assert first["gains"]["frozen"]
         assert all(torch.equal(v, other["weights"][k]) for k, v in first["weights"].items() if "running" not in k)
 
     # each rank's loss is multiplied by their number, and DDP takes the mean: undone, it is the mean of the ranks' own

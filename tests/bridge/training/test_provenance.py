@@ -12,7 +12,9 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.training.provenance import FILE, with_origin
+from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance
+from ds2d2_yolo.bridge.training.run_setup import begin_run
+from tests.helpers.runs import student_of
 
 
 def weights(file: Path) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
         runs.append(trainer)
     one, other = (weights(t.last) for t in runs)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    (said,), (again,) = (json.loads((t.save_dir / FILE).read_text(encoding="utf-8")) for t in runs)
+    (said,), (again,) = (json.loads((t.save_dir / RUN_FILE).read_text(encoding="utf-8")) for t in runs)
     assert said["hashes"] == again["hashes"]
     assert said["code"] == again["code"]
     assert {len(said["hashes"][k]) for k in ("teacher", "train", "val")} == {64}
@@ -44,16 +46,18 @@ def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
     label.write_text(before + "\n", encoding="utf-8")
     try:
         trainer = tiny_trainer("obb", name="third", imhi=0)
-        trainer.open()
+        begin_run(trainer.run, student_of(trainer), trainer.save_dir)
     finally:
         label.write_text(before, encoding="utf-8")
-    (changed,) = json.loads((trainer.save_dir / FILE).read_text(encoding="utf-8"))
+    (changed,) = json.loads((trainer.save_dir / RUN_FILE).read_text(encoding="utf-8"))
     assert changed["hashes"]["val"] != said["hashes"]["val"]
     assert changed["hashes"]["train"] == said["hashes"]["train"]
 
 
 @pytest.mark.parametrize("earlier", ["[{}]", "half a fi"])
 def test_a_run_that_goes_on_is_one_more_entry(tmp_path: Path, earlier: str) -> None:
-    (tmp_path / FILE).write_text(earlier, encoding="utf-8")
-    assert len(json.loads(with_origin(tmp_path, {"began": "now"}, resumed=True))) == (2 if earlier == "[{}]" else 1)
-    assert len(json.loads(with_origin(tmp_path, {"began": "now"}, resumed=False))) == 1
+    (tmp_path / RUN_FILE).write_text(earlier, encoding="utf-8")
+    assert len(json.loads(append_provenance(tmp_path, {"began": "now"}, resumed=True))) == (
+        2 if earlier == "[{}]" else 1
+    )
+    assert len(json.loads(append_provenance(tmp_path, {"began": "now"}, resumed=False))) == 1

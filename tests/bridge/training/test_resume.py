@@ -20,6 +20,7 @@ from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, adapters_of
 from ds2d2_yolo.bridge.training import find_run as resuming
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
+from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 from tests.bridge.conftest import PAIRS
@@ -72,7 +73,7 @@ def command(trainer: DS2D2Trainer, **more: Any) -> dict[str, Any]:
     """The settings of the command that began a run, as `distill` takes them."""
     a = trainer.args
     return {
-        "teacher": trainer.settings.teacher, "student": PAIRS["obb"][1], "data": a.data, "imgsz": 96, "epochs": 4,
+        "teacher": trainer.run.settings.teacher, "student": PAIRS["obb"][1], "data": a.data, "imgsz": 96, "epochs": 4,
         "batch": 4, "device": "cpu", "project": str(trainer.save_dir.parent), "name": trainer.save_dir.name,
         "exist_ok": True, **more,
     }  # fmt: skip
@@ -110,7 +111,9 @@ def test_unfinished_file_is_a_plain_model_with_one_extra_attribute(unfinished: D
     assert modules == {"torch", "ultralytics"}
     extra = {k for k in found["ema"].state_dict() if not k.startswith("model.")}
     assert extra == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
-    assert set(found["train_args"][ARGS_KEY]) == {"settings", "teacher", "amplifier", "gains"}
+    wanted = {"format", "settings", "teacher_sha256", "amplifier_path", "gains", "batch_size", "report_files"}
+    assert set(found["train_args"][ARGS_KEY]) == wanted
+    assert RunState.of(found["train_args"][ARGS_KEY]) == unfinished.state
 
 
 PLAIN = """
@@ -267,12 +270,12 @@ def test_a_moved_amplifier_is_not_missed(
         trainer.train()
     named.unlink()
     moved = tmp_path / "moved.pt"
-    shutil.copyfile(str(trainer.settings.teacher), moved)
+    shutil.copyfile(str(trainer.run.settings.teacher), moved)
     seen: list[DS2D2Trainer] = []
     original = DS2D2Trainer.set_model_attributes
     monkeypatch.setattr(DS2D2Trainer, "set_model_attributes", lambda self: (seen.append(self), original(self))[1])
     distill(**command(trainer, resume=True, teacher=moved, amplifier=str(named)))
-    assert seen[0].settings.teacher == str(moved)
+    assert seen[0].run.settings.teacher == str(moved)
     # a process of DDP is handed what the launching one knows
     handed = {**vars(seen[0].args), "resume": str(trainer.last)}
     assert handed[ARGS_KEY]["settings"]["teacher"] == str(moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
     frozen: dict[str, str] = {}
 
     def modules() -> dict[str, torch.nn.Module]:
-        distiller = trainer._distiller
+        distiller = trainer.distiller
         assert distiller is not None
         assert distiller.amplifier is not None
         return {"teacher": distiller.teacher.model, "amplifier": distiller.amplifier.head}
@@ -151,7 +151,7 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
         tensors = torch_load(file, map_location="cpu")["model"].state_dict().values()
         assert not any(t.shape == biggest.shape for t in tensors)
     # the file itself, and what was loaded from it before folding
-    assert load_teacher(trainer.settings.teacher, "obb").sha256 == trainer.teacher.sha256
+    assert load_teacher(trainer.run.settings.teacher, "obb").sha256 == trainer.run.teacher.sha256
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trai
 def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None:
     """Ultralytics rebuilds the trainer in each process from the arguments alone."""
     launcher = tiny_trainer("obb", exlo=0.25, wavelet="db2")
-    launcher._carried |= {"amplifier": "kept.safetensors", "report": {"preflight.txt": "said"}}
+    launcher.state = replace(launcher.state, amplifier_path="kept.safetensors", report_files={"preflight.txt": "said"})
+    launcher.state.store(launcher.args)
     child = type(launcher)(overrides=vars(launcher.args))
-    assert child.settings == launcher.settings
-    assert child._carried == {k: v for k, v in launcher._carried.items() if k != "report"}
-    assert child._launched
-    assert Path(str(child.settings.teacher)).is_absolute()
+    assert child.run.settings == launcher.run.settings
+    assert child.state == launcher.state.without_report()
+    assert Path(str(child.run.settings.teacher)).is_absolute()
 
 
 @pytest.mark.parametrize("way", ["distill", "YOLO"])
@@ -190,11 +190,11 @@ def test_the_arguments_of_an_earlier_run_lie_under_those_of_the_command(
     keys = {"cfg": str(earlier.save_dir / "args.yaml"), "data": str(tiny_data("obb")), "exlo": 3.0, "exhi": 0.0}
     with suppress(FileNotFoundError):  # what Ultralytics does with a run that left nothing
         if way == "distill":
-            distill(teacher=str(earlier.settings.teacher), student=PAIRS["obb"][1], **keys)
+            distill(teacher=str(earlier.run.settings.teacher), student=PAIRS["obb"][1], **keys)
         else:
-            teacher = str(earlier.settings.teacher)
+            teacher = str(earlier.run.settings.teacher)
             YOLO(PAIRS["obb"][1]).train(trainer=DS2D2OBBTrainer, teacher=teacher, **keys)
-    found = seen[0].settings
+    found = seen[0].run.settings
     assert (found.exlo, found.exhi, found.implicit, found.disw) == (3.0, 0.0, False, 0.5)
     assert seen[0].args.imgsz == earlier.args.imgsz
     assert not seen[0]._launched
@@ -307,21 +307,21 @@ def test_refuses_before_a_run_folder_is_made(
 def test_a_student_that_is_frozen_altogether_is_refused(tiny_trainer: Trainer, tiny_settings: dict[str, Any]) -> None:
     with pytest.raises(BadUseError, match="freeze=23 leaves nothing of the student to train"):
         tiny_trainer("obb", freeze=23).train()
-    assert not list(Path(str(tiny_settings["project"])).iterdir())
+    assert not list(Path(str(tiny_settings["project"])).glob("*"))
 
 
 def test_a_run_outlives_a_measurement_that_memory_does_not_suffice_for(
     tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = tiny_trainer("obb", epochs=3, imhi=0)
-    norm = probe._norm
+    norm = probe._gradient_norm
 
     def fails_later(*given: Any) -> torch.Tensor:
         if trainer.epoch:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return norm(*given)
 
-    monkeypatch.setattr(probe, "_norm", fails_later)
+    monkeypatch.setattr(probe, "_gradient_norm", fails_later)
     trainer.train()
     rows = list(csv.DictReader(trainer.csv.open(encoding="utf-8")))
     assert [row["share/imfu"] == "nan" for row in rows] == [False, True, True]
@@ -372,10 +372,10 @@ def test_classes_are_matched_by_name(
         trainer = tiny_trainer("obb", teacher=teacher, weight_map=weight_map)
         trainer.train()
     assert said in caplog.text
-    assert trainer.settings.active == active
-    distiller = trainer._distiller
+    assert trainer.run.settings.active == active
+    distiller = trainer.distiller
     assert distiller is not None
-    assert distiller.columns == columns or not trainer.class_map.pairs
+    assert distiller.teacher_columns == columns or not trainer.run.class_map.pairs
     logged = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
     assert all((logged[t] > 0) == (t in active) for t in TERMS)
 
@@ -386,7 +386,7 @@ def test_refuses_a_teacher_that_leaves_nothing_to_distil(
     teacher = str(checkpoint("yolov8s-obb.yaml", names=("ship", "plane")))
     with pytest.raises(BadUseError, match="nothing is left to distil"):
         tiny_trainer("obb", teacher=teacher, explicit=False)
-    assert not list(Path(str(tiny_settings["project"])).iterdir())
+    assert not list(Path(str(tiny_settings["project"])).glob("*"))
 
 
 @pytest.mark.parametrize("keys", [{"levels": [8, 12]}, {"classes": [5], "explicit": False}])
@@ -395,14 +395,14 @@ def test_what_is_wrong_leaves_no_folder(
 ) -> None:
     with pytest.raises(BadUseError):
         tiny_trainer("obb", **keys).train()
-    assert not list(Path(str(tiny_settings["project"])).iterdir())
+    assert not list(Path(str(tiny_settings["project"])).glob("*"))
 
 
 def test_an_amplifier_of_other_classes_is_refused(tiny_trainer: Trainer, tmp_path: Path) -> None:
     first = tiny_trainer("obb", classes=[0], amplifier_epochs=1)
     first.train()
-    assert first._distiller is not None
-    assert first._distiller.columns == [0]
+    assert first.distiller is not None
+    assert first.distiller.teacher_columns == [0]
     kept = tmp_path / "kept.safetensors"
     kept.write_bytes((first.save_dir / "amplifier.safetensors").read_bytes())
     with pytest.raises(BadUseError, match="it has learnt the classes red, this run distils red, green"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
+from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.models.adapters import adapters_of
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS
@@ -31,9 +31,9 @@ def test_terms_send_their_shares(task: str, tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer(task, epochs=3, warmup_epochs=1)
     trainer.train()
     rows = rows_of(trainer)
-    assert trainer._gains.settled
+    assert trainer.gains.frozen
     assert rows[0]["gain/exlo"] > 0, "the warm-up has gains already"
-    for term, share in trainer.settings.shares.items():
+    for term, share in trainer.run.settings.shares.items():
         assert rows[1][f"share/{term}"] == pytest.approx(share, rel=0.5), "settled in the second epoch"
         assert rows[2][f"gain/{term}"] == rows[1][f"gain/{term}"], "and kept from then on"
         assert rows[2][f"ratio/{term}"] == pytest.approx(
@@ -48,7 +48,7 @@ def test_shares_are_settings(tiny_trainer: Trainer) -> None:
     small, large = (tiny_trainer("obb", imhi=0, imfu_share=s, name=str(s)) for s in (0.1, 0.4))
     for trainer in (small, large):
         trainer.train()
-    ratio = large._gains.chosen["imfu"] / small._gains.chosen["imfu"]
+    ratio = large.gains.automatic["imfu"] / small.gains.automatic["imfu"]
     assert ratio == pytest.approx(4, rel=0.2), "they train differently after the first batch, hence not exactly"
 
 
@@ -65,8 +65,8 @@ def test_distillation_ends(tiny_trainer: Trainer) -> None:
     calls: list[int] = []
 
     def start(t: Any) -> None:
-        original = t._distiller.guide
-        t._distiller.guide = lambda images, **keys: (calls.append(t.epoch), original(images, **keys))[1]
+        original = t.distiller.teacher_outputs
+        t.distiller.teacher_outputs = lambda images, **keys: (calls.append(t.epoch), original(images, **keys))[1]
 
     def end(t: Any) -> None:
         adapters = adapters_of(t.model)
@@ -89,7 +89,7 @@ def test_measuring_leaves_the_run_alone(tiny_trainer: Trainer, monkeypatch: pyte
     nothing = dict.fromkeys(("task", *TERMS), math.nan)
     for name in ("watched", "blind"):
         if name == "blind":
-            monkeypatch.setattr("ds2d2_yolo.bridge.distillation.criterion.neck_gradients", lambda *_, **__: nothing)
+            monkeypatch.setattr("ds2d2_yolo.bridge.distillation.criterion.measure_gradients", lambda *_, **__: nothing)
         trainer = tiny_trainer("detect", gains=1, name=name, model="yolo26n.yaml")
         trainer.add_callback(
             "on_train_end", lambda t: ends.append({k: v.clone() for k, v in t.model.state_dict().items()})
@@ -106,7 +106,7 @@ def test_compiled_and_plain_runs_measure_the_same(tiny_trainer: Trainer) -> None
     for compiled in (False, "aot_eager"):
         trainer = tiny_trainer("obb", compile=compiled, name=str(compiled))
         trainer.train()
-        first.append(trainer._gains._norms[0])
+        first.append(trainer.gains._norms[0])
     assert first[1] == pytest.approx(first[0], rel=1e-3)
 
 
@@ -122,11 +122,11 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
     first.add_callback("on_model_save", cut)
     with pytest.raises(Cut):
         first.train()
-    chosen = dict(first._gains.chosen)
+    chosen = dict(first.gains.automatic)
     again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
     again.train()
-    assert again._gains.settled
-    assert again._gains.chosen == chosen
+    assert again.gains.frozen
+    assert again.gains.automatic == chosen
     rows = rows_of(again)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[2]["gain/exlo"] == pytest.approx(chosen["exlo"], rel=1e-4)
@@ -146,9 +146,9 @@ def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:
         first.train()
     counts = []
     again = tiny_trainer("obb", model=str(first.last), resume=str(first.last), batch=2)
-    again.add_callback("on_train_batch_end", lambda t: counts.append(len(t._gains._norms)))
+    again.add_callback("on_train_batch_end", lambda t: counts.append(len(t.gains._norms)))
     again.train()
-    assert again._gains.chosen != first._gains.chosen
+    assert again.gains.automatic != first.gains.automatic
     assert counts == [1, 2, 3, 4], "all batches of the epoch, not the few that are watched"
 
 
@@ -158,18 +158,18 @@ def test_out_of_memory_measures_again(tiny_trainer: Trainer) -> None:
     failed: list[bool] = []
 
     def once(t: Any) -> None:
-        if t._gains.chosen and not failed:
+        if t.gains.automatic and not failed:
             failed.append(True)
-            sizes.append(len(t._gains._norms))
-            t._gains_before = dict(t._gains.chosen)
+            sizes.append(len(t.gains._norms))
+            t._gains_before = dict(t.gains.automatic)
             t.model.criterion.base = Failing(t.model.criterion.base)
 
     trainer.add_callback("on_train_batch_start", once)
     trainer.train()
     assert failed
     assert trainer.batch_size == 2, "Ultralytics halved it"
-    assert trainer._gains.settled
-    assert trainer._gains.chosen != trainer._gains_before
+    assert trainer.gains.frozen
+    assert trainer.gains.automatic != trainer._gains_before
 
 
 class Failing:
@@ -205,12 +205,13 @@ def test_probe_sees_what_the_optimizer_gets(tiny_trainer: Trainer) -> None:
 
     def spy(*args: Any, **keys: Any) -> dict[str, float]:
         seen.append(args)
-        return neck_gradients(*args, **keys)
+        return measure_gradients(*args, **keys)
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr("ds2d2_yolo.bridge.distillation.criterion.neck_gradients", spy)
+        m.setattr("ds2d2_yolo.bridge.distillation.criterion.measure_gradients", spy)
         trainer.train()
-    head, _, _, features, levels = seen[0]
+    _, head, distiller, student, _, _, _ = seen[0]
+    features, levels = student.features, distiller.levels
     assert head is trainer.model.model[-1]
     assert levels == [0, 1, 2]
     assert all(f.requires_grad for f in features)

@@ -209,7 +209,7 @@ def test_single_class(make: Make, checkpoint: Callable[..., Path]) -> None:
     trainer = make(single_cls=True, teacher=str(teacher))
     trainer.train()
     learnt(trainer)
-    assert trainer.class_map.shared == ("item",)
+    assert trainer.run.class_map.shared == ("item",)
     other = make(single_cls=True, name="other")
     other.train()
     learnt(other, ("exlo", "exhi"))
@@ -276,7 +276,7 @@ def test_gradients_are_accumulated(run: Run) -> None:
     trainer = run(batch=2, nbs=8)
     assert trainer.accumulate == 4
     assert len(trainer.train_loader) == 4
-    assert len(trainer.step_norms) == 1
+    assert len(trainer.adapter_optimizer.step_norms) == 1
 
 
 def test_what_is_saved_is_the_average_of_the_distilled_student(make: Make) -> None:
@@ -346,7 +346,7 @@ def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(DS2D2Trainer, "save_metrics", keep)
     distill(
-        teacher=first.settings.teacher, student=PAIRS["obb"][1], data=first.args.data, epochs=2, device="cpu",
+        teacher=first.run.settings.teacher, student=PAIRS["obb"][1], data=first.args.data, epochs=2, device="cpu",
         project=str(first.save_dir.parent), name=first.save_dir.name, exist_ok=True, resume=True, **changed,
     )  # fmt: skip
     trainer = found[-1]

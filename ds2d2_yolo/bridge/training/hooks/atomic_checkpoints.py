@@ -1,92 +1,118 @@
-"""Checkpoints: written whole or not at all while a run goes on, and made plain when it ends."""
+"""Checkpoints: written atomically while a run goes on, and made plain at its end."""
 
 from __future__ import annotations
 
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from ds2d2_yolo.bridge.models.adapters import drop_adapters
-from ds2d2_yolo.bridge.training.hooks.exact_resume import drop_side_files
+from ds2d2_yolo.bridge.training.hooks.exact_resume import remove_resume_files
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.utils.atomic_files import replacing
 
 STAGING = ".staging"
 
 
-class WholeCheckpoints(DetectionTrainer):
-    """A trainer whose checkpoints a kill leaves as they were or as they were to be; Ultralytics writes in place."""
+class AtomicCheckpoints:
+    """Writes a trainer's files atomically: after a kill, each file is either the old or the new one.
 
-    csv: Path
-    ddp: bool
-    _saved = False
-    _renamed = 0  # inode of the last.pt that is, or is about to be, in its place
+    Ultralytics (8.4.190) writes them in place.
 
-    def save_model(self) -> bool:
-        """Let Ultralytics write into a staging folder, then rename each file over the one it replaces."""
-        weights, staging = self.wdir, self.wdir / STAGING
-        shutil.rmtree(staging, ignore_errors=True)  # what a kill left there may be half written
+    Args:
+        trainer (Any): The trainer whose `wdir`, `last`, `best` and `csv` are redirected.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._saved = False
+        self._inode = 0  # of the last.pt that is, or is about to be, in its place
+
+    def save(self, save_model: Callable[[], bool]) -> bool:
+        """Let Ultralytics write into a staging folder, then rename each file over the one that it replaces.
+
+        Args:
+            save_model (Callable[[], bool]): Ultralytics' own method.
+
+        Returns:
+            (bool): Its result.
+        """
+        weights = self._trainer.wdir
+        staging = weights / STAGING
+        shutil.rmtree(staging, ignore_errors=True)  # what a kill left there may be incomplete
         self._write_to(staging)
         try:
             try:
-                saved = bool(super().save_model())
+                saved = bool(save_model())
             finally:
                 self._write_to(weights)
-            # last.pt at the end: the epoch that it stands for is repeated until all of its files are there
+            # last.pt last: its epoch is repeated until all of its files are in place
             for file in sorted(staging.glob("*.pt"), key=lambda f: f.name == "last.pt"):
-                self._renamed = file.stat().st_ino
+                self._inode = file.stat().st_ino
                 _replace(file, weights / file.name)
             self._saved = self._saved or saved
         finally:
-            shutil.rmtree(staging, ignore_errors=True)  # on a full disk it would keep the rest of it
+            shutil.rmtree(staging, ignore_errors=True)  # on a full disk it would occupy the remaining space
         return saved
 
     @property
     def saved(self) -> bool:
-        """(bool): Whether the run has saved a checkpoint; asked of the disk, in case a signal came then.
+        """(bool): Whether the run has saved a checkpoint. The disk is asked too, for a signal that came in between.
 
-        A process that launched others for several GPUs saves none itself. Ultralytics emptied the folder before.
+        A process that launched others for several GPUs saves none itself; Ultralytics emptied the folder before.
         """
-        return self._saved or (self.last.is_file() and (self.ddp or self.last.stat().st_ino == self._renamed))
+        last = self._trainer.last
+        return self._saved or (last.is_file() and (self._trainer.ddp or last.stat().st_ino == self._inode))
 
-    def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write the epoch's row into results.csv, whole or not at all, in the place of rows that are run again."""
-        before = self.csv.read_text(encoding="utf-8").splitlines(keepends=True) if self.csv.is_file() else []
-        rows = before[:1] + [row for row in before[1:] if _epoch_of(row) <= self.epoch]
-        with replacing(self.csv) as temporary:
+    def save_metrics(self, save_metrics: Callable[[], None]) -> None:
+        """Write the epoch's row into results.csv atomically, in the place of rows of epochs that are run again.
+
+        Args:
+            save_metrics (Callable[[], None]): Ultralytics' own method, bound to the epoch's metrics.
+        """
+        trainer = self._trainer
+        csv: Path = trainer.csv
+        lines = csv.read_text(encoding="utf-8").splitlines(keepends=True) if csv.is_file() else []
+        rows = lines[:1] + [row for row in lines[1:] if _epoch_of(row) <= trainer.epoch]
+        with replacing(csv) as temporary:
             if rows:
                 temporary.write_text("".join(rows), encoding="utf-8")
-            own, self.csv = self.csv, temporary
+            trainer.csv = temporary
             try:
-                super().save_metrics(metrics)
+                save_metrics()
             finally:
-                self.csv = own
+                trainer.csv = csv
 
-    def final_eval(self) -> None:
-        """Evaluate as usual; Ultralytics strips best and last in place first, so it gets copies, which replace them.
+    def final_eval(self, final_eval: Callable[[], None]) -> None:
+        """Evaluate on copies, which then replace the checkpoints: Ultralytics strips best and last in place first.
 
-        Under DDP all processes have to look at the same files, so there it is as Ultralytics does it.
+        Under DDP all processes have to look at the same files, so Ultralytics' own way stays.
+
+        Args:
+            final_eval (Callable[[], None]): Ultralytics' own method.
         """
         if RANK != -1:
-            super().final_eval()
+            final_eval()
             return
-        weights, staging = self.wdir, self.wdir / STAGING
+        trainer = self._trainer
+        weights = trainer.wdir
+        staging = weights / STAGING
         staging.mkdir(parents=True, exist_ok=True)
-        for file in (self.last, self.best):
+        for file in (trainer.last, trainer.best):
             if file.is_file():
                 shutil.copyfile(file, staging / file.name)
         self._write_to(staging)
         try:
-            super().final_eval()
+            final_eval()
         finally:
             self._write_to(weights)
         for file in staging.glob("*.pt"):
@@ -95,13 +121,13 @@ class WholeCheckpoints(DetectionTrainer):
 
     def _write_to(self, folder: Path) -> None:
         """Point the trainer at a folder for its checkpoints."""
-        self.wdir, self.last, self.best = folder, folder / "last.pt", folder / "best.pt"
+        self._trainer.wdir, self._trainer.last, self._trainer.best = folder, folder / "last.pt", folder / "best.pt"
 
 
-def finish_files(weights: Path) -> None:
-    """Make every checkpoint of a run a plain, finished one: nothing of ours, no optimizer state, no file beside them.
+def finalize_checkpoints(weights: Path) -> None:
+    """Make every checkpoint of a run a plain, finished one: no adapters, no DS2D2 settings, no optimizer state.
 
-    Each file is replaced whole. Ultralytics strips best and last alone, and the optimizer state counts the adapters.
+    Each file is replaced atomically. Ultralytics strips best and last only. The optimizer state counts the adapters.
 
     Args:
         weights (Path): The run's `weights` folder.
@@ -113,35 +139,39 @@ def finish_files(weights: Path) -> None:
         models = [m for m in (checkpoint.get("ema"), checkpoint.get("model")) if isinstance(m, nn.Module)]
         for model in models:
             drop_adapters(model)
-            _drop_key(getattr(model, "args", None))
+            _drop_settings(getattr(model, "args", None))
         torch.save(checkpoint, staging / file.name)
         strip_optimizer(staging / file.name)
         _replace(staging / file.name, file)
-    drop_left_over(weights)
+    remove_leftovers(weights)
 
 
-def drop_left_over(weights: Path) -> None:
-    """Remove from a finished run's `weights` folder what is no checkpoint: side files, and what a kill left."""
+def remove_leftovers(weights: Path) -> None:
+    """Remove everything but checkpoints from a finished run's `weights` folder: resume files and staging folders.
+
+    Args:
+        weights (Path): The folder.
+    """
     shutil.rmtree(weights / STAGING, ignore_errors=True)
-    drop_side_files(weights)
+    remove_resume_files(weights)
 
 
 def _epoch_of(row: str) -> float:
-    """Return the epoch of a row of results.csv, from 1; half a row counts as none."""
+    """Return the epoch of a row of results.csv, from 1; an incomplete row counts as none."""
     try:
         return float(row.split(",")[0]) if row.endswith("\n") else math.inf
     except ValueError:
         return math.inf
 
 
-def _drop_key(args: Any) -> None:
-    """Take our key out of a model's arguments, mapping or namespace; Ultralytics strips those of the checkpoint."""
+def _drop_settings(args: Any) -> None:
+    """Remove the DS2D2 settings from a model's arguments; Ultralytics strips those of the checkpoint itself."""
     table = args if isinstance(args, dict) else getattr(args, "__dict__", {})
     table.pop(ARGS_KEY, None)
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put a written file in the place of another, so that a kill leaves the one or the other."""
+    """Rename a written file over another, so that a kill leaves the one or the other."""
     with source.open("rb+") as f:
         os.fsync(f.fileno())
     os.replace(source, target)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import CLIP_NORM, clipped_share, clipping_remark
+from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import CLIP_NORM, clipped_share, clipping_warning
 
 
 def test_share_of_clipped_steps() -> None:
@@ -25,12 +25,12 @@ def test_share_of_clipped_steps() -> None:
     ],
 )
 def test_nothing_to_remark(norms: list[float], shares: dict[str, float]) -> None:
-    assert clipping_remark(norms, shares) is None
+    assert clipping_warning(norms, shares) is None
 
 
 def test_the_worst_step_is_named() -> None:
     """Terms three times the task's gradient at right angles: the task's norm is n / sqrt(10)."""
-    said = clipping_remark([5.0, 20.0, 40.0, 12.0], {"exlo": 3.0, "imfu": math.nan})
+    said = clipping_warning([5.0, 20.0, 40.0, 12.0], {"exlo": 3.0, "imfu": math.nan})
     assert said is not None
     # step 3: the task alone has 12.6 and would keep 79 %; it keeps 25 %
     assert f"to {(10 / 40) / (10 / (40 / math.sqrt(10))):.0%} of" in said

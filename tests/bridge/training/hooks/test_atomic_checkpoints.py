@@ -14,8 +14,8 @@ from ultralytics.utils.patches import torch_load
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.training.hooks import atomic_checkpoints as checkpoints
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import STAGING, finish_files
-from ds2d2_yolo.bridge.training.hooks.exact_resume import side_file
+from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import STAGING, finalize_checkpoints
+from ds2d2_yolo.bridge.training.hooks.exact_resume import resume_file
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -62,12 +62,12 @@ def test_an_interruption_while_the_first_checkpoint_is_put_in_place_knows_it(
 def test_a_process_that_launched_others_asks_the_folder(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
     trainer = tiny_trainer("obb", imhi=0)
     trainer.ddp = True
-    assert not trainer.saved
+    assert not trainer.checkpoints.saved
     trainer.wdir.mkdir(parents=True, exist_ok=True)
     trainer.last.write_bytes(b"written by the first of them")
-    assert trainer.saved
+    assert trainer.checkpoints.saved
     trainer.ddp = False
-    assert not trainer.saved, "of an earlier run in the same folder"
+    assert not trainer.checkpoints.saved, "of an earlier run in the same folder"
 
 
 def test_what_a_kill_left_half_written_is_not_taken_over(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
@@ -93,7 +93,7 @@ def test_finishing_twice_changes_nothing(tiny_trainer: Callable[..., DS2D2Traine
         return state
 
     before = weights()
-    finish_files(trainer.wdir)
+    finalize_checkpoints(trainer.wdir)
     after = weights()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
@@ -114,12 +114,12 @@ def test_a_kill_behind_the_last_epoch_leaves_nothing_of_ours(
     monkeypatch.setattr(DS2D2Trainer, "final_eval", cut)
     with pytest.raises(Cut):
         trainer.train()
-    assert side_file(trainer.wdir, 0).is_file()
+    assert resume_file(trainer.wdir, 0).is_file()
     for killed_again in (False, True):
         if killed_again:  # in the clean-up, between the files and the rest
             (trainer.wdir / STAGING).mkdir()
             (trainer.wdir / STAGING / "last.pt").write_bytes(b"half a file")
-            side_file(trainer.wdir, 0).write_bytes(b"half a file")
+            resume_file(trainer.wdir, 0).write_bytes(b"half a file")
         with pytest.raises(BadUseError, match="is finished, nothing to resume"):
             find_unfinished(str(trainer.save_dir), {}, ("obb",))
         assert {p.name for p in trainer.wdir.iterdir()} == {"best.pt", "last.pt"}

@@ -14,20 +14,12 @@ from torch.utils._pytree import tree_leaves
 from ultralytics.engine import trainer as upstream
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.preflight.memory_estimate import kept_for_backward, sample_batch
-from ds2d2_yolo.bridge.training.hooks.autobatch import TeacherAutoBatch, WithTeacher
+from ds2d2_yolo.bridge.preflight.memory_estimate import sample_batch, saved_for_backward
+from ds2d2_yolo.bridge.training.hooks.autobatch import WithTeacher
 from tests.bridge.conftest import OFF
-from tests.bridge.preflight.test_memory_estimate import Live
-
-
-class OBB(DS2D2OBBTrainer, TeacherAutoBatch):
-    """As the trainer is put together, whatever it is put together from."""
-
-
-class Detect(DS2D2Trainer, TeacherAutoBatch):
-    """Likewise."""
+from tests.helpers.memory import Live
 
 
 @pytest.fixture
@@ -53,10 +45,8 @@ def profiled(tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.Monk
 
         monkeypatch.setattr(upstream, "check_train_batch_size", check)
         made = tiny_trainer(task, batch=-1, **keys)
-        trainer = (OBB if task == "obb" else Detect)(overrides={**vars(made.args), **made.settings.as_dict()})
-        trainer._carried["amplifier"] = keys.get("amplifier")
-        trainer._setup_train()
-        return trainer, seen
+        made._setup_train()
+        return made, seen
 
     return setup
 
@@ -66,11 +56,11 @@ def test_counts_what_a_step_keeps(task: str, profiled: Callable[..., Any]) -> No
     trainer, seen = profiled(task, 2e8, imhi=0)
     assert isinstance(seen["model"], WithTeacher)
     student = deepcopy(unwrap_model(trainer.model))
-    distiller = copy(trainer._distiller)
+    distiller = copy(trainer.distiller)
     distiller.adapters = student.ds2d2_adapters
     batch = sample_batch(dense_head(student, "the student"), 3, seen["imgsz"])
-    kept, measuring = kept_for_backward(student, distiller, batch)
-    plain, _ = kept_for_backward(student, None, batch)
+    kept, measuring = saved_for_backward(student, distiller, batch)
+    plain, _ = saved_for_backward(student, None, batch)
     assert 0.85 < seen["slope"] / (kept + measuring) < 1.25
     assert seen["slope"] > 1.2 * plain
     assert seen["objects"] == 4 * 4  # four objects an image, four images in a mosaic
@@ -88,12 +78,11 @@ def test_leaves_the_student_as_it_was(profiled: Callable[..., Any], monkeypatch:
     assert not isinstance(unwrap_model(trainer.model), WithTeacher)
     assert all(p.grad is None for p in trainer.model.parameters())
     assert all(p.grad is not None for p in seen["model"].student.ds2d2_adapters.parameters())
-    assert seen["model"]._distiller is trainer._distiller
+    assert seen["model"]._distiller is trainer.distiller
     assert all(int(b) == 0 for n, b in trainer.model.named_buffers() if "num_batches" in n)
 
 
 def test_on_a_cpu_it_is_ultralytics_own(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
-    made = tiny_trainer("obb", batch=-1, imhi=0)
-    trainer = OBB(overrides={**vars(made.args), **made.settings.as_dict()})
+    trainer = tiny_trainer("obb", batch=-1, imhi=0)
     trainer._setup_train()
     assert trainer.batch_size == 16

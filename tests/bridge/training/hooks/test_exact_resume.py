@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
-from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import WholeCheckpoints
-from ds2d2_yolo.bridge.training.hooks.exact_resume import SideFile, side_file
+from ds2d2_yolo.bridge.training.hooks.exact_resume import ResumeState, resume_file
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 EPOCHS = 5
@@ -115,7 +115,7 @@ def test_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_without_the_side_file_it_is_another_run(
+def test_without_the_resume_file_it_is_another_run(
     whole: dict[str, Path], run: Callable[..., DS2D2Trainer], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if "workers" not in whole:
@@ -128,12 +128,12 @@ def test_without_the_side_file_it_is_another_run(
 @pytest.mark.parametrize(
     "damage", ["half", *(pytest.param(x, marks=pytest.mark.slow) for x in ("missing", "other batch"))]
 )
-def test_goes_on_where_the_side_file_does_not_fit(
+def test_goes_on_where_the_resume_file_does_not_fit(
     damage: str, run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     trainer = run("accumulation", tmp_path / "run", (1,), stop_there=True, epochs=3, close_mosaic=1)
-    file = side_file(trainer.wdir, 1)
+    file = resume_file(trainer.wdir, 1)
     assert [file] == list(trainer.wdir.glob("resume-*")), "one side file, the last epoch's"
     if damage == "missing":
         file.unlink()
@@ -153,7 +153,7 @@ def test_a_layer_that_is_frozen_on_resume_stays(
 ) -> None:
     """The gradients that were left for the next step are the old layers'."""
     trainer = run("accumulation", tmp_path / "run", (1,), stop_there=True)
-    side = SideFile.read(side_file(trainer.wdir, 1))
+    side = ResumeState.read(resume_file(trainer.wdir, 1))
     assert side is not None
     assert side.part("gradient")["model.0.conv.weight"].any()
     before, last = side.part("model"), str(trainer.last)
@@ -171,6 +171,7 @@ def test_a_row_that_is_run_again_replaces_the_old_one(run: Callable[..., DS2D2Tr
     header, first, second = csv.read_text(encoding="utf-8").splitlines(keepends=True)
     csv.write_text(header + first + second + second.replace("2,", "3,", 1) + "4,0.1", encoding="utf-8")
     trainer.train_time_start, trainer.epoch = 0.0, 1
-    WholeCheckpoints.save_metrics(trainer, dict.fromkeys(header.strip().split(",")[2:], 7.0))
+    row = dict.fromkeys(header.strip().split(",")[2:], 7.0)
+    trainer.checkpoints.save_metrics(lambda: DetectionTrainer.save_metrics(trainer, row))
     assert [row.split(",")[0] for row in csv.read_text(encoding="utf-8").splitlines()] == ["epoch", "1", "2"]
     assert csv.read_text(encoding="utf-8").endswith(",7\n")

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics import YOLO
 
-from ds2d2_yolo.bridge.models import amplifier
+from ds2d2_yolo.bridge.models import amplifier_store
 from ds2d2_yolo.bridge.models.amplifier import one_to_many
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifier
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.preflight.collect import plan_of
-from ds2d2_yolo.bridge.preflight.collect import run_plan as module
-from ds2d2_yolo.bridge.preflight.run_plan import Plan
+from ds2d2_yolo.bridge.preflight import facts as module
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.amplifier_trainer import card_for
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -34,48 +34,48 @@ Trainer = Callable[..., Any]
     ],
 )
 def test_why_terms_are_off(settings: dict[str, Any], off: dict[str, str], tiny_trainer: Trainer) -> None:
-    plan = plan_of(tiny_trainer("obb"))
+    plan = tiny_trainer("obb").run
     found = module.gain_facts(replace(plan, settings=Settings(teacher="t.pt", **settings)))
     assert found.off == off
 
 
 def test_gains_and_their_course(tiny_trainer: Trainer) -> None:
     keys = {"exlo": 0.5, "imhi": 0, "gain_warmup": 2, "gain_schedule": "cosine", "gain_final": 0.1, "gain_epochs": 30}
-    found = module.gain_facts(plan_of(tiny_trainer("obb", epochs=20, **keys)))
+    found = module.gain_facts(tiny_trainer("obb", epochs=20, **keys).run)
     assert found.fixed == {"exlo": 0.5}
     assert found.shares == {"exhi": 0.02, "imfu": 0.5}
     assert (found.warmup, found.schedule, found.final, found.last_epoch) == (2, "cosine", 0.1, 20)
 
 
-def amplifier_of(plan: Plan, card: AmplifierCard, file: Path) -> Path:
+def amplifier_of(plan: PreparedRun, card: AmplifierCard, file: Path) -> Path:
     head = one_to_many(deepcopy(dense_head(plan.teacher.model, "the teacher")))
     save_amplifier(file, head.state_dict(), card)
     return file
 
 
 def test_where_the_amplifier_comes_from(tiny_trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amplifier, "kept_amplifiers", lambda: tmp_path / "kept")
-    plan = plan_of(tiny_trainer("obb", epochs=8))
+    monkeypatch.setattr(amplifier_store, "kept_amplifiers", lambda: tmp_path / "kept")
+    plan = tiny_trainer("obb", epochs=8).run
     card = card_for(plan.teacher, plan.data, plan.args, "haar", 2)
-    wanted = replace(plan, card=card)
+    wanted = replace(plan, amplifier_card=card)
     found = module.amplifier_facts(wanted)
     assert (found.state, found.epochs, found.share, found.path, found.reason) == ("to train", 2, 0.25, None, "")
     measured = {"map50": 0.5, "map50_95": 0.25, "teacher_map50": 0.6, "teacher_map50_95": 0.3}
-    kept = amplifier_of(plan, replace(card, **measured), amplifier.kept_file(card))
+    kept = amplifier_of(plan, replace(card, **measured), amplifier_store.kept_file(card))
     found = module.amplifier_facts(wanted)
     assert found == AmplifierFacts("kept", str(kept), 2, 0.5, 0.25, 0.6, 0.3)
-    longer = module.amplifier_facts(replace(plan, card=replace(card, epochs=4)))
+    longer = module.amplifier_facts(replace(plan, amplifier_card=replace(card, epochs=4)))
     assert (longer.state, longer.share, longer.reason) == ("to train", 0.5, "the kept one has 2 epochs")
     given = amplifier_of(plan, card, tmp_path / "given.safetensors")
-    assert module.amplifier_facts(replace(wanted, amplifier=given)) == AmplifierFacts("given", str(given), 2)
+    assert module.amplifier_facts(replace(wanted, amplifier_path=given)) == AmplifierFacts("given", str(given), 2)
     with pytest.raises(BadUseError, match="does not exist"):
-        module.amplifier_facts(replace(wanted, amplifier=tmp_path / "lost.safetensors"))
+        module.amplifier_facts(replace(wanted, amplifier_path=tmp_path / "lost.safetensors"))
     off = replace(wanted, settings=replace(plan.settings, imhi=0.0))
     assert module.amplifier_facts(off).reason == "imhi=0"
 
 
 def test_why_the_implicit_stream_is_off_without_shared_classes(tiny_trainer: Trainer) -> None:
-    plan = plan_of(tiny_trainer("obb", implicit=False))
+    plan = tiny_trainer("obb", implicit=False).run
     alone = replace(plan, class_map=replace(plan.class_map, pairs=()))
     said = dict.fromkeys(("imfu", "imhi"), "teacher and data share no class")
     assert module.gain_facts(alone).off == said
@@ -84,6 +84,6 @@ def test_why_the_implicit_stream_is_off_without_shared_classes(tiny_trainer: Tra
 
 @pytest.mark.parametrize(("imgsz", "found"), [(96, 96), (100, 128), (16, 32)])
 def test_size_is_the_one_that_ultralytics_trains_with(imgsz: int, found: int, tiny_trainer: Trainer) -> None:
-    plan = plan_of(tiny_trainer("obb", imhi=0))
+    plan = tiny_trainer("obb", imhi=0).run
     plan.args.imgsz = imgsz
-    assert plan.imgsz == found
+    assert plan.imgsz(YOLO("yolov8n-obb.yaml").model) == found

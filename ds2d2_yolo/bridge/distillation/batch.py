@@ -1,0 +1,77 @@
+"""What student and teacher contribute to the distillation of one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
+
+
+@dataclass(frozen=True)
+class HeadOutputs:
+    """Decoded predictions of a head.
+
+    Attributes:
+        logits (Tensor): B x anchors x classes, float32.
+        boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels, float32.
+        valid (Tensor): B bool, images with finite predictions; the others contribute nothing.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """The teacher's side of one batch; nothing in it requires a gradient.
+
+    Attributes:
+        features (list[Tensor]): Neck outputs of the shared levels, B x C x H x W, zeros for images that are not valid.
+        valid (Tensor): B bool, images with finite outputs; the others contribute nothing.
+        images (Tensor | None): Indices of the images in the implicit stream, None for all.
+        predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
+        score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
+        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
+    """
+
+    features: list[Tensor]
+    valid: Tensor
+    images: Tensor | None
+    predictions: dict[str, HeadOutputs]
+    score_sum: Tensor | None
+    scores: list[Tensor] | None
+
+
+@dataclass(frozen=True)
+class StudentInputs:
+    """The student's side of one batch.
+
+    Attributes:
+        features (list[Tensor]): Neck outputs of all levels, B x C x H x W.
+        predictions (dict[str, Any]): Raw one-to-many outputs of the head: 'scores', 'boxes', 'feats', 'angle'.
+        targets (Targets): Ground truth as the assigner received it.
+    """
+
+    features: list[Tensor]
+    predictions: dict[str, Any]
+    targets: Targets
+
+    @classmethod
+    def of(cls, criterion: Any, outputs: Any, targets: Targets) -> StudentInputs:
+        """Take the one-to-many predictions and the neck features from a head's outputs.
+
+        Args:
+            criterion (Any): The student's criterion, which knows the layout of the outputs.
+            outputs (Any): What the student's forward pass returned.
+            targets (Targets): Ground truth of the batch.
+
+        Returns:
+            (StudentInputs): For `Distiller`.
+        """
+        parsed = dense_criterion(criterion).parse_output(outputs)
+        predictions = dict(parsed.get("one2many", parsed))
+        return cls(predictions["feats"], predictions, targets)

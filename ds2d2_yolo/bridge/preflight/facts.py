@@ -1,0 +1,182 @@
+"""Facts of a report that follow from a prepared run without computing anything."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ds2d2_yolo.bridge.distillation.distiller import Distiller
+from ds2d2_yolo.bridge.distillation.gains import gain_factor
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, kept_file, load_amplifier
+from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of, unpaired_levels
+from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
+from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS
+from ds2d2_yolo.report.facts import AmplifierFacts, ClassFacts, GainFacts, Layer, LevelFacts, ParameterFacts, RunFacts
+
+
+def run_facts(run: PreparedRun, student: Any) -> RunFacts:
+    """Return the schedule of a run and its device."""
+    device = str(run.device)
+    if run.device.type == "cuda":
+        device = f"{run.devices} x {torch.cuda.get_device_name(run.device)}"
+    return RunFacts(
+        task=str(run.args.task),
+        device=device,
+        imgsz=run.imgsz(student),
+        batch=run.args.batch,
+        epochs=int(run.args.epochs),
+        amp=run.amp,
+        resumed=bool(run.args.resume),
+    )
+
+
+def level_facts(run: PreparedRun, student: Any, pairs: list[tuple[int, int]]) -> tuple[LevelFacts, ...]:
+    """Return the layers that are compared, and the adapter, of each pair of levels.
+
+    Args:
+        run (PreparedRun): The run.
+        student (Any): The student.
+        pairs (list[tuple[int, int]]): Student index and teacher index of each pair.
+
+    Returns:
+        (tuple[LevelFacts, ...]): One per pair.
+    """
+    facts, imgsz = [], run.imgsz(student)
+    for s, t in pairs:
+        student_layer, teacher_layer = _layer(student, s, imgsz), _layer(run.teacher.model, t, imgsz)
+        adapter = (teacher_layer.shape[0], student_layer.shape[0], 1, 1)
+        facts.append(LevelFacts(run.teacher.strides[t], student_layer, teacher_layer, adapter))
+    return tuple(facts)
+
+
+def _layer(model: Any, level: int, imgsz: int) -> Layer:
+    """Return the layer that feeds a level of a model's head."""
+    head: Any = dense_head(model, "the model")
+    index = head.f[level] if head.f[level] >= 0 else head.i + head.f[level]
+    side = math.ceil(imgsz / strides_of(head)[level])
+    return Layer(index, type(model.model[index]).__name__, (level_channels(head)[level], side, side))
+
+
+def levels_left_out(run: PreparedRun, student: Any) -> tuple[str, ...]:
+    """Return the levels that are not distilled, each with the reason."""
+    student_strides = strides_of(dense_head(student, "the student"))
+    unpaired = zip(("student", "teacher"), unpaired_levels(student_strides, run.teacher.strides), strict=True)
+    reasons = [f"stride {s:g}: only the {model} has it" for model, strides in unpaired for s in strides]
+    if (levels := run.settings.levels) is not None:
+        shared = [s for s in student_strides if s in run.teacher.strides]
+        reasons += [f"stride {s:g}: not in levels={levels}" for s in shared if s not in levels]
+    return tuple(reasons)
+
+
+def class_facts(run: PreparedRun) -> ClassFacts:
+    """Return how the classes match, and the consequence for the streams."""
+    classes, shared = run.class_map, run.class_map.shared
+    counts = len(classes.teacher), len(classes.data)
+    if not shared:
+        consequence = "the explicit stream alone can be distilled, it needs no classes"
+    elif not set(run.settings.active) & set(IMPLICIT):
+        consequence = "the implicit stream is off, nothing compares them"
+    elif len(shared) < max(counts):
+        some = f"{len(shared)} class{'' if len(shared) == 1 else 'es'}"
+        consequence = f"the implicit stream compares {some}, the explicit stream needs none"
+    else:
+        consequence = "the implicit stream compares all of them"
+    return ClassFacts(*counts, classes.describe(), shared, consequence)
+
+
+def amplifier_facts(run: PreparedRun) -> AmplifierFacts:
+    """Return the source of the amplifier.
+
+    Args:
+        run (PreparedRun): The run.
+
+    Returns:
+        (AmplifierFacts): Given, stored, to train or not needed.
+
+    Raises:
+        BadUseError: If the file that is given cannot be read.
+    """
+    if "imhi" not in run.settings.active:
+        return AmplifierFacts("not needed", reason=why_off(run, "imhi"))
+    if run.amplifier_path is not None:
+        return _trained_amplifier("given", run.amplifier_path, load_amplifier(run.amplifier_path)[1])
+    if run.amplifier_card is None:
+        return AmplifierFacts("to train")
+    card = run.amplifier_card
+    stored = kept_card(card)
+    if stored is not None and stored.epochs >= card.epochs:
+        return _trained_amplifier("kept", kept_file(card), stored)
+    reason = "" if stored is None else f"the kept one has {stored.epochs} epochs"
+    share = None if run.args.time else card.epochs / run.args.epochs
+    return AmplifierFacts("to train", epochs=card.epochs, share=share, reason=reason)
+
+
+def _trained_amplifier(state: Literal["given", "kept"], file: Path, card: AmplifierCard) -> AmplifierFacts:
+    """Return the facts on an amplifier's card."""
+    measured = (card.map50, card.map50_95, card.teacher_map50, card.teacher_map50_95)
+    map50, map50_95, teacher_map50, teacher_map50_95 = (m if m >= 0 else None for m in measured)
+    return AmplifierFacts(state, str(file), card.epochs, map50, map50_95, teacher_map50, teacher_map50_95)
+
+
+def gain_facts(run: PreparedRun) -> GainFacts:
+    """Return the gains, their schedule, and why terms are off."""
+    settings, epochs = run.settings, int(run.args.epochs)
+    return GainFacts(
+        shares=settings.shares,
+        fixed=settings.fixed,
+        off={t: why_off(run, t) for t in TERMS if t not in settings.active},
+        warmup=settings.gain_warmup,
+        schedule=settings.gain_schedule,
+        final=settings.gain_final,
+        last_epoch=max((e + 1 for e in range(epochs) if gain_factor(settings, e, epochs) > 0), default=0),
+    )
+
+
+def why_off(run: PreparedRun, term: str) -> str:
+    """Return why a term is off.
+
+    Args:
+        run (PreparedRun): The run.
+        term (str): One of `settings.TERMS` that is not active.
+
+    Returns:
+        (str): The reason, such as 'imhi=0'.
+    """
+    stream = "explicit" if term in EXPLICIT else "implicit"
+    if stream == "implicit" and not run.class_map.shared:
+        return "teacher and data share no class"
+    if not getattr(run.settings, stream):
+        return f"{stream}=False"
+    return f"{term}=0" if getattr(run.settings, term) is not None else "gains=0"
+
+
+def parameter_facts(student: nn.Module, teacher: Teacher, distiller: Distiller | None) -> ParameterFacts:
+    """Return the numbers of trained and frozen parameters.
+
+    Args:
+        student (nn.Module): The student; the layers that `freeze=` names are frozen already.
+        teacher (Teacher): The teacher.
+        distiller (Distiller | None): The distillation, None where no term is on.
+
+    Returns:
+        (ParameterFacts): Counts.
+    """
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    amplifier = distiller.amplifier if distiller else None
+    return ParameterFacts(
+        student=trained,
+        student_frozen=count_parameters(student) - trained,
+        adapters=count_parameters(distiller.adapters) if distiller else 0,
+        teacher=count_parameters(teacher.model),
+        amplifier=count_parameters(amplifier.head) if amplifier else 0,
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return a model's number of parameters."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,1 @@
+"""Shared builders of the tests: models, batches, data sets and settings."""
