@@ -1,7 +1,7 @@
 """Dual-Stream Spectral Decoupling Distillation (DS2D2) for Ultralytics YOLO, horizontal and oriented boxes.
 
-The core modules (`wavelet`, `disw`, `score_map`, `iou`, `losses`) need torch and PyWavelets only, so importing this
-package imports nothing heavy: the names below that need Ultralytics are loaded when they are first used.
+The core (`ds2d2_yolo.core`) needs torch and PyWavelets only. Importing this package imports nothing heavy: the names
+below that need Ultralytics are loaded when they are first used.
 
 Examples:
     >>> from ds2d2_yolo import distill

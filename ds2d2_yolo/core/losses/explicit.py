@@ -36,7 +36,7 @@ def explicit_loss(
         teacher (torch.Tensor): Teacher feature T, shape (B, C, H, W); gets no gradient.
         weight (torch.Tensor): Weight map of ``disw_map``, shape (B, 1, h, w) with the (h, w) of ``band_shape``.
         wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``. Haar with squares is the fast path: it keeps
-            its inputs for the backward pass, and on a CPU the memory of the gradient (``fused.HaarEnergy``). It and
+            its inputs for the backward pass, and on a CPU the memory of the gradient (`haar_energy.HaarEnergy`). It and
             ``robust`` are differentiable once.
         norm (str): 'none', or 'channel'.
         robust (bool): Whether large coefficients count linearly.

@@ -1,0 +1,62 @@
+"""Haar energies on a CPU: even sides in place, other layouts through copies, in chunks of any size."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from ds2d2_yolo.core import haar_cpu
+from ds2d2_yolo.core.haar_cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
+from tests.core.haar import EVEN, ODD, assert_energy_and_gradient, haar_inputs
+
+
+def in_place_gradient(
+    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, of_low: Tensor, of_high: Tensor
+) -> Tensor:
+    """Gradient of features that can hold the bands; the energies do not depend on the tensor for the bands."""
+    bands = torch.empty_like(student)
+    energy = bands_energy(student, teacher, weight, scale, bands)
+    torch.testing.assert_close(energy, bands_energy(student, teacher, weight, scale), rtol=1e-12, atol=0)
+    assert bands_to_gradient(bands, weight, scale, of_low, of_high) is bands
+    return bands
+
+
+@pytest.mark.parametrize("shape", EVEN)
+@pytest.mark.parametrize("elements", [1, 250, 10**9], ids=["small chunks", "chunks", "one chunk"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_bands_in_place_equal_the_definition(shape, elements, scaled) -> None:
+    with mock.patch.object(haar_cpu, "_CHUNK", elements):
+        assert_energy_and_gradient(bands_energy, in_place_gradient, shape, torch.contiguous_format, scaled)
+
+
+@pytest.mark.parametrize("shape", EVEN + ODD)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("elements", [1, 250, 10**9], ids=["small chunks", "chunks", "one chunk"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_features_of_any_layout_equal_the_definition(shape, memory_format, elements, scaled) -> None:
+    with mock.patch.object(haar_cpu, "_CHUNK", elements):
+        assert_energy_and_gradient(cpu_energy, cpu_gradient, shape, memory_format, scaled)
+
+
+def test_layouts_that_can_hold_the_bands() -> None:
+    student, teacher, weight, _ = (x if x is None else x.float() for x in haar_inputs((2, 4, 8, 10)))
+    assert can_hold_bands(student, teacher, weight)
+    odd = student[:, :, :7].contiguous()
+    assert not can_hold_bands(odd, odd, weight)
+    assert not can_hold_bands(student.contiguous(memory_format=torch.channels_last), teacher, weight)
+    assert not can_hold_bands(student, teacher.contiguous(memory_format=torch.channels_last), weight)
+    assert not can_hold_bands(student.half(), teacher, weight)
+    assert not can_hold_bands(student, teacher, weight.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_subtracted_in_single_precision(dtype: torch.dtype) -> None:
+    # In half precision 2049 is rounded to 2048, and its square overflows.
+    student, teacher = torch.full((1, 1, 2, 2), 1.0).to(dtype), torch.full((1, 1, 2, 2), -2048.0).to(dtype)
+    low, high = cpu_energy(student, teacher, torch.ones(1, 1, 1, 1), None)
+    assert low.item() == (4 * 2049 / 2) ** 2
+    assert high.item() == 0
+    assert cpu_gradient(student, teacher, torch.ones(1, 1, 1, 1), None, *torch.ones(2)).dtype == dtype
