@@ -1,7 +1,16 @@
-"""The method, for any detector: torch and PyWavelets only.
+"""The method for any detector; needs torch and PyWavelets only.
 
-Dual-Stream Spectral Decoupling Distillation (DS2D2, TGRS 2025, arXiv 2512.04413). The explicit stream compares
-features in the wavelet domain, weighted by DISW; the implicit stream compares predictions.
+Dual-Stream Spectral Decoupling Distillation (DS2D2), IEEE TGRS 2025, arXiv 2512.04413. The explicit stream compares
+features in the wavelet domain, weighted by DISW. The implicit stream compares predictions.
+
+Examples:
+    >>> import torch
+    >>> from ds2d2_yolo.core import disw_map, explicit_loss
+    >>> student, teacher = torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4)
+    >>> weight = disw_map(torch.tensor([[0.0, 0.0, 16.0, 16.0]]), torch.zeros(1), 1, grid=(2, 2), cell=(16, 16))
+    >>> low, high = explicit_loss(student, teacher, weight)
+    >>> low.item(), high.item()
+    (5.0, 0.0)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Density-Independent Scale Weight (DISW): the map that gives every object the same say, whatever its size."""
+"""Density-Independent Scale Weight (DISW) of DS2D2, arXiv 2512.04413: every object adds the same weight to a map."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ds2d2_yolo.core.rotated_cells import row_spans
 
 Extent = Literal["touched", "reference"]
 
-# Shares are added as integers in units of 2^-46: the sum is exact, so it depends neither on the order of the boxes nor
-# on the device, and the difference arrays leave no residue. 2^17 boxes may share one cell before it overflows.
+# Shares are added as integers in units of 2^-46. The sum is exact: it depends neither on the order of the boxes nor on
+# the device, and the difference arrays leave no residue. 2^17 boxes may share one cell before it overflows.
 _UNITS = 2**46
-# Coordinates far beyond any image are brought to here, which keeps every intermediate value finite.
+# Coordinates are clamped to this, far beyond any image, which keeps every intermediate value finite.
 _FAR = 1e9
 
 
@@ -33,24 +33,29 @@ def disw_map(
 ) -> Tensor:
     """Return the weight map ``W = 1 + sum over boxes of [cell in box] / (cells of the box)`` of one level.
 
-    Every box that touches the grid holds at least one cell and adds exactly 1 to the sum of its image's map.
+    Every box that touches the grid holds at least one cell and adds exactly 1 to the sum of its image's map. The sum
+    over a map is therefore the number of cells plus the number of boxes. Boxes are clipped to the grid.
 
-    A cell is in a box, with ``extent="touched"``, if its open area overlaps the rectangle: half-open intervals for
-    upright boxes; for rotated ones the turned rectangle itself, not its hull, which must reach 1e-4 cells into a row, a
-    column or the grid so that rounding decides nothing. ``extent="reference"`` takes the closed extents of the
-    published code, ``floor(x1) .. ceil(x2)``, which grow a box by a row and a column. Cells outside the grid do not
-    count: boxes are clipped. Other cases:
+    Source: DISW of DS2D2, arXiv 2512.04413. Published are upright boxes with ``extent="reference"``, the closed extents
+    ``floor(x1) .. ceil(x2)`` in cells, which grow a box by a row and a column. Rotated boxes and ``extent="touched"``
+    are not part of the published method. With ``"touched"`` a cell is in a box if its open area overlaps the box:
+
+    - upright boxes are half-open intervals;
+    - for rotated boxes the rotated rectangle is used, not its bounding box. Overlaps below 1e-4 cells are ignored, so
+      that rounding cannot flip a cell.
+
+    Odd boxes:
 
     - a side of zero length counts as infinitely short: a point holds one cell, a line the cells that it runs through;
     - a box that only touches the grid's upper or left edge from outside, or starts on the lower or right edge, is
       outside (half-open); a box outside adds nothing;
-    - a box with a NaN or an infinity adds nothing; coordinates beyond 1e9 are taken as 1e9;
-    - corners in the wrong order are put in order, negative sides lose their sign;
+    - a box with a NaN or an infinity adds nothing; coordinates are clamped to -1e9 .. 1e9;
+    - corners in the wrong order are sorted, negative sides lose their sign;
     - a box whose ``batch_idx`` is not in 0 .. ``batch_size - 1`` adds nothing.
 
-    Linear in cells plus rows crossed by boxes. Upright boxes: a two-dimensional difference array. Rotated boxes: one
-    difference array per row; on CPU over the rows that a box crosses, on other devices and under ``torch.compile`` over
-    all rows of the grid, which needs no host synchronisation.
+    The cost is linear in cells plus rows crossed by boxes. Upright boxes need one two-dimensional difference array,
+    rotated boxes one difference array per row. On a CPU these are the rows that a box crosses. On other devices and
+    under ``torch.compile`` they are all rows of the grid, which needs no host synchronisation.
 
     Args:
         boxes (torch.Tensor): Ground truth in pixels, (N, 4) as xyxy or (N, 5) as xywhr (radians, any angle).
@@ -59,12 +64,12 @@ def disw_map(
         grid (tuple[int, int]): Rows and columns (h, w) of the band, see ``wavelet.band_shape``.
         cell (tuple[float, float]): Height and width of a cell in pixels, 2 x stride.
         origin (tuple[float, float]): Pixel (y, x) of the grid's upper left corner, see ``wavelet.band_origin``.
-        extent (str): "touched" or "reference" (upright boxes only).
-        valid (torch.Tensor, optional): Boolean mask (N,); boxes that are False add nothing.
+        extent (str): "touched", not part of the published method, or "reference", for upright boxes only.
+        valid (torch.Tensor, optional): Boolean mask of shape (N,); boxes that are False add nothing.
         dtype (torch.dtype): Floating-point type of the map.
 
     Returns:
-        (torch.Tensor): Weights of shape (B, 1, h, w), at least 1, float32 unless ``dtype`` says otherwise.
+        (torch.Tensor): Weights of shape (B, 1, h, w) in the given dtype, at least 1.
 
     Raises:
         ValueError: If a shape, the grid, the cell or the extent is not a valid one.
@@ -144,7 +149,7 @@ def _upright(
 def _interval(a: Tensor, b: Tensor, size: int, cell: float, origin: float, extent: Extent) -> tuple[Tensor, Tensor]:
     """Return the first cell between two coordinates and the one after the last, within 0 .. size, along one axis."""
     if extent == "reference":
-        # The published code multiplies by the inverse, which decides on which side of a border an edge comes to lie.
+        # The published code multiplies by the inverse; its rounding decides on which side of a border an edge lies.
         a, b = (a - origin) * (1 / cell), (b - origin) * (1 / cell)
     else:
         a, b = (a - origin) / cell, (b - origin) / cell

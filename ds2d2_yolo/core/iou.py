@@ -1,4 +1,4 @@
-"""Differentiable overlap of paired boxes, exact on identical boxes and finite on degenerate ones."""
+"""Differentiable overlap of paired boxes: exactly 1 on identical boxes, finite gradients on degenerate ones."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ def _check_pairs(a: Tensor, b: Tensor, columns: int, layout: str) -> None:
 def giou(a: Tensor, b: Tensor, empty: float = 1.0) -> Tensor:
     """Return the generalised IoU of paired upright boxes.
 
-    ``GIoU = I / U - (C - U) / C`` with the areas of intersection I, union U and smallest enclosing box C; U and C are
+    ``GIoU = I / U - (C - U) / C`` with the areas of intersection I, union U and smallest enclosing box C. U and C are
     floored at 1e-6. A box with x2 < x1 or y2 < y1 counts as one of zero width or height at (x1, y1), which keeps
-    the value in [-1, 1]. Source: Rezatofighi et al., CVPR 2019.
+    the value in [-1, 1].
+
+    Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, arXiv 1902.09630.
 
     Args:
         a (torch.Tensor): Boxes (..., 4) as xyxy.
         b (torch.Tensor): Boxes (..., 4) as xyxy, broadcastable to ``a``.
-        empty (float): Value for identical boxes whose area is below the floor (0 / 0); the reference code of DS2D2
-            takes 0.0.
+        empty (float): Value for identical boxes whose area is below the floor (0 / 0). The published code of DS2D2
+            has 0.0.
 
     Returns:
         (torch.Tensor): GIoU in [-1, 1], shape (...); exactly 1 with zero gradient for identical boxes.
 
     Raises:
         ValueError: If the last axis does not hold 4 columns.
+
+    Examples:
+        >>> a, b = torch.tensor([0.0, 0.0, 10.0, 10.0]), torch.tensor([2.0, 2.0, 4.0, 4.0])
+        >>> giou(a, a), giou(a, b)
+        (tensor(1.), tensor(0.0400))
     """
     _check_pairs(a, b, 4, "xyxy")
     a_low, b_low = a[..., :2], b[..., :2]
-    # where() rather than maximum(): on a box of zero width the gradient belongs to its own side alone.
+    # where() rather than maximum(): the gradient of a box of zero width goes to that box's upper side only.
     a_high = torch.where(a[..., 2:] < a_low, a_low, a[..., 2:])
     b_high = torch.where(b[..., 2:] < b_low, b_low, b[..., 2:])
     inner = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0)
@@ -55,14 +62,17 @@ def probiou(a: Tensor, b: Tensor) -> Tensor:
     """Return the ProbIoU of paired rotated boxes.
 
     A box is the Gaussian of mean (x, y) and covariance ``R(r) diag(w^2, h^2) / 12 R(r)^T``;
-    ``ProbIoU = 1 - sqrt(1 - exp(-BD))``, BD the Bhattacharyya distance. With d the angle between the boxes and
-    (u_i, v_i) the distance of the centres in the frame of box i, it is computed from sums of squares alone::
+    ``ProbIoU = 1 - sqrt(1 - exp(-BD))`` with the Bhattacharyya distance BD. With d the angle between the boxes and
+    (u_i, v_i) the distance of the centres in the frame of box i, it is computed from sums of squares::
 
         E  = (w1 h1 - w2 h2)^2 + cos(d)^2 (w1 h2 - h1 w2)^2 + sin(d)^2 (w1 w2 - h1 h2)^2
         BD = 3 sum_i (w_i^2 v_i^2 + h_i^2 u_i^2) / (4 w1 h1 w2 h2 + E) + 1/2 log(1 + E / (4 w1 h1 w2 h2))
 
-    so that identical boxes give exactly 1 (Ultralytics' epsilons leave 1 - 4.5e-4) and nearly identical ones do not
-    drown in rounding. The value is blind to the angle of a square. Source: Llerena et al., arXiv 2106.06072.
+    Identical boxes therefore give exactly 1 (Ultralytics' epsilons leave 1 - 4.5e-4), and nearly identical boxes keep
+    their digits. The value does not depend on the angle of a square.
+
+    Source: Llerena et al., "Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object Detection",
+    2021, arXiv 2106.06072.
 
     Args:
         a (torch.Tensor): Boxes (..., 5) as xywhr, r in radians, any angle.
@@ -73,6 +83,11 @@ def probiou(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the last axis does not hold 5 columns.
+
+    Examples:
+        >>> a = torch.tensor([5.0, 5.0, 10.0, 4.0, 0.0])
+        >>> probiou(a, a), probiou(a, a + torch.tensor([1.0, 0.0, 0.0, 0.0, 0.2]))
+        (tensor(1.), tensor(0.8090))
     """
     _check_pairs(a, b, 5, "xywhr")
     ax, ay, aw, ah, ar = a.unbind(-1)

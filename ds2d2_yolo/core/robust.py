@@ -1,4 +1,8 @@
-"""The two options of the explicit terms: features in the teacher's units, and a robust value in place of the square."""
+"""Channel normalisation and pseudo-Huber values for the explicit terms. Not part of the published method.
+
+The pseudo-Huber value is the loss of Barron, "A General and Adaptive Robust Loss Function", CVPR 2019,
+arXiv 1701.03077, with alpha = 1, times 2 d^2: it equals the square for small values.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from ds2d2_yolo.core.wavelet import dwt2
 
-# A channel's standard deviation counts as at least this fraction of the largest one: dead channels must not blow up.
+# Smallest standard deviation of a channel, as a fraction of the largest one: dead channels must not blow up.
 _SMALLEST_DEVIATION = 0.01
-# Coefficients of a teacher that has none are taken for this large.
+# Smallest scale d, for a teacher whose coefficients are all zero.
 _SMALLEST_COEFFICIENT = torch.finfo(torch.float32).eps
-# Elements of the feature that are computed at a time: on a CPU they stay in the cache, others are kept busy.
+# Elements of the feature that are computed at a time: few enough for the cache of a CPU, enough to occupy a GPU.
 _CHUNK, _SLICE = 2**18, 2**23
 
 
@@ -25,22 +29,27 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
 
 
 def channel_scale(teacher: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
-    """Return one over the standard deviation of each channel over batch and positions.
+    """Return one over the standard deviation of each channel. Not part of the published method.
 
-    A deviation counts as at least 1 % of the largest one, and as 1 where no channel varies.
+    The deviation is taken over batch and positions. It is floored at 1 % of the largest one, and is 1 where no channel
+    varies.
 
     Args:
         teacher (torch.Tensor): Feature of shape (B, C, H, W), finite.
-        dtype (torch.dtype): Of the computation and the result.
-        counted (torch.Tensor, optional): B bool, the images that the deviation is taken over; all without it.
+        dtype (torch.dtype): Type of the computation and of the result.
+        counted (torch.Tensor, optional): Boolean mask (B,) of the images that the deviation is taken over; default all.
 
     Returns:
-        (torch.Tensor): Factors, shape (C, 1, 1).
+        (torch.Tensor): Factors of shape (C, 1, 1).
+
+    Examples:
+        >>> channel_scale(torch.tensor([[[[-2.0, 2.0]], [[-0.5, 0.5]]]]), torch.float32).flatten()
+        tensor([0.5000, 2.0000])
     """
     mask = (teacher.new_ones(len(teacher)) if counted is None else counted).to(dtype)[:, None]
-    number = mask.sum().clamp(min=1)  # on the device: it need not be waited for
+    number = mask.sum().clamp(min=1)  # stays on the device: no synchronisation
     mean = ((mask * teacher.mean((2, 3), dtype=dtype)).sum(0) / number)[:, None, None]
-    # Image by image, so that no centred copy of the whole feature is held.
+    # Image by image, to avoid a centred copy of the feature.
     squares = torch.stack([torch.linalg.vector_norm(x.to(dtype) - mean, dim=(1, 2)).square() for x in teacher])
     deviation = ((mask * squares).sum(0) / (number * teacher[0, 0].numel())).sqrt()
     deviation = deviation.maximum(_SMALLEST_DEVIATION * deviation.max())
@@ -48,13 +57,13 @@ def channel_scale(teacher: Tensor, dtype: torch.dtype, counted: Tensor | None = 
 
 
 def _bands(x: Tensor, scale: Tensor | None, wavelet: str) -> tuple[Tensor, Tensor]:
-    """Return the bands of x times scale."""
+    """Return low and high bands of x times scale."""
     return dwt2(x if scale is None else x * scale, wavelet)
 
 
 def _parts(scale: Tensor | None, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Cut scale and tensors of (B, C or 1, H, W) into a few images, or a few channels of one."""
-    if torch.compiler.is_compiling():  # a compiler takes them whole, and chooses for itself what to keep
+    """Split scale and tensors of (B, C or 1, H, W) into a few images, or a few channels of one image."""
+    if torch.compiler.is_compiling():  # the compiler plans memory by itself
         yield scale, *tensors
         return
     _, channels, height, width = tensors[0].shape
@@ -80,19 +89,19 @@ def _robust_sums(
     bands = _bands(student.to(weight.dtype) - teacher.to(weight.dtype), scale, wavelet)
     sums = []
     for x, k, w in zip(bands, d, (weight, weight.unsqueeze(2)), strict=True):
-        # 2 d^2 (sqrt(1 + (x / d)^2) - 1) without the difference that cancels.
+        # 2 d^2 (sqrt(1 + (x / d)^2) - 1), written without the difference that cancels.
         sums.append((w * (2 * x.square() / (1 + (1 + (x / k).square()).sqrt()))).sum())
     return torch.stack(sums)
 
 
 class _RobustSums(torch.autograd.Function):
-    """``_robust_sums`` piece by piece, forward and again backward, where a dozen intermediates would be kept."""
+    """``_robust_sums`` in pieces, computed again in the backward pass: autograd would keep a dozen intermediates."""
 
     @staticmethod
     def forward(
         ctx: Any, scale: Tensor | None, student: Tensor, teacher: Tensor, weight: Tensor, d: Tensor, wavelet: str
     ) -> Tensor:
-        """Add the pieces; keep the inputs alone."""
+        """Add the pieces; save the inputs only."""
         ctx.save_for_backward(scale, student, teacher, weight, d)
         ctx.wavelet = wavelet
         parts = _parts(scale, student, teacher, weight)
@@ -101,7 +110,7 @@ class _RobustSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None, None, None]:
-        """Compute each piece again and let autograd differentiate it."""
+        """Compute each piece again and differentiate it by autograd."""
         scale, student, teacher, weight, d = ctx.saved_tensors
         out = torch.empty_like(student)
         for k, s, t, w, o in _parts(scale, student, teacher, weight, out):
@@ -115,26 +124,33 @@ class _RobustSums(torch.autograd.Function):
 def robust_energies(
     student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, wavelet: str, counted: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the explicit terms with pseudo-Huber values for squares, a piece at a time.
+    """Return the explicit terms with pseudo-Huber values in place of squares. Not part of the published method.
 
-    ``2 d^2 (sqrt(1 + (x / d)^2) - 1)`` is x^2 for small x and 2 d |x| for large; d is the root mean square of the
-    teacher's LL for the low, of its LH, HL and HH for the high term, in the median image: over all of them, an image
-    on which the teacher itself is out of range would raise d and pass for usual. The backward pass computes a piece
-    again: a dozen feature-sized intermediates would be kept otherwise.
+    ``2 d^2 (sqrt(1 + (x / d)^2) - 1)`` is x^2 for small x and 2 d |x| for large x. The scale d is the root mean square
+    of the teacher's LL for the low term, and of its LH, HL and HH for the high term, in the median image. A mean over
+    all images would grow with one image on which the teacher is out of range, which would then pass for usual.
+
+    Source: Barron, CVPR 2019, arXiv 1701.03077, general loss with alpha = 1, times 2 d^2.
 
     Args:
-        student (torch.Tensor): Adapted student feature, shape (B, C, H, W).
-        teacher (torch.Tensor): Teacher feature, detached, same shape.
-        weight (torch.Tensor): Weight map (B, 1, h, w) in the dtype of the computation.
-        scale (torch.Tensor, optional): Factors of the channels, (C, 1, 1).
-        wavelet (str): Name of a discrete wavelet.
-        counted (torch.Tensor, optional): B bool, the images that the median is taken over; all without it.
+        student (torch.Tensor): Adapted student feature of shape (B, C, H, W).
+        teacher (torch.Tensor): Teacher feature of the same shape, detached.
+        weight (torch.Tensor): Weight map of shape (B, 1, h, w) in the dtype of the computation.
+        scale (torch.Tensor | None): Factors of the channels of shape (C, 1, 1).
+        wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``.
+        counted (torch.Tensor, optional): Boolean mask (B,) of the images that the median is taken over; default all.
 
     Returns:
         low (torch.Tensor): Scalar of the low band.
         high (torch.Tensor): Scalar of the three high bands.
+
+    Examples:
+        >>> teacher, weight = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
+        >>> low, high = robust_energies(teacher + 100, teacher, weight, None, "haar")
+        >>> low.item() < 0.02 * 200**2, high.item()
+        (True, 0.0)
     """
-    # Of one low and three high bands, made on the device: it need not be waited for.
+    # Of one low and three high bands, made on the device: no synchronisation.
     counts = student.shape[1] * weight.numel() * torch.arange(1, 4, 2, device=weight.device)
     squares = torch.stack([_squares(image, scale, weight.dtype, wavelet) for image in torch.split(teacher, 1)])
     d = (squares * len(teacher) / counts).sqrt()

@@ -1,14 +1,17 @@
-"""The cells of a grid that rotated rectangles touch, row by row."""
+"""The cells of a grid that rotated rectangles touch, row by row. Not part of the published method.
+
+The published code has upright boxes only.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# How far, in cells, a rectangle must reach into a row, a column or the grid to touch it: above the rounding of float32,
-# so that 0 and 90 degrees give the cells of the upright box.
-TOLERANCE = 1e-4
-# Rows are cut this much wider, in cells, so that an edge which rounding alone keeps from being level is taken whole.
+# Overlap in cells below which a rectangle does not touch a row, a column or the grid: above the rounding of float32, so
+# that 0 and 90 degrees give the cells of the upright box.
+_TOLERANCE = 1e-4
+# Rows are cut this much wider, in cells, so that an edge which is level but for rounding lies in one row completely.
 _SLACK = 1e-5
 _TINY = 1e-12
 
@@ -19,12 +22,14 @@ def row_spans(
     """Return the run of cells that each rotated rectangle touches in each row that it crosses.
 
     A rectangle cut by a row is convex, so the cells that it touches there are one run, from the leftmost to the
-    rightmost point of the cut. Both lie on an edge next to the rectangle's own leftmost (rightmost) corner, at the
-    height nearest to that corner.
+    rightmost point of the cut. The leftmost (rightmost) point lies on an edge next to the leftmost (rightmost) corner
+    of the rectangle, at the height nearest to that corner.
+
+    The number K of runs is the number of crossings on a CPU, and N h on other devices and under ``torch.compile``.
 
     Args:
         columns (torch.Tensor): Finite rectangles (5, N), rows x, y, w, h in pixels and r in radians.
-        keep (torch.Tensor): Boolean mask (N,); the others get empty runs.
+        keep (torch.Tensor): Boolean mask (N,); rectangles that are False get no cells.
         grid (tuple[int, int]): Rows and columns (h, w).
         cell (tuple[float, float]): Height and width of a cell in pixels.
         origin (tuple[float, float]): Pixel (y, x) of the grid's upper left corner.
@@ -34,6 +39,12 @@ def row_spans(
         row (torch.Tensor): Row of each run, shape (K,), int64.
         start (torch.Tensor): First column of each run, shape (K,), int64.
         stop (torch.Tensor): Column after the last one of each run, shape (K,), int64; equal to start if it is empty.
+
+    Examples:
+        >>> rectangle = torch.tensor([[32.0], [16.0], [40.0], [8.0], [0.0]])
+        >>> box, row, start, stop = row_spans(rectangle, torch.tensor([True]), (2, 4), (16, 16), (0, 0))
+        >>> row.tolist(), start.tolist(), stop.tolist()
+        ([0, 1], [0, 0], [4, 4])
     """
     h, w = grid
     shape = _corners(columns, cell, origin)
@@ -53,14 +64,14 @@ def row_spans(
 
 def _reaches(low: Tensor, high: Tensor, size: int) -> Tensor:
     """Return whether [low, high] reaches into [0, size) by the tolerance, or starts there if it is a point."""
-    return (low < size - TOLERANCE) & ((high > TOLERANCE) | (low >= -TOLERANCE))
+    return (low < size - _TOLERANCE) & ((high > _TOLERANCE) | (low >= -_TOLERANCE))
 
 
 def _covered(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return the first and last unit interval of 0 .. size - 1 that [low, high] reaches into by the tolerance."""
-    first, last = (low + TOLERANCE).floor(), (high - TOLERANCE).ceil() - 1
-    # Too short to reach into any: the one that holds its middle.
-    middle = ((low + high) / 2 + TOLERANCE).floor()
+    first, last = (low + _TOLERANCE).floor(), (high - _TOLERANCE).ceil() - 1
+    # An interval too short to reach into any takes the one that contains its middle.
+    middle = ((low + high) / 2 + _TOLERANCE).floor()
     none = last < first
     first, last = torch.where(none, middle, first), torch.where(none, middle, last)
     return first.long().clamp(0, size - 1), last.long().clamp(0, size - 1)
@@ -104,7 +115,7 @@ def _enumerate_rows(first: Tensor, count: Tensor, h: int) -> tuple[Tensor, Tenso
         box = torch.repeat_interleave(count)
         row = torch.arange(box.shape[0]) + (first - count.cumsum(0) + count).index_select(0, box)
         return box, row, torch.ones_like(row, dtype=torch.bool)
-    # The number of crossings is not known on the host: take all rows.
+    # The host does not know the number of crossings: take all rows.
     row = torch.arange(h, device=first.device).expand(first.shape[0], h)
     crossed = (row >= first[:, None]) & (row < (first + count)[:, None])
     number = torch.arange(first.shape[0], device=first.device)

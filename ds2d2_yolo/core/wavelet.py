@@ -1,7 +1,9 @@
-"""One-level two-dimensional wavelet transform of feature maps.
+"""One-level two-dimensional discrete wavelet transform of feature maps.
 
-Bands, order and signs are those of ``pywt.dwt2(x, wavelet, mode="zero")``: ``(cA, (cH, cV, cD)) = (LL, (LH, HL, HH))``.
-The first letter of a band names the filter along the width, the second the filter along the height.
+This is the spectral decoupling of DS2D2 (arXiv 2512.04413), whose published code uses the Haar wavelet (Haar 1910).
+Bands, order and signs are those of ``pywt.dwt2(x, wavelet, mode="zero")``: ``(cA, (cH, cV, cD)) = (LL, (LH, HL, HH))``
+(PyWavelets: Lee et al., JOSS 4(36), 1237, 2019). The first letter of a band names the filter along the width, the
+second the filter along the height.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import pywt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ds2d2_yolo.core.checks import check_feature_map
 
 _HAAR_NAMES = frozenset({"haar", "db1", "bior1.1", "rbio1.1"})
 
@@ -36,12 +40,27 @@ def filter_length(wavelet: str = "haar") -> int:
 
     Raises:
         ValueError: If the wavelet is not a discrete one.
+
+    Examples:
+        >>> filter_length("haar"), filter_length("db2")
+        (2, 4)
     """
     return 2 if is_haar(wavelet) else len(_filters(wavelet)[0])
 
 
 def is_haar(wavelet: str) -> bool:
-    """Return True if the name is one of those under which PyWavelets knows the Haar wavelet."""
+    """Return whether a name is one of those under which PyWavelets knows the Haar wavelet.
+
+    Args:
+        wavelet (str): Name of a wavelet.
+
+    Returns:
+        (bool): True for haar, db1, bior1.1 and rbio1.1.
+
+    Examples:
+        >>> is_haar("db1"), is_haar("db2")
+        (True, False)
+    """
     return wavelet in _HAAR_NAMES
 
 
@@ -51,10 +70,17 @@ def band_shape(h: int, w: int, wavelet: str = "haar") -> tuple[int, int]:
     Args:
         h (int): Height of the feature map.
         w (int): Width of the feature map.
-        wavelet (str): Name of a discrete wavelet.
+        wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``.
 
     Returns:
         (tuple[int, int]): Height and width of each band; ceil(h / 2) and ceil(w / 2) for Haar.
+
+    Raises:
+        ValueError: If the wavelet is not a discrete one.
+
+    Examples:
+        >>> band_shape(7, 10), band_shape(7, 10, "db2")
+        ((4, 5), (5, 6))
     """
     taps = filter_length(wavelet)
     return (h + taps - 1) // 2, (w + taps - 1) // 2
@@ -64,30 +90,27 @@ def band_origin(wavelet: str, stride: float) -> tuple[float, float]:
     """Return the pixel (y, x) of the upper left corner of the band's grid: ``(1 - L / 2) * stride``.
 
     Coefficient k of an L-tap filter covers the samples 2k + 2 - L .. 2k + 1. Its cell, two samples wide, lies in the
-    middle of them, so that longer filters start their grid outside the image.
+    middle of them. The grid of a longer filter therefore starts outside the image.
 
     Args:
-        wavelet (str): Name of a discrete wavelet.
+        wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``.
         stride (float): Pixels per sample of the feature map.
 
     Returns:
         (tuple[float, float]): Origin (y, x) in pixels, (0.0, 0.0) for Haar.
+
+    Raises:
+        ValueError: If the wavelet is not a discrete one.
+
+    Examples:
+        >>> band_origin("haar", 8), band_origin("db2", 8)
+        ((0.0, 0.0), (-8.0, -8.0))
     """
     origin = (1 - filter_length(wavelet) / 2) * float(stride)
     return origin, origin
 
 
-def check_map(x: Tensor) -> None:
-    """Raise unless x is a non-empty floating-point (B, C, H, W) tensor."""
-    if x.ndim != 4:
-        raise ValueError(f"expected a feature map of shape (B, C, H, W), got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"expected a floating-point feature map, got {x.dtype}")
-    if x.shape[2] == 0 or x.shape[3] == 0:
-        raise ValueError(f"a feature map needs at least one row and one column, got {tuple(x.shape)}")
-
-
-def haar_corners(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _haar_corners(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the samples a, b, c, d of every 2 x 2 block ``[[a b], [c d]]``; odd sides get one zero row or column."""
     h, w = x.shape[-2:]
     if h % 2 or w % 2:
@@ -96,8 +119,8 @@ def haar_corners(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _haar_dwt2(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Haar transform by sums and differences of rows, then of columns."""
-    a, b, c, d = haar_corners(x)
+    """Return LL and (LH, HL, HH) of the Haar wavelet, by sums and differences of rows, then of columns."""
+    a, b, c, d = _haar_corners(x)
     top, bottom, top_diff, bottom_diff = a + b, c + d, a - b, c - d
     low = (top + bottom) / 2
     high = torch.stack(((top - bottom) / 2, (top_diff + bottom_diff) / 2, (top_diff - bottom_diff) / 2), 2)
@@ -105,7 +128,7 @@ def _haar_dwt2(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _filter_dwt2(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
-    """Separable transform with the filter bank of any discrete wavelet."""
+    """Return LL and (LH, HL, HH) of any discrete wavelet, by separable convolutions with its filter bank."""
     batch, channels, height, width = x.shape
     low_pass, high_pass = _filters(wavelet)
     taps = len(low_pass)
@@ -124,12 +147,14 @@ def _filter_dwt2(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
 
 
 def dwt2(x: Tensor, wavelet: str = "haar") -> tuple[Tensor, Tensor]:
-    """Transform a feature map by one level of a discrete wavelet, zeros outside the map.
+    """Transform a feature map by one level of a discrete wavelet, with zeros outside the map.
 
     For Haar and each 2 x 2 block ``[[a b], [c d]]``: ``LL = (a + b + c + d) / 2``, ``LH = (a + b - c - d) / 2``,
     ``HL = (a - b + c - d) / 2``, ``HH = (a - b - c + d) / 2``. In general band sample k is
-    ``sum_j f[j] x[2k + 1 - j]`` along each axis, f being the low-pass or the high-pass decomposition filter.
-    The work is done in the dtype of ``x``: pass float32 where float16 would overflow (LL doubles magnitudes).
+    ``sum_j f[j] x[2k + 1 - j]`` along each axis, where f is the low-pass or the high-pass decomposition filter.
+    The computation runs in the dtype of ``x``: pass float32 where float16 would overflow (LL doubles magnitudes).
+
+    Source: spectral decoupling of DS2D2, arXiv 2512.04413; ``pywt.dwt2`` with ``mode="zero"``.
 
     Args:
         x (torch.Tensor): Feature map of shape (B, C, H, W).
@@ -148,22 +173,24 @@ def dwt2(x: Tensor, wavelet: str = "haar") -> tuple[Tensor, Tensor]:
         >>> low.item(), high.flatten().tolist()
         (5.0, [-2.0, -1.0, 0.0])
     """
-    check_map(x)
+    check_feature_map(x)
     return _haar_dwt2(x) if is_haar(wavelet) else _filter_dwt2(x, wavelet)
 
 
 def high_frequency(x: Tensor, wavelet: str = "haar") -> Tensor:
-    """Return the high-frequency part of a feature map at its own resolution, the input of the amplifier.
+    """Return the high-frequency part of a feature map at the map's resolution, the input of the amplifier.
 
     ``hf(x) = resize(LH + HL + HH)``: bilinear, ``align_corners=False``, to H x W.
 
-    The bands of a wavelet longer than Haar reach beyond the map, and resizing squeezes that margin into it: near the
-    border the centre of a detail then lies 2 to 3 cells of H x W nearer the middle with sym4, bior4.4 and db4 on
-    20 x 20, about 5 with db8, half a cell with Haar. Student and teacher are displaced alike, but the amplifier has to
-    find its boxes all the same.
+    The bands of a wavelet longer than Haar reach beyond the map, and resizing squeezes that margin into it. Near the
+    border of a map of 20 x 20 the centre of a detail moves towards the middle by half a cell with Haar, 2 to 3 cells
+    with sym4, bior4.4 and db4, and about 5 with db8. Student and teacher are displaced alike, but the amplifier has to
+    predict its boxes from displaced details.
+
+    Source: input of the high-frequency amplifier of DS2D2, arXiv 2512.04413.
 
     Args:
-        x (torch.Tensor): Feature map of shape (B, C, H, W). The work is done in its dtype, float32 is recommended.
+        x (torch.Tensor): Feature map of shape (B, C, H, W). The computation runs in its dtype; pass float32.
         wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``.
 
     Returns:
@@ -172,11 +199,15 @@ def high_frequency(x: Tensor, wavelet: str = "haar") -> Tensor:
     Raises:
         ValueError: If the shape or the wavelet is not a valid one.
         TypeError: If ``x`` is not floating point.
+
+    Examples:
+        >>> high_frequency(torch.tensor([[[[4.0, 0.0], [0.0, 0.0]]]])).flatten()
+        tensor([6., 6., 6., 6.])
     """
-    check_map(x)
+    check_feature_map(x)
     if is_haar(wavelet):
         # LH + HL + HH = 2a - LL, as differences: an offset shared by the block cancels without rounding.
-        a, b, c, d = haar_corners(x)
+        a, b, c, d = _haar_corners(x)
         band = ((a - b) + (a - c) + (a - d)) / 2
     else:
         band = _filter_dwt2(x, wavelet)[1].sum(2)

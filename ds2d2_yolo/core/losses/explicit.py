@@ -1,14 +1,14 @@
-"""The explicit stream: wavelet-decoupled feature distillation, weighted by DISW (arXiv 2512.04413)."""
+"""Explicit stream of DS2D2 (arXiv 2512.04413): features are compared in the wavelet domain, weighted by DISW."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ds2d2_yolo.core.checks import check_feature_map, check_same_shape
 from ds2d2_yolo.core.haar_energy import HaarEnergy
-from ds2d2_yolo.core.losses.implicit import _check_same
 from ds2d2_yolo.core.robust import channel_scale, robust_energies
-from ds2d2_yolo.core.wavelet import band_shape, check_map, dwt2, is_haar
+from ds2d2_yolo.core.wavelet import band_shape, dwt2, is_haar
 
 
 def explicit_loss(
@@ -20,28 +20,31 @@ def explicit_loss(
     robust: bool = False,
     counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the explicit distillation terms of one level.
+    """Return the low and the high term of the explicit stream for one level.
 
-    With D = student - teacher, transformed once: ``low = mean(W LL(D)^2)`` and ``high`` = the mean over the three bands
-    of ``W {LH, HL, HH}(D)^2``. The terms of a model are the sums over its levels.
+    With D = student - teacher, transformed once: ``low = mean(W LL(D)^2)``, and ``high`` is the mean over the three
+    high bands of ``W {LH, HL, HH}(D)^2``. The terms of a model are the sums over its levels.
 
-    Neither option is part of the published method. With ``norm="channel"`` D is divided by the teacher's standard
-    deviation of each channel, at least 1 % of the largest one, 1 where the whole teacher is constant. With ``robust``
-    a square x^2 becomes ``2 d^2 (sqrt(1 + (x / d)^2) - 1)``: x^2 for small x, 2 d |x| for large. Here d is the root
-    mean square of the teacher's own coefficients after ``norm``, of LL for the low and of LH, HL, HH for the high term,
-    in the median image of the batch.
+    Source: explicit distillation loss of DS2D2, arXiv 2512.04413, with W the DISW map. Two options are not part of the
+    published method (`robust`): ``norm="channel"`` multiplies D by one over the teacher's standard deviation of each
+    channel, floored at 1 % of the largest one, and 1 where the teacher is constant. ``robust`` replaces a square x^2 by
+    ``2 d^2 (sqrt(1 + (x / d)^2) - 1)``: x^2 for small x, 2 d |x| for large x. The scale d is the root mean square of
+    the teacher's coefficients after ``norm`` (of LL for the low term, of LH, HL and HH for the high term) in the median
+    image of the batch.
+
+    The computation runs in float32 with autocast off, or in float64 if an input is float64. Haar with squares takes
+    little memory (`haar_energy.HaarEnergy`). That form and ``robust`` are differentiable once.
 
     Args:
-        student (torch.Tensor): Adapted student feature A S, shape (B, C, H, W).
-        teacher (torch.Tensor): Teacher feature T, shape (B, C, H, W); gets no gradient.
-        weight (torch.Tensor): Weight map of ``disw_map``, shape (B, 1, h, w) with the (h, w) of ``band_shape``.
-        wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``. Haar with squares is the fast path: it keeps
-            its inputs for the backward pass, and on a CPU the memory of the gradient (`haar_energy.HaarEnergy`). It and
-            ``robust`` are differentiable once.
-        norm (str): 'none', or 'channel'.
-        robust (bool): Whether large coefficients count linearly.
-        counted (torch.Tensor, optional): B bool, the images that ``norm`` and ``robust`` take the teacher's own size
-            from; all without it. One that is left out has to have a weight of 0.
+        student (torch.Tensor): Adapted student feature A S of shape (B, C, H, W).
+        teacher (torch.Tensor): Teacher feature T of shape (B, C, H, W); gets no gradient.
+        weight (torch.Tensor): Weight map of ``disw_map`` of shape (B, 1, h, w), with the (h, w) of
+            ``wavelet.band_shape``.
+        wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``. The published code has Haar.
+        norm (str): 'none', or 'channel', not part of the published method.
+        robust (bool): Whether large coefficients count linearly. Not part of the published method.
+        counted (torch.Tensor, optional): Boolean mask (B,) of the images from which ``norm`` and ``robust`` take the
+            teacher's scale; default all. An image that is False must have a weight of 0.
 
     Returns:
         low (torch.Tensor): Scalar of the low band.
@@ -49,16 +52,23 @@ def explicit_loss(
 
     Raises:
         ValueError: If the shapes do not fit together or ``norm`` is neither 'none' nor 'channel'.
+        TypeError: If the features are not floating point.
+
+    Examples:
+        >>> student, teacher = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.zeros(1, 1, 2, 2)
+        >>> low, high = explicit_loss(student, teacher, torch.ones(1, 1, 1, 1))
+        >>> low.item(), round(high.item(), 4)
+        (25.0, 1.6667)
     """
-    _check_same(student, teacher, "features")
-    check_map(student)
+    check_same_shape(student, teacher, "features")
+    check_feature_map(student)
     expected = (student.shape[0], 1, *band_shape(student.shape[2], student.shape[3], wavelet))
     if weight.shape != expected:
         raise ValueError(f"weight must be {expected} for these features and {wavelet}, got {tuple(weight.shape)}")
     if norm not in ("none", "channel"):
         raise ValueError(f"norm must be 'none' or 'channel', got {norm!r}")
     teacher, weight = teacher.detach(), weight.detach()
-    if not torch.is_grad_enabled():  # autograd functions would prepare for a gradient of a leaf all the same
+    if not torch.is_grad_enabled():  # an autograd function would prepare for the gradient of a leaf even so
         student = student.detach()
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     with torch.autocast(student.device.type, enabled=False):
