@@ -33,6 +33,15 @@ settings.register_profile("gate", derandomize=True, database=None, deadline=None
 settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("gate")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the tests of the core; they stand here because pytest reads no deeper conftest.py in time."""
+    parser.addoption("--device", default="cpu", help="devices of the tests of the core: cpu, cuda; a comma list")
+    parser.addoption(
+        "--dtype", default="float32", help="types of the tests of the core: float16, bfloat16, float32, float64; a list"
+    )
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

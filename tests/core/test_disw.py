@@ -99,6 +99,20 @@ def test_images_are_kept_apart_and_dtype_is_float32() -> None:
     assert weight[2].flatten().tolist() == [2.0, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(("columns", "extent"), [(4, "touched"), (4, "reference"), (5, "touched")])
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_sum_of_the_map_is_cells_plus_boxes(columns: int, extent: str, count: int, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(count, columns, generator=generator) * 100 + 20
+    images = torch.arange(count) % 2
+    weight = disw_map(boxes.to(device), images.to(device), 2, GRID, CELL, extent=extent, dtype=torch.float64)
+    assert weight.device.type == device.type
+    assert weight.min() >= 1
+    for image in (0, 1):
+        cells, boxes_of_image = GRID[0] * GRID[1], int((images == image).sum())
+        assert weight[image].sum().item() == pytest.approx(cells + boxes_of_image, abs=1e-9)
+
+
 @settings(deadline=None, max_examples=100)
 @given(rotated_boxes)
 def test_rotated_cells_equal_polygon_overlap(box: list[float]) -> None:

@@ -116,6 +116,20 @@ def test_gradcheck(overlap, columns: int) -> None:
 
 
 @pytest.mark.parametrize(("overlap", "columns"), [(giou, 4), (probiou, 5)])
+def test_device_and_dtype(overlap, columns: int, device: torch.device, dtype: torch.dtype) -> None:
+    a, b = (random_boxes(20, columns, seed).to(device, dtype) for seed in (0, 1))
+    value = overlap(a, b)
+    assert (value.dtype, value.device.type, value.shape) == (dtype, device.type, (20,))
+    assert (overlap(a, a) == 1).all()
+
+
+@pytest.mark.parametrize(("overlap", "columns"), [(giou, 4), (probiou, 5)])
+def test_is_symmetric(overlap, columns: int) -> None:
+    a, b = random_boxes(50, columns), random_boxes(50, columns, seed=1)
+    torch.testing.assert_close(overlap(a, b), overlap(b, a), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("overlap", "columns"), [(giou, 4), (probiou, 5)])
 def test_errors(overlap, columns: int) -> None:
     with pytest.raises(ValueError, match=f"expected boxes \\(..., {columns}\\)"):
         overlap(torch.zeros(3, columns), torch.zeros(3, 9 - columns))

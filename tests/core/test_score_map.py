@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -21,13 +18,13 @@ def by_hand(scores: np.ndarray, wavelet: str, weight: np.ndarray | float = 1.0) 
     first = int(band_origin(wavelet, 1)[0])
     cells = np.zeros((batch, 1, rows, columns))
     for b, y, x in np.ndindex(batch, rows, columns):
-        held = [
+        samples = [
             scores[b, i, j]
             for i in (first + 2 * y, first + 2 * y + 1)
             for j in (first + 2 * x, first + 2 * x + 1)
             if 0 <= i < height and 0 <= j < width
         ]
-        cells[b, 0, y, x] = np.mean(held) if held else 0
+        cells[b, 0, y, x] = np.mean(samples) if samples else 0
     cells *= weight
     return cells / cells.mean()
 
@@ -36,10 +33,10 @@ def by_hand(scores: np.ndarray, wavelet: str, weight: np.ndarray | float = 1.0) 
 @pytest.mark.parametrize("shape", [(2, 6, 8), (3, 5, 7), (1, 1, 4), (2, 3, 1)])
 def test_equals_its_definition(wavelet: str, shape: tuple[int, ...]) -> None:
     scores = np.random.default_rng(0).random(shape) ** 4
-    found = score_map(torch.from_numpy(scores), wavelet)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found, by_hand(scores, wavelet), rtol=1e-5, atol=1e-7)
-    weight = 1 + np.random.default_rng(1).random(tuple(found.shape))
+    actual = score_map(torch.from_numpy(scores), wavelet)
+    assert actual.dtype == torch.float32
+    np.testing.assert_allclose(actual, by_hand(scores, wavelet), rtol=1e-5, atol=1e-7)
+    weight = 1 + np.random.default_rng(1).random(tuple(actual.shape))
     product = score_map(torch.from_numpy(scores), wavelet, torch.from_numpy(weight).float())
     np.testing.assert_allclose(product, by_hand(scores, wavelet, weight), rtol=1e-5, atol=1e-7)
     assert float(product.mean()) == pytest.approx(1, rel=1e-5)
@@ -52,8 +49,8 @@ def test_a_score_lies_where_a_box_around_it_does(wavelet: str) -> None:
         scores = torch.zeros(1, 7, 9)
         scores[0, y, x] = 0.5
         box = torch.tensor([[8 * x + 3.0, 8 * y + 3.0, 8 * x + 5.0, 8 * y + 5.0]])
-        held = disw_map(box, torch.zeros(1), 1, band_shape(7, 9, wavelet), (16, 16), band_origin(wavelet, 8)) > 1
-        assert torch.equal(score_map(scores, wavelet) > 0, held)
+        touched = disw_map(box, torch.zeros(1), 1, band_shape(7, 9, wavelet), (16, 16), band_origin(wavelet, 8)) > 1
+        assert torch.equal(score_map(scores, wavelet) > 0, touched)
 
 
 def test_scale_of_the_scores_does_not_matter_and_none_gives_zero() -> None:
@@ -85,6 +82,8 @@ def test_wrong_weight_or_wavelet_is_refused() -> None:
         score_map(torch.ones(1, 4, 4), "morl")
 
 
-def test_its_example_holds() -> None:
-    assert doctest.testmod(sys.modules["ds2d2_yolo.core.score_map"]).attempted > 0
-    assert not doctest.testmod(sys.modules["ds2d2_yolo.core.score_map"]).failed
+def test_device_and_dtype(device: torch.device, dtype: torch.dtype) -> None:
+    scores = torch.linspace(0, 1, 35, device=device, dtype=dtype).view(1, 5, 7)
+    weight = score_map(scores)
+    assert (weight.dtype, weight.device.type, weight.shape) == (torch.float32, device.type, (1, 1, 3, 4))
+    assert weight.mean().item() == pytest.approx(1, rel=1e-5)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import pywt
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ds2d2_yolo.core.wavelet import band_origin, band_shape, dwt2, filter_length, high_frequency
 
@@ -85,6 +87,34 @@ def test_works_in_the_dtype_given(dtype: torch.dtype) -> None:
     x = torch.randn(1, 2, 6, 7).to(dtype)
     low, high = dwt2(x)
     assert low.dtype == high.dtype == high_frequency(x).dtype == dtype
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from(["haar", "db2", "db4", "coif1"]))
+def test_orthogonal_transform_keeps_the_energy(height: int, width: int, wavelet: str) -> None:
+    """Parseval's identity: the zero-padded map and its bands have one sum of squares."""
+    x = torch.randn(1, 2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low, high = dwt2(x, wavelet)
+    energy = low.square().sum() + high.square().sum()
+    torch.testing.assert_close(energy, x.square().sum(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_transform_is_linear(wavelet: str) -> None:
+    x, y = torch.randn(2, 1, 2, 7, 6, dtype=torch.float64)
+    parts = zip(dwt2(0.3 * x - 2 * y, wavelet), dwt2(x, wavelet), dwt2(y, wavelet), strict=True)
+    for mixed, one, two in parts:
+        torch.testing.assert_close(mixed, 0.3 * one - 2 * two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_device_and_dtype(wavelet: str, device: torch.device, dtype: torch.dtype) -> None:
+    x = torch.linspace(-1, 1, 84, device=device).view(1, 2, 6, 7).to(dtype)
+    low, high = dwt2(x, wavelet)
+    for result in (low, high, high_frequency(x, wavelet)):
+        assert (result.dtype, result.device.type) == (dtype, device.type)
+        assert torch.isfinite(result).all()
+    h, w = band_shape(6, 7, wavelet)
+    assert (low.shape, high.shape) == ((1, 2, h, w), (1, 2, 3, h, w))
 
 
 @pytest.mark.parametrize("wavelet", ["haar", "bior2.2"])

@@ -51,7 +51,7 @@ def explicit_loss(
         high (torch.Tensor): Scalar of the three high bands.
 
     Raises:
-        ValueError: If the shapes do not fit together or ``norm`` is neither 'none' nor 'channel'.
+        ValueError: If the shapes do not fit together, the batch is empty, or ``norm`` is neither 'none' nor 'channel'.
         TypeError: If the features are not floating point.
 
     Examples:
@@ -62,6 +62,8 @@ def explicit_loss(
     """
     check_same_shape(student, teacher, "features")
     check_feature_map(student)
+    if not student.numel():
+        raise ValueError(f"features need at least one image and one channel, got {tuple(student.shape)}")
     expected = (student.shape[0], 1, *band_shape(student.shape[2], student.shape[3], wavelet))
     if weight.shape != expected:
         raise ValueError(f"weight must be {expected} for these features and {wavelet}, got {tuple(weight.shape)}")
