@@ -138,7 +138,7 @@ def explicit_table(meter: Meter, cells: list[int], batches: list[int], reference
     print(
         "| cells | batch | copy ms | clone ms | fwd / copy | fwd+bwd / copy | fwd+bwd / clone | peak, tensors |", end=""
     )
-    print(" reference fwd+bwd / ours | reference peak, tensors |\n|" + "---:|" * 10)
+    print(" reference / fwd+bwd | reference peak, tensors |\n|" + "---:|" * 10)
     for top in cells:
         for batch in batches:
             total: dict[str, float] = {}
@@ -163,7 +163,7 @@ def measure_explicit(
     reference: bool,
 ) -> dict[str, float]:
     """Return times in ms and peaks in bytes of one level."""
-    whole, half = torch.empty_like(teacher), torch.empty(teacher.numel() // 2, device=teacher.device)
+    full, half = torch.empty_like(teacher), torch.empty(teacher.numel() // 2, device=teacher.device)
     source = teacher.view(-1)[: half.numel()]
 
     def step(terms: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
@@ -175,7 +175,7 @@ def measure_explicit(
             return explicit(student, teacher, weight)
 
     runs: dict[str, Run] = {
-        "copy": lambda: (whole.copy_(teacher), half.copy_(source)),
+        "copy": lambda: (full.copy_(teacher), half.copy_(source)),
         "clone": lambda: (teacher.clone(), source.clone()),
         "forward": forward,
         "both": lambda: step(explicit),
@@ -210,13 +210,13 @@ def map_table(meter: Meter, cells: list[int], batches: list[int], counts: list[i
                     boxes, image = random_boxes(count, batch, top * 8.0, rotated, meter.device)
                     sides = [(top // 2, 16.0), (top // 4, 32.0), (top // 8, 64.0)]
 
-                    def ours(boxes=boxes, image=image, batch=batch, sides=sides) -> object:  # type: ignore[no-untyped-def]
+                    def maps(boxes=boxes, image=image, batch=batch, sides=sides) -> object:  # type: ignore[no-untyped-def]
                         return [disw_map(boxes, image, batch, (n, n), (cell, cell)) for n, cell in sides]
 
                     def loop(boxes=boxes, image=image, batch=batch, sides=sides) -> object:  # type: ignore[no-untyped-def]
                         return [reference_map(boxes, image, batch, n, cell) for n, cell in sides]
 
-                    value, peak = meter.milliseconds({"ours": ours})["ours"], meter.peak(ours) / 2**20
+                    value, peak = meter.milliseconds({"maps": maps})["maps"], meter.peak(maps) / 2**20
                     slow = Meter(meter.device, 1, meter.clock is time.process_time)
                     ratio = slow.milliseconds({"loop": loop})["loop"] / value if reference and count else math.nan
                     kind = "rotated" if rotated else "upright"
