@@ -54,8 +54,8 @@ def read_result(folder: Path) -> list[dict[str, Any]]:
 
 def _amplify(task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train the amplifier that several runs need, or find the one that is kept; its own mAP is the result."""
-    from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED
     from ds2d2_yolo.bridge.training.amplify import amplify
+    from ds2d2_yolo.bridge.training.obtain_amplifier import NOT_PASSED
 
     passed = {k: v for k, v in keys.items() if k not in NOT_PASSED or k == "epochs"}
     began = time.time()

@@ -1,4 +1,4 @@
-"""The Python entrance to an amplifier on its own: `amplify`, which the command line calls too."""
+"""Python entry point for an amplifier without a student: `amplify`, which the command line calls too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS
 
 from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
-from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED, card_for, obtain_amplifier
+from ds2d2_yolo.bridge.training.obtain_amplifier import NOT_PASSED, card_for, obtain_amplifier
 from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
@@ -21,12 +21,12 @@ from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
-OURS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs", "safe")
+AMPLIFY_KEYS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs", "safe")
 
 
 @dataclass(frozen=True)
 class AmplifierResult:
-    """A kept high-frequency amplifier.
+    """A stored high-frequency amplifier.
 
     Attributes:
         file (Path): Its file, which `amplifier=` takes; runs of this teacher and these data find it by themselves.
@@ -39,15 +39,15 @@ class AmplifierResult:
 
 @cpu_threads()
 def amplify(teacher: str | Path | None = None, data: str | Path | None = None, **keys: Any) -> AmplifierResult:
-    """Train the high-frequency amplifier of a teacher on a data set, or report the one that is kept.
+    """Train the high-frequency amplifier of a teacher on a data set, or report the stored one.
 
-    The teacher's head alone learns, on the high-frequency part of the features; everything else is frozen. It gets a
+    Only the teacher's head learns, on the high-frequency part of the features; all other layers are frozen. It gets a
     quarter of the student's `epochs`, at least 1, or `amplifier_epochs`, and stops where half of them in a row have
     brought nothing. The same call goes on with a training that was cut off.
 
     Args:
         teacher (str | Path | None): Trained checkpoint, or a release's name that Ultralytics downloads.
-        data (str | Path | None): Data-set YAML; the names of the package's own work too, such as 'dota.yaml'.
+        data (str | Path | None): Data-set YAML; the names of the packaged ones work too, such as 'dota.yaml'.
         **keys (Any): `wavelet`, `teacher_channels`, `amplifier_epochs`, `recipe`, and the Ultralytics training settings
             of the student's run, whose `epochs`, `imgsz` and `fraction` should be those of that run.
 
@@ -62,11 +62,11 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
         >>> amplify("teacher.pt", "hit-uav.yaml", epochs=100, imgsz=640).card.map50  # doctest: +SKIP
     """
     settings = _settings(teacher, data, keys)
-    rest = {k: v for k, v in keys.items() if k not in OURS}
+    ultralytics_args = {k: v for k, v in keys.items() if k not in AMPLIFY_KEYS}
     with safe_loading(settings.safe):
         if settings.safe:
             refuse_code(str(data))
-        return _obtain(settings, str(data), rest)
+        return _obtain(settings, str(data), ultralytics_args)
 
 
 def _obtain(settings: Settings, data: str, ultralytics_args: dict[str, Any]) -> AmplifierResult:
@@ -80,10 +80,10 @@ def _obtain(settings: Settings, data: str, ultralytics_args: dict[str, Any]) -> 
 
 
 def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[str, Any]) -> Settings:
-    """Check everything that was given before anything is loaded, and return what is ours of it."""
+    """Check all keys before anything is loaded, and return the DS2D2 settings among them."""
     check_keys(
         [k for k in keys if k not in NOT_PASSED],
-        {*OURS, *DEFAULT_CFG_KEYS, "teacher"} - NOT_PASSED | {"epochs"},
+        {*AMPLIFY_KEYS, *DEFAULT_CFG_KEYS, "teacher"} - NOT_PASSED | {"epochs"},
         "amplify",
     )
     idle = [f"{k}=" for k in keys if k in NOT_PASSED and k != "epochs"]
@@ -92,8 +92,8 @@ def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[st
     missing = [f"{k}=" for k, v in (("teacher", teacher), ("data", data)) if v is None]
     if missing:
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo amplify teacher=T.pt data=D.yaml")
-    ours = {k: v for k, v in keys.items() if k in OURS}
-    settings = resolve_settings({**ours, "teacher": str(teacher)})
-    check_theirs({k: v for k, v in keys.items() if k not in OURS})
+    ds2d2_args = {k: v for k, v in keys.items() if k in AMPLIFY_KEYS}
+    settings = resolve_settings({**ds2d2_args, "teacher": str(teacher)})
+    check_theirs({k: v for k, v in keys.items() if k not in AMPLIFY_KEYS})
     check_device(keys.get("device"))
     return settings

@@ -35,7 +35,7 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
 
     Args:
         resume (Any): Path of a last.pt or of a run's folder, or True: the newest unfinished run under the command's
-            own `project` and `name`.
+            `project` and `name`.
         overrides (Mapping[str, Any]): Ultralytics settings of the command.
         tasks (tuple[str, ...]): The tasks whose runs are meant: the student's, or all if no student is named.
 

@@ -25,8 +25,8 @@ from ds2d2_yolo.bridge.models.input_channels import fit_channels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
-from ds2d2_yolo.bridge.training.amplifier_trainer import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
+from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported

@@ -26,7 +26,8 @@ from ds2d2_yolo.bridge.models.amplifier_store import (
 )
 from ds2d2_yolo.bridge.models.heads import dense_head, raw_predictions, take_levels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
-from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer, card_for
+from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer
+from ds2d2_yolo.bridge.training.obtain_amplifier import card_for
 from ds2d2_yolo.core.wavelet import high_frequency
 from ds2d2_yolo.errors import BadUseError
 

@@ -17,7 +17,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifi
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.preflight import facts as module
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
-from ds2d2_yolo.bridge.training.amplifier_trainer import card_for
+from ds2d2_yolo.bridge.training.obtain_amplifier import card_for
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import AmplifierFacts

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from ultralytics.utils import callbacks
 
-from ds2d2_yolo.bridge.training import amplifier_trainer as amplifier_training
+from ds2d2_yolo.bridge.training import amplifier_trainer, obtain_amplifier
 from ds2d2_yolo.bridge.training.amplify import amplify
 
 
@@ -37,7 +37,7 @@ def test_ends_with_the_same_weights(
     obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = load_file(obtain(tmp_path / "whole"))
-    saves, original = 0, amplifier_training.AmplifierTrainer.save_model
+    saves, original = 0, amplifier_trainer.AmplifierTrainer.save_model
 
     def cut_off(self: Any) -> bool:
         nonlocal saves
@@ -47,7 +47,7 @@ def test_ends_with_the_same_weights(
             raise Cut
         return done
 
-    monkeypatch.setattr(amplifier_training.AmplifierTrainer, "save_model", cut_off)
+    monkeypatch.setattr(amplifier_trainer.AmplifierTrainer, "save_model", cut_off)
     for _ in range(2):
         with pytest.raises(Cut):
             obtain(tmp_path / "cut")
@@ -70,13 +70,13 @@ def test_class_weights_of_the_teachers_own_training_are_not_taken(
     whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
     whole["model"].class_weights = torch.tensor([0.2, 1.8])  # where Ultralytics' cls_pw leaves them
     torch.save(whole, tmp_path / "teacher.pt")
-    seen, original = [], amplifier_training.AmplifierTrainer.save_model
+    seen, original = [], amplifier_trainer.AmplifierTrainer.save_model
 
     def look(self: Any) -> Any:
         seen.append(self.model.criterion.class_weights)
         return original(self)
 
-    monkeypatch.setattr(amplifier_training.AmplifierTrainer, "save_model", look)
+    monkeypatch.setattr(amplifier_trainer.AmplifierTrainer, "save_model", look)
     amplify(tmp_path / "teacher.pt", tiny_data("obb"), amplifier_epochs=1, imgsz=96, batch=4, device="cpu")
     assert seen == [None]
 
@@ -92,6 +92,6 @@ def test_experiment_trackers_are_told_nothing(
             instance.callbacks[event].append(lambda _, e=event: told.append(e))
 
     monkeypatch.setattr(callbacks, "add_integration_callbacks", integrate)
-    monkeypatch.setattr(amplifier_training, "teacher_map", lambda *_: (0.1, 0.1))  # validates by itself
+    monkeypatch.setattr(obtain_amplifier, "teacher_map", lambda *_: (0.1, 0.1))  # validates by itself
     obtain(tmp_path)
     assert not told

@@ -233,7 +233,7 @@ class ExactResume:
         self._batches_since_step, self._controls_steps = state.facts["since_step"], True
         closes_mosaic = trainer.args.close_mosaic
         starts_over = bool(closes_mosaic) and trainer.epoch == trainer.epochs - closes_mosaic
-        self._record.go_on(unpack_loader(state.part("loader"), state.facts["loader"]), starts_over)
+        self._record.restore(unpack_loader(state.part("loader"), state.facts["loader"]), starts_over)
         RandomState.unpack(state.part("random"), state.facts["random"]).apply()
 
 

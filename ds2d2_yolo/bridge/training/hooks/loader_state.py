@@ -1,8 +1,8 @@
-"""Where a training's loader stands: order of the images, random states of its workers, their mosaic buffers.
+"""Position of a training loader: order of the images, random states of its workers, their mosaic buffers.
 
-Ultralytics' loader (8.4.190) lives for the whole run. Its workers fetch ahead across the end of an epoch, each with
-random states of its own, and mosaics take images from those that the worker loaded last. So what an epoch looks like
-depends on the epochs before it, and a loader that starts anew in the middle shows other batches.
+Ultralytics' loader (8.4.190) lives for an entire run. Its workers fetch ahead across the end of an epoch, each with
+separate random states, and mosaics take images from those that the worker loaded last. The batches of an epoch
+therefore depend on the epochs before it, and a loader that starts anew in the middle of a run yields other batches.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch.utils.data import Sampler, get_worker_info
 
 from ds2d2_yolo.bridge.upstream.rng_state import RandomState
 
-STATE_KEY = "ds2d2_worker"  # where a batch carries the state of the worker that made it
+STATE_KEY = "ds2d2_worker"  # key of the worker's state in a batch
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker's next batch depends on.
+    """State that determines a worker's next batch.
 
     Attributes:
         random (RandomState): Its random states.
-        buffer (list[int]): Images that mosaics are made of, by index, the oldest first.
+        buffer (list[int]): Indices of the images for mosaics, the oldest first.
     """
 
     random: RandomState
@@ -38,13 +38,13 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class LoaderState:
-    """Where a loader stands at the end of an epoch.
+    """Position of a loader at the end of an epoch.
 
     Attributes:
-        now (Tensor | None): State of the generator that shuffles, fetching ahead included; None without shuffling.
+        now (Tensor | None): State of the shuffling generator, after fetching ahead; None without shuffling.
         ahead (Tensor | None): Its state before it shuffled the next epoch.
-        workers (list[WorkerState]): For each worker of a loader that starts with the next batch, the state of the one
-            whose turn it would have been; for a loader without workers one entry, whose random states do not count.
+        workers (list[WorkerState]): States for the workers of a loader that starts with the next batch, in the order of
+            their turns. A loader without workers has one entry, whose random states do not count.
     """
 
     now: Tensor | None
@@ -64,7 +64,7 @@ class StatefulCollate:
         self._dataset = dataset
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        """Return a batch; bytes, so that pinning memory leaves the state alone."""
+        """Return a batch with the state as bytes, which pinning of memory does not touch."""
         batch = self._collate(samples)
         worker = get_worker_info()
         if worker is not None:
@@ -78,7 +78,7 @@ class RestoredWorkers:
 
     Args:
         states (Sequence[WorkerState]): One for each worker.
-        usual (Callable[[int], None]): What initialises a worker otherwise.
+        usual (Callable[[int], None]): The loader's usual initialisation of a worker.
     """
 
     def __init__(self, states: Sequence[WorkerState], usual: Callable[[int], None]) -> None:
@@ -124,7 +124,7 @@ class RecordedSampler(Sampler[int]):
         self._states.clear()
 
     def ahead(self, epochs: int) -> Tensor:
-        """Return the generator's state before the epoch that follows `epochs` whole ones.
+        """Return the generator's state before the epoch that follows `epochs` complete ones.
 
         The loader may have shuffled it already. If not, the sampler may still have to draw what it draws at the end of
         an epoch, which a copy does here.
@@ -141,7 +141,7 @@ class RecordedSampler(Sampler[int]):
 
 
 class LoaderRecord:
-    """Follows a training loader, and sets one up to go on where another stood.
+    """Records the position of a training loader, and restores that of another one.
 
     Args:
         loader (Any): Ultralytics' training loader, not iterated yet.
@@ -161,9 +161,9 @@ class LoaderRecord:
         """Count a batch, and take what its worker wrote into it."""
         self._batches += 1
         self._loader.worker_init_fn = self._usual_init
-        carried = batch.pop(STATE_KEY, None)
-        if carried is not None:
-            worker, state = pickle.loads(carried)  # from a worker process of this very loader
+        packed = batch.pop(STATE_KEY, None)
+        if packed is not None:
+            worker, state = pickle.loads(packed)  # from a worker process of this very loader
             self._latest[worker] = state
 
     def forget(self) -> None:
@@ -174,7 +174,7 @@ class LoaderRecord:
             self._sampler.forget()
 
     def state(self) -> LoaderState:
-        """Return where the loader stands; to be called at the end of an epoch."""
+        """Return the loader's position; to be called at the end of an epoch."""
         workers = self._loader.num_workers
         if workers:
             turn = [(self._batches + i) % workers for i in range(workers)]
@@ -186,12 +186,12 @@ class LoaderRecord:
         epochs = self._batches // len(self._loader)
         return LoaderState(self._sampler.generator.get_state(), self._sampler.ahead(epochs), states)
 
-    def go_on(self, state: LoaderState, starts_over: bool) -> None:
-        """Let the loader, not iterated yet, begin where another one stood.
+    def restore(self, state: LoaderState, starts_over: bool) -> None:
+        """Let the loader, not iterated yet, continue from the position of another one.
 
         Args:
-            state (LoaderState): Where that was.
-            starts_over (bool): Whether that one would have started over with new workers now, as when mosaics end.
+            state (LoaderState): That position.
+            starts_over (bool): Whether the other loader would start over with new workers now, as when mosaics end.
         """
         if self._sampler is not None and state.now is not None:
             if starts_over:
@@ -205,13 +205,13 @@ class LoaderRecord:
 
 
 def buffer_of(dataset: Any) -> list[int]:
-    """Return the images that a data set keeps for mosaics, by index; the data set's own list."""
+    """Return the indices of the images that a data set holds for mosaics; the list is not a copy."""
     buffer: list[int] = dataset.buffer
     return buffer
 
 
 def fill_buffer(dataset: Any, images: Sequence[int]) -> None:
-    """Load the images that a data set would have kept for mosaics."""
+    """Load the images that a data set would hold for mosaics."""
     for image in images:
         dataset.load_image(image)
 
@@ -221,17 +221,18 @@ def pack_loader(state: LoaderState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {k: t.clone() for k, t in (("now", state.now), ("ahead", state.ahead)) if t is not None}
     facts: list[dict[str, Any]] = []
     for i, worker in enumerate(state.workers):
-        own, said = worker.random.pack()
-        tensors |= {f"worker{i}.{k}": t for k, t in own.items()}
-        facts.append({"random": said, "buffer": worker.buffer})
+        random_tensors, random_facts = worker.random.pack()
+        tensors |= {f"worker{i}.{k}": t for k, t in random_tensors.items()}
+        facts.append({"random": random_facts, "buffer": worker.buffer})
     return tensors, {"workers": facts}
 
 
 def unpack_loader(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> LoaderState:
     """Return the state that `pack_loader` took apart."""
     workers = []
-    for i, said in enumerate(facts["workers"]):
-        start = f"worker{i}."
-        own = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-        workers.append(WorkerState(RandomState.unpack(own, said["random"]), [int(x) for x in said["buffer"]]))
+    for i, worker in enumerate(facts["workers"]):
+        prefix = f"worker{i}."
+        random_tensors = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        random_state = RandomState.unpack(random_tensors, worker["random"])
+        workers.append(WorkerState(random_state, [int(x) for x in worker["buffer"]]))
     return LoaderState(tensors.get("now"), tensors.get("ahead"), workers)
