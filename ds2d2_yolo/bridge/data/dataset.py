@@ -16,7 +16,7 @@ from ultralytics.data.utils import (
 )
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
-from ds2d2_yolo.bridge.data.images import images_of, labels_of
+from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.errors import BadUseError
 
 COLUMNS = {"detect": "5 (class x y w h)", "obb": "9 (class and four corners)"}
@@ -34,16 +34,16 @@ def check_labels(data: Mapping[str, Any], task: str) -> None:
     Raises:
         BadUseError: Naming the folder and what is missing.
     """
-    images = images_of(data["train"])
+    images = list_images(data["train"])
     if not images:
         raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
-    if _first_label(labels_of(images)) is None:
-        folder = labels_of(images[:1])[0].parent
+    if _first_label(label_paths(images)) is None:
+        folder = label_paths(images[:1])[0].parent
         raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
     refuse_upright(images, task, "an obb student")
     refuse_unusable(data, images)
     if "val" in data:
-        validated = images_of(data["val"])
+        validated = list_images(data["val"])
         if not validated:
             raise BadUseError(f"no validation images in {data['val']}: check 'path' and 'val' of the data YAML")
         refuse_unusable(data, validated)
@@ -60,7 +60,7 @@ def refuse_upright(images: Iterable[Path], task: str, who: str) -> None:
     Raises:
         BadUseError: If the labels have too few columns.
     """
-    columns = len((_first_label(labels_of(images)) or "").split())
+    columns = len((_first_label(label_paths(images)) or "").split())
     if task == "obb" and 0 < columns < 9:
         raise BadUseError(f"labels have {columns} columns and {who} needs {COLUMNS['obb']}: use obb labels")
 
@@ -80,7 +80,7 @@ def refuse_unusable(data: Mapping[str, Any], images: list[Path]) -> None:
         raise BadUseError(f"channels: {channels!r} of the data YAML must be a whole number of at least 1")
     one_class = data["nc"] == 1  # as under single_cls, where labels keep their own indices
     first = ""
-    for image, label in zip(images, labels_of(images), strict=True):
+    for image, label in zip(images, label_paths(images), strict=True):
         found = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
         if found[0] is not None:
             return
@@ -110,8 +110,8 @@ def data_hash(data: Mapping[str, Any]) -> str:
         (str): SHA-256, the same wherever the data set lies.
     """
     digest = hashlib.sha256(repr(sorted(data["names"].items())).encode())
-    images = images_of(data["train"])
-    for image, label in zip(images, labels_of(images), strict=True):
+    images = list_images(data["train"])
+    for image, label in zip(images, label_paths(images), strict=True):
         digest.update(f"{image.name} {image.stat().st_size if image.exists() else -1}".encode())
         digest.update(label.read_bytes() if label.is_file() else b"")
     return digest.hexdigest()
@@ -138,7 +138,7 @@ def load_data(args: Namespace) -> dict[str, Any]:
     return {**data, "names": {0: "item"}, "nc": 1} if args.single_cls else data
 
 
-def take_teacher_classes(labels: Iterable[dict[str, Any]], class_map: ClassMap) -> int:
+def map_to_teacher_classes(labels: Iterable[dict[str, Any]], class_map: ClassMap) -> int:
     """Give the boxes of a data set the teacher's class indices, in place, and drop those that it has no class for.
 
     Args:

@@ -19,7 +19,7 @@ from ultralytics.utils.patches import imread
 from ds2d2_yolo.errors import DS2D2Error
 
 
-def images_of(split: str | list[str] | None) -> list[Path]:
+def list_images(split: str | list[str] | None) -> list[Path]:
     """List the images of a split as Ultralytics finds them: folders, text files of paths, or both.
 
     Args:
@@ -39,7 +39,7 @@ def images_of(split: str | list[str] | None) -> list[Path]:
     return [Path(x) for x in named]
 
 
-def labels_of(images: Iterable[Path]) -> list[Path]:
+def label_paths(images: Iterable[Path]) -> list[Path]:
     """Return the label file that belongs to each image, existing or not."""
     return [Path(p) for p in img2label_paths([str(i) for i in images])]
 

@@ -12,12 +12,12 @@ from ultralytics.utils.torch_utils import parse_device
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
 from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED, card_for, obtain_amplifier
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.recipes import resolve_settings
@@ -69,7 +69,7 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
     rest = {k: v for k, v in keys.items() if k not in OURS}
     with safe_loading(settings.safe):
         if settings.safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         return _obtain(settings, str(data), rest)
 
 
@@ -104,6 +104,6 @@ def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[st
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo amplify teacher=T.pt data=D.yaml")
     ours = {k: v for k, v in keys.items() if k in OURS}
     settings = resolve_settings({**ours, "teacher": str(teacher)})
-    check_theirs({k: v for k, v in keys.items() if k not in OURS})
+    validate_ultralytics_args({k: v for k, v in keys.items() if k not in OURS})
     check_device(keys.get("device"))
     return settings
