@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from ultralytics.cfg import get_cfg
 
-from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data
 from ds2d2_yolo.bridge.models.amplifier import FORMAT
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier

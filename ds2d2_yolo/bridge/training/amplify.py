@@ -11,7 +11,8 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import parse_device
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
@@ -79,7 +80,7 @@ def _obtain(settings: Settings, data: str, rest: dict[str, Any]) -> AmplifierRes
     args = get_cfg(overrides={**rest, "task": "obb" if loaded.rotated else "detect", "data": resolve_data(data)})
     args.device = parse_device(args.device)
     found = load_data(args)
-    check_labels(found, args.task)
+    check_labels(found, args.task, args.split, args.fraction)
     channels = fit_channels(loaded, found["channels"], settings.teacher_channels)
     card = card_for(loaded, found, args, settings.wavelet, settings.amplifier_epochs, channels)
     class_map = match_classes(loaded.names, class_names(found["names"]))

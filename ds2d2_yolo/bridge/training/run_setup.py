@@ -17,7 +17,8 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash
+from ds2d2_yolo.bridge.data.dataset import data_hash
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import safe_loading_active
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
@@ -151,7 +152,7 @@ class RunOpening(FittingSizes):
 
     def _check_data(self, data: dict[str, Any]) -> None:
         """Match labels, channels, classes and amplifier to the run."""
-        check_labels(data, self.args.task)
+        check_labels(data, self.args.task, self.args.split, self.args.fraction)
         self.channels = fit_channels(self.teacher, data["channels"], self.settings.teacher_channels)
         self.class_map = match_run_classes(self.teacher.names, data, self.args)
         if not self.class_map.identical and RANK in {-1, 0}:

@@ -18,8 +18,9 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.metrics import ap_per_class
 
-from ds2d2_yolo.bridge.data.dataset import COLUMNS, load_data, refuse_unusable
+from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import label_paths, list_images
+from ds2d2_yolo.bridge.data.label_checks import COLUMNS, refuse_unusable
 from ds2d2_yolo.bridge.data.security import first_line, refuse_code_in_data, refuse_program, safe_loading
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args

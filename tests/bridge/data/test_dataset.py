@@ -14,8 +14,9 @@ from ultralytics.data.base import BaseDataset
 from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.data.class_map import match_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data, map_to_teacher_classes
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data, map_to_teacher_classes
 from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.errors import BadUseError
 
 
