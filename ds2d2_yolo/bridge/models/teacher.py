@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, refuse_yaml, strides_of, take_levels
+from ds2d2_yolo.bridge.models.loading import load_yolo
 from ds2d2_yolo.errors import BadUseError
 
 TASKS = ("detect", "obb")
@@ -76,8 +76,9 @@ def load_teacher(name: str | None, task: str | None = None) -> Teacher:
     if path.endswith((".yaml", ".yml")):
         refuse_yaml(path, f"teacher={name}")
         raise BadUseError(f"teacher={name} is untrained: name a trained checkpoint (.pt)")
-    model, checkpoint = _load(path)
-    if checkpoint.get("modelopt"):
+    loaded = load_yolo(path, f"teacher={path}", kind="checkpoint")
+    model: Any = loaded.model
+    if (loaded.ckpt or {}).get("modelopt"):
         raise BadUseError(f"teacher={name} was trained with quantisation: use the float checkpoint it came from")
     head = dense_head(model, f"teacher={name}")
     found = str(getattr(model, "task", "unknown"))
@@ -91,18 +92,6 @@ def load_teacher(name: str | None, task: str | None = None) -> Teacher:
     names = tuple(str(model.names[i]) for i in sorted(model.names))
     found_at = Path(str(getattr(model, "pt_path", path)))  # a release's name becomes the file that was downloaded
     return Teacher(str(found_at.absolute()), model, state_hash(model), names, is_rotated(head), strides_of(head))
-
-
-def _load(path: str) -> tuple[Any, dict[str, Any]]:
-    """Load a checkpoint; whatever is wrong with the file becomes one line."""
-    try:
-        model, checkpoint = load_checkpoint(path)
-    except FileNotFoundError as e:
-        raise BadUseError(f"teacher={path} does not exist, and Ultralytics has no release of that name") from e
-    except Exception as e:  # unpickling an arbitrary file can raise anything
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0].removeprefix("ERROR ❌️ ")
-        raise BadUseError(f"teacher={path} cannot be read as an Ultralytics checkpoint: {first}") from e
-    return model, checkpoint
 
 
 def _single(found: Any) -> Any:

@@ -22,6 +22,7 @@ from ds2d2_yolo.bridge.models.adapters import detach_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, strides_of
+from ds2d2_yolo.bridge.models.loading import check_freeze
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, state_hash
 from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, kept_for_backward, sample_batch
 from ds2d2_yolo.bridge.preflight.run_plan import (
@@ -147,6 +148,7 @@ def _as_trained(student: Any, args: Namespace) -> Any:
     Raises:
         BadUseError: If that is all of it; Ultralytics sees the adapters on the student then, and would go on.
     """
+    check_freeze(student, args.freeze)
     freeze = args.freeze if isinstance(args.freeze, list) else range(args.freeze or 0)
     names = [f"model.{x}." for x in freeze] + [".dfl"]
     for name, parameter in student.named_parameters():

@@ -22,10 +22,11 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from ds2d2_yolo.bridge.data.class_map import match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
-from ds2d2_yolo.bridge.models.loading import load_student
+from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.training.find_run import is_over
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import WholeCheckpoints, finish_files
@@ -212,11 +213,14 @@ def identify(
         said = f"arm distill_model: Ultralytics wants as many levels in the teacher ({levels[0]}) as in the student"
         raise BadUseError(f"{said} ({levels[1]}): leave that arm out")
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
+    check_pretrained(args.pretrained)
+    check_freeze(model.model, args.freeze)
     mine = max(int(max(strides_of(dense_head(model.model, "student")))), 32)
     if mixed:
         refuse_uneven(args, mine, int(max(loaded.strides)))
     found = load_data(args)
     check_labels(found, model.task, args.split, args.fraction)
+    match_run_classes(loaded.names, found, args)  # refuses classes= that the data do not have
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}
     hashed = {"yaml": yaml} if not model.ckpt else {"weights": state_hash(model.model)}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()

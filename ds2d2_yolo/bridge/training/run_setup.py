@@ -23,6 +23,7 @@ from ds2d2_yolo.bridge.data.security import safe_loading_active
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
+from ds2d2_yolo.bridge.models.loading import check_pretrained
 from ds2d2_yolo.bridge.models.teacher import Teacher, load_teacher
 from ds2d2_yolo.bridge.preflight.collect import plan_of, preflight, report_files, write_files
 from ds2d2_yolo.bridge.training.amplifier_trainer import card_for, obtain_amplifier
@@ -110,6 +111,8 @@ class RunOpening(FittingSizes):
             self.settings = Settings(**self._carried["settings"])
             self._warn_ignored()
         refuse_yaml(self.args.model, "the student")
+        if not self.resume:
+            check_pretrained(self.args.pretrained)
         rotated, trained = isinstance(self, OBBTrainer), self._own_amplifier() is not None
         refuse_unsupported(self.args, self.settings, rotated, trained)
         wanted = self._given.get("teacher") or self.settings.teacher

@@ -7,6 +7,7 @@ from argparse import Namespace
 import pytest
 
 from ds2d2_yolo.bridge.data.class_map import class_names, join_names, match_classes, match_run_classes
+from ds2d2_yolo.errors import BadUseError
 
 
 def test_a_run_may_take_some_of_the_datas_classes() -> None:
@@ -23,6 +24,13 @@ def test_the_one_class_of_single_cls_is_taken_whatever_classes_says() -> None:
         assert match_run_classes(["item"], data, Namespace(single_cls=True, classes=classes)).shared == ("item",)
     two = {"names": {0: "red", 1: "green"}}
     assert match_run_classes(["red", "green"], two, Namespace(single_cls=False, classes=[1])).shared == ("green",)
+
+
+@pytest.mark.parametrize("classes", [7, -1, [0, 2], (2,)])
+def test_classes_that_the_data_do_not_have_are_refused(classes: object) -> None:
+    data = {"names": {0: "red", 1: "green"}}
+    with pytest.raises(BadUseError, match=r"classes=.*: the data have 2 classes, 0 to 1"):
+        match_run_classes(["red"], data, Namespace(single_cls=False, classes=classes))
 
 
 def test_same_names_in_the_same_order() -> None:
