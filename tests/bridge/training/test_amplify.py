@@ -36,7 +36,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def run(taught: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AmplifierResult]:
     """Amplify on some data, by default the teacher's own, in an empty working folder and with nothing kept."""
-    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier.USER_CONFIG_DIR", tmp_path / "config")
+    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.USER_CONFIG_DIR", tmp_path / "config")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
