@@ -51,15 +51,15 @@ def refuse_other_bands(images: Sequence[Path], channels: int, split: str) -> Non
         if layout is None:
             continue
         if layout not in faults:
-            decoded, fault = _fault(image, channels)
-            if not decoded:  # this file may be damaged: the next one of its layout is tried
+            judged, faults_of_layout = _fault(image, channels)
+            if not judged:  # this file may be damaged: the next one of its layout is tried
                 continue
-            faults[layout] = fault
-        if (said := faults[layout]) is not None:
-            wrong.append((image, said))
+            faults[layout] = faults_of_layout
+        if (fault := faults[layout]) is not None:
+            wrong.append((image, fault))
     if wrong:
-        image, said = wrong[0]
-        raise BadUseError(f"{len(wrong)} of the {len(images)} {split} images do not fit: {image}: {said}")
+        image, fault = wrong[0]
+        raise BadUseError(f"{len(wrong)} of the {len(images)} {split} images do not fit, such as {image}: {fault}")
 
 
 def _layout(image: Path, channels: int) -> Hashable | None:
@@ -115,8 +115,8 @@ def _fault(image: Path, channels: int) -> tuple[bool, str | None]:
     bands = pixels.shape[2]
     if bands == channels:
         return True, None
-    said = f"it has {bands} band{'s' if bands > 1 else ''} and the data YAML says channels: {channels}"
-    return True, f"{said}, correct one of them"
+    numbers = f"it has {bands} band{'s' if bands > 1 else ''} and the data YAML says channels: {channels}"
+    return True, f"{numbers}, correct one of them"
 
 
 def _pillow_opens(image: Path) -> bool:

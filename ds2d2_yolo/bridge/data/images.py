@@ -1,4 +1,4 @@
-"""Images of a data set and the label files beside them."""
+"""Images of a data set: listing, label paths, and decoding as Ultralytics does."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from ultralytics.data.utils import (
-    IMG_FORMATS,
-    img2label_paths,
-)
+from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from ultralytics.utils.patches import imread
 
 from ds2d2_yolo.errors import DS2D2Error
@@ -24,24 +21,31 @@ def list_images(split: str | list[str] | None) -> list[Path]:
     """List the images of a split as Ultralytics finds them: folders, text files of paths, or both.
 
     Args:
-        split (str | list[str] | None): Resolved entry of a data YAML, such as data['train']; None holds nothing.
+        split (str | list[str] | None): Resolved entry of a data YAML, such as data['train']; None is an empty split.
 
     Returns:
-        (list[Path]): In Ultralytics' order, that of their names as text (8.4.190, `BaseDataset.get_img_files`).
+        (list[Path]): In Ultralytics' order, sorted by path as text (8.4.190, `BaseDataset.get_img_files`).
     """
-    found: list[str] = []
+    paths: list[str] = []
     for place in map(Path, [split] if isinstance(split, str) else split or []):
         if place.is_dir():  # glob follows links to folders and leaves hidden files out, rglob does neither
-            found += glob.glob(str(Path(glob.escape(str(place)), "**", "*.*")), recursive=True)
+            paths += glob.glob(str(Path(glob.escape(str(place)), "**", "*.*")), recursive=True)
         elif place.is_file():
             lines = place.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
-            found += [x.replace("./", f"{place.parent}{os.sep}", 1) if x.startswith("./") else x for x in lines]
-    named = sorted(x.replace("/", os.sep) for x in found if x.rpartition(".")[-1].lower() in IMG_FORMATS)
-    return [Path(x) for x in named]
+            paths += [x.replace("./", f"{place.parent}{os.sep}", 1) if x.startswith("./") else x for x in lines]
+    images = sorted(x.replace("/", os.sep) for x in paths if x.rpartition(".")[-1].lower() in IMG_FORMATS)
+    return [Path(x) for x in images]
 
 
 def label_paths(images: Iterable[Path]) -> list[Path]:
-    """Return the label file that belongs to each image, existing or not."""
+    """Return the label file of each image, by Ultralytics' rule.
+
+    Args:
+        images (Iterable[Path]): The images.
+
+    Returns:
+        (list[Path]): In their order; the files need not exist.
+    """
     return [Path(p) for p in img2label_paths([str(i) for i in images])]
 
 

@@ -39,8 +39,8 @@ def check_labels(data: Mapping[str, Any], task: str, split: str = "val", fractio
     if not images:
         raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
     if not any(image.is_file() for image in images):
-        said = f"none of the {len(images)} training images is there, such as {images[0]}"
-        raise BadUseError(f"{said}: name them in {data['train']} by full paths, or with ./ before the path")
+        missing = f"none of the {len(images)} training images is there, such as {images[0]}"
+        raise BadUseError(f"{missing}: name them in {data['train']} by full paths, or with ./ before the path")
     if not _has_labels(images):
         folder = label_paths(images[:1])[0].parent
         raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
@@ -93,9 +93,9 @@ def refuse_upright(images: Sequence[Path], task: str, who: str) -> None:
     upright = [(f, n) for f, n in zip(files, columns, strict=True) if BOX_COLUMNS <= n < OBB_COLUMNS]
     if upright:
         file, number = upright[0]
-        said = f"labels have {number} columns and {who} needs {COLUMNS['obb']}"
+        columns_text = f"labels have {number} columns and {who} needs {COLUMNS['obb']}"
         where = f"{len(upright)} of {sum(n > 0 for n in columns)} label files, such as {file}"
-        raise BadUseError(f"{said}, in {where}: use obb labels")
+        raise BadUseError(f"{columns_text}, in {where}: use obb labels")
 
 
 def refuse_unusable(data: Mapping[str, Any], images: Sequence[Path]) -> None:
@@ -111,19 +111,19 @@ def refuse_unusable(data: Mapping[str, Any], images: Sequence[Path]) -> None:
     channels = data.get("channels", 3)
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
         raise BadUseError(f"channels: {channels!r} of the data YAML must be a whole number of at least 1")
-    one_class = data["nc"] == 1  # as under single_cls, where labels keep their own indices
+    one_class = data["nc"] == 1  # as under single_cls, where labels keep their indices
     first = ""
     for image, label in zip(images, label_paths(images), strict=True):
         # looked at first: for a TIFF that Pillow does not know Ultralytics tries to install a reader of HEIC
-        said = explain_unreadable_tiff(image)
-        if said is None:
+        reason = explain_unreadable_tiff(image)
+        if reason is None:
             result = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
             if result[0] is not None:
                 return
-            said = _first_line(str(result[-1]).replace("ignoring corrupt image/label: ", ""))
+            reason = _first_line(str(result[-1]).replace("ignoring corrupt image/label: ", ""))
         else:
-            said = f"{image}: {said}"
-        first = first or said
+            reason = f"{image}: {reason}"
+        first = first or reason
     raise BadUseError(f"none of the {len(images)} images and labels can be used, such as {first}: correct them")
 
 

@@ -91,11 +91,11 @@ def explain_unreadable_tiff(file: Path) -> str | None:
     if page.sample_format == FLOAT:
         return f"it holds {page.bits}-bit floats, Ultralytics takes whole numbers of 8 or 16 bits: scale and convert it"
     if page.bands > MAX_BANDS:
-        said = f"it has {page.bands} bands side by side in one page"
-        return f"{said}, above {MAX_BANDS} Ultralytics takes a page for each band: write each band as a page of its own"
+        layout = f"it has {page.bands} bands side by side in one page"
+        return f"{layout}, above {MAX_BANDS} Ultralytics takes a page for each band: write each band as one page"
     if page.bits > 16:
         return f"it holds {page.bits}-bit numbers, Ultralytics takes 8 or 16 bits: scale and convert it"
     if page.bits > 8 and page.bands > 1:
-        said = f"it has {page.bands} bands of {page.bits} bits side by side in one page"
-        return f"{said}, Ultralytics takes those of 8 bits, or a page for each band: convert it"
+        layout = f"it has {page.bands} bands of {page.bits} bits side by side in one page"
+        return f"{layout}, Ultralytics takes those of 8 bits, or a page for each band: convert it"
     return None

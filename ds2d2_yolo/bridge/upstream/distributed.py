@@ -1,4 +1,4 @@
-"""What all processes of a distributed run have to agree on; in a single process these change nothing."""
+"""Values and files that all processes of a distributed run share; no effect in a single process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ def distributed() -> bool:
 
 
 def broadcast_from_rank0(values: list[Any]) -> list[Any]:
-    """Return the first process's values in all of them; outside a distributed run, the values."""
+    """Broadcast the values of rank 0.
+
+    Args:
+        values (list[Any]): Picklable values; in all processes but rank 0 they are replaced, in place.
+
+    Returns:
+        (list[Any]): Those of rank 0; the given ones outside a distributed run.
+    """
     if distributed():
         dist.broadcast_object_list(values, src=0)
     return values
@@ -25,13 +32,13 @@ def broadcast_from_rank0(values: list[Any]) -> list[Any]:
 
 @contextmanager
 def file_from_rank0(path: str | Path | None) -> Iterator[Path]:
-    """Give the first process's file to all of them, those on other machines included.
+    """Make the file of rank 0 available to all processes, those on other machines included.
 
     Args:
-        path (str | Path | None): The file; only the first process's counts.
+        path (str | Path | None): The file; only used in rank 0.
 
     Yields:
-        (Path): In the first process and outside a distributed run the file itself, elsewhere a copy for the context.
+        (Path): The file in rank 0 and outside a distributed run; elsewhere a copy that lasts as long as the context.
     """
     if not distributed():
         yield Path(str(path))

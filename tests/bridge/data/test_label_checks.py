@@ -99,7 +99,8 @@ def test_bands_of_each_split_fit_the_data_yaml(tmp_path: Path, split: str, suffi
         image.unlink()
         assert cv2.imwrite(str(image.with_suffix(suffix)), pixels)
     name = "training" if split == "train" else "validation"
-    said = f"2 of the 8 {name} images do not fit: .*2{suffix}: it has {bands} bands? and the data YAML says channels: 4"
+    bands_said = f"it has {bands} bands? and the data YAML says channels: 4"
+    said = f"2 of the 8 {name} images do not fit, such as .*2{suffix}: {bands_said}"
     with pytest.raises(BadUseError, match=said):
         check_labels(data, "obb")
 
