@@ -120,11 +120,11 @@ def refuse_unusable(data: Mapping[str, Any], images: Sequence[Path]) -> None:
             result = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
             if result[0] is not None:
                 return
-            reason = _first_line(str(result[-1]).replace("ignoring corrupt image/label: ", ""))
+            reason = _first_line(str(result[-1]).replace("ignoring corrupt image/label: ", "")) + ": correct them"
         else:
             reason = f"{image}: {reason}"
         first = first or reason
-    raise BadUseError(f"none of the {len(images)} images and labels can be used, such as {first}: correct them")
+    raise BadUseError(f"none of the {len(images)} images and labels can be used, such as {first}")
 
 
 def _first_line(text: str) -> str:
