@@ -336,6 +336,15 @@ MODELS: list[tuple[str, str, int, str]] = [
       "cut-tensors", "long-header", "empty-pt")),
     *(("train", f"resume={{{key}}}", 2, "{" + key + "}") for key in ("nowhere", "folder", "text-pt", "empty-pt",
       "cut-pt", "dict-pt", "list-pt", "obb", "onnx")),
+    *((mode, f"pretrained={{{key}}}", 2, "pretrained=") for mode in ("train", "check", "compare") for key in ("nowhere",
+      "text", "text-pt", "cut-pt", "dict-pt", "onnx", "yaml-good")),
+    *((mode, f"freeze={value}", 2, "freeze=") for mode in ("train", "check", "compare") for value in ("abc", "1.5",
+      "-3", "0,1", "[0,abc]", "[99]", "True")),
+    *(("amplify", f"{key}=5", 2, f"{key}= has no meaning for an amplifier") for key in ("freeze", "pretrained")),
+    *((mode, wrong, 2, wrong) for mode in ("train", "check", "amplify", "compare") for wrong in ("copy_paste_mode=flp",
+      "cache=rm", "box=-1", "warmup_epochs=-1")),
+    *((mode, "seed=5000000000", 2, "seed=5000000000") for mode in ("train", "check", "amplify")),
+    *((mode, "classes=7", 2, "classes=7") for mode in ("train", "check", "amplify", "compare")),
 ]  # fmt: skip
 
 NO_YAML = ("nowhere", "yaml-empty", "yaml-comment", "yaml-list", "yaml-word", "yaml-tabs", "yaml-broken", "yaml-binary",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.bridge.data.dataset import refuse_upright
 from ds2d2_yolo.bridge.data.images import read_image
+from ds2d2_yolo.bridge.data.label_checks import refuse_upright
 from ds2d2_yolo.bridge.inference.export import Checkpoint
 from ds2d2_yolo.deploy.images import evenly
 from ds2d2_yolo.deploy.options import listed

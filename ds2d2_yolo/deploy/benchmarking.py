@@ -23,8 +23,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ds2d2_yolo.bridge.data.images import images_of
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.inference import benchmark as measuring
 from ds2d2_yolo.bridge.inference import export as ultra
 from ds2d2_yolo.bridge.upstream.devices import check_device
@@ -102,7 +102,7 @@ def benchmark(**keys: Any) -> Benchmark:
         raise BadUseError("model= and data= are needed: ds2d2-yolo benchmark model=teacher.pt,best.pt data=D.yaml")
     with safe_loading(options.safe):
         if options.safe:
-            refuse_code(options.data)
+            refuse_code_in_data(options.data)
         bench = _bench(options, named(options.model), resolve_data(options.data))
         try:
             with FileLock(bench.folder / ".lock", timeout=0):
@@ -118,7 +118,7 @@ def _bench(options: BenchmarkOptions, names: list[tuple[str, str]], data: str) -
         raise BadUseError(f"imgsz={options.imgsz} must be a multiple of the stride of {', '.join(wrong)}")
     check_device(options.device)
     found = ultra.val_data(data)
-    images = images_of(found["val"])
+    images = list_images(found["val"])
     refuse_unfit(models, found, images)
     folder = Path(options.out).expanduser()
     try:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.inference import export as ultra
 from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.deploy.images import Images, images_for
 from ds2d2_yolo.deploy.matching import Side, compare
@@ -74,12 +74,12 @@ def export(**keys: Any) -> Exported:
     options = ExportOptions.of(keys, "export", EXPORT_KEYS)
     theirs = ExportOptions.split(keys)[1]
     loud = bool(theirs.pop("verbose", False))
-    check_theirs({k: v for k, v in theirs.items() if k not in {"half", "int8", "end2end"}})
+    validate_ultralytics_args({k: v for k, v in theirs.items() if k not in {"half", "int8", "end2end"}})
     with safe_loading(options.safe):
         if options.safe:
             for named in (theirs.get("data"), options.check_images):
                 if named and (named is not options.check_images or str(named).endswith((".yaml", ".yml"))):
-                    refuse_code(str(named))
+                    refuse_code_in_data(str(named))
         return _made(options, theirs, loud)
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.data.images import images_of, read_image
+from ds2d2_yolo.bridge.data.images import list_images, read_image
 from ds2d2_yolo.bridge.inference.export import val_images
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -86,7 +86,7 @@ def find_images(
     """
     if asked and not asked.endswith((".yaml", ".yml")):
         place = Path(asked).expanduser()
-        found = [place] if place.is_file() else images_of(str(place))
+        found = [place] if place.is_file() else list_images(str(place))
         if not found:
             raise BadUseError(f"check_images={asked} holds no images")
         return f"images of {asked}", found

@@ -60,5 +60,5 @@ def build_distiller(
     if adapters is None:
         widths = [student_channels[s] for s, _ in pairs], [teacher_channels[t] for _, t in pairs]
         adapters = make_adapters(*widths, seed)
-    teacher_columns, student_columns = class_map.distilled if class_map else (None, None)
+    teacher_columns, student_columns = class_map.compared_columns if class_map else (None, None)
     return Distiller(settings, student_head, frozen, adapters, amplifier, teacher_columns, student_columns, seed)

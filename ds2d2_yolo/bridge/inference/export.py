@@ -21,7 +21,7 @@ from ultralytics.engine.exporter import export_formats, validate_args
 from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_file, check_imgsz
 
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import first_line, is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.config.resources import resolve_data
@@ -242,7 +242,7 @@ def _place(made: Path, target: Path) -> Path:
 
 def val_images(data: str, download: bool = True) -> list[Path]:
     """Return the validation images of a data set: see `val_data`."""
-    return images_of(val_data(data, download)["val"])
+    return list_images(val_data(data, download)["val"])
 
 
 def val_data(data: str, download: bool = True) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def val_data(data: str, download: bool = True) -> dict[str, Any]:
             found: dict[str, Any] = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
         raise BadUseError(f"data={data}: {_first(e)}") from e
-    if not images_of(found["val"]):
+    if not list_images(found["val"]):
         raise BadUseError(f"data={data}: no validation images in {found['val']}")
     return found
 

@@ -1,43 +1,62 @@
-"""The adapters: the one thing that trains besides the student, held on it while it trains and dropped at the end."""
+"""Adapters: 1 x 1 convolutions that are trained with the student, as its submodules, and removed after training."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 
 ATTRIBUTE = "ds2d2_adapters"
 
 
 def make_adapters(student: list[int], teacher: list[int], seed: int) -> nn.ModuleList:
-    """Make the 1 x 1 convolutions, one per level and without bias, that lift student features to the teacher's width.
+    """Make 1 x 1 convolutions without bias, one per level, that map student features to the teacher's channels.
 
     Args:
-        student (list[int]): Channels of the student's paired levels.
-        teacher (list[int]): Channels of the teacher's.
-        seed (int): Seed of their weights; the global random state is left as it was, or a run with all gains at 0
-            would differ from a plain one.
+        student (list[int]): Channels of the student on each paired level.
+        teacher (list[int]): Channels of the teacher on each paired level.
+        seed (int): Seed of the weights. The global random state is restored: otherwise a run with all gains at 0 would
+            differ from a plain one.
 
     Returns:
-        (nn.ModuleList): One `nn.Conv2d` a level: plain modules, so that any Ultralytics can load a checkpoint of them.
+        (nn.ModuleList): One `nn.Conv2d` per level: plain modules, which any Ultralytics can load from a checkpoint.
     """
-    with same_random_state():
+    with preserve_rng():
         torch.manual_seed(seed)
         return nn.ModuleList(nn.Conv2d(s, t, 1, bias=False) for s, t in zip(student, teacher, strict=True))
 
 
 def attach_adapters(model: nn.Module, adapters: nn.ModuleList) -> None:
-    """Hold the adapters on the student, where optimizer, DDP, EMA, NaN recovery and checkpoint find them."""
+    """Make the adapters a submodule of the student, where optimizer, DDP, EMA, NaN recovery and checkpoint see them.
+
+    Args:
+        model (nn.Module): The student.
+        adapters (nn.ModuleList): See `make_adapters`.
+    """
     setattr(model, ATTRIBUTE, adapters)
 
 
-def adapters_of(model: nn.Module) -> nn.ModuleList | None:
-    """Return the adapters that a model holds, None if it holds none."""
-    found = model._modules.get(ATTRIBUTE)
-    return found if isinstance(found, nn.ModuleList) else None
+def get_adapters(model: nn.Module) -> nn.ModuleList | None:
+    """Return the adapters of a model.
+
+    Args:
+        model (nn.Module): A student, or what a checkpoint holds.
+
+    Returns:
+        (nn.ModuleList | None): None if it has none.
+    """
+    adapters = model._modules.get(ATTRIBUTE)
+    return adapters if isinstance(adapters, nn.ModuleList) else None
 
 
-def drop_adapters(model: nn.Module) -> bool:
-    """Take the adapters off a model and return whether it held any."""
+def detach_adapters(model: nn.Module) -> bool:
+    """Remove the adapters of a model.
+
+    Args:
+        model (nn.Module): A student, or what a checkpoint holds.
+
+    Returns:
+        (bool): Whether it had any.
+    """
     return model._modules.pop(ATTRIBUTE, None) is not None

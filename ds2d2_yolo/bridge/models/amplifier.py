@@ -1,4 +1,4 @@
-"""The high-frequency amplifier: a copy of the teacher's head that answers to high-frequency features, and its file."""
+"""The high-frequency amplifier: a copy of the teacher's head, trained on the high-frequency part of its features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ KINDS: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, flo
 
 
 class HighFrequencyInput:
-    """Forward pre-hook that hands a head the high-frequency part of its features; a class, so that it can be copied.
+    """Forward pre-hook that replaces the features of a head by their high-frequency part.
+
+    A class, since closures cannot be pickled.
 
     Args:
         wavelet (str): Discrete wavelet of PyWavelets.
@@ -28,12 +30,20 @@ class HighFrequencyInput:
         self.wavelet = wavelet
 
     def __call__(self, _: nn.Module, args: tuple[list[Tensor], ...]) -> tuple[list[Tensor]]:
-        """Return the arguments of the head's forward pass with each feature replaced."""
+        """Return the arguments of the forward pass with each feature replaced."""
         return (high_features(args[0], self.wavelet),)
 
 
 def high_features(features: list[Tensor], wavelet: str) -> list[Tensor]:
-    """Return hf(x) of each level: the high bands' sum, upsampled; computed in float32, in the dtype it came in."""
+    """Return the high-frequency part hf(x) of each feature: the upsampled sum of the high bands.
+
+    Args:
+        features (list[Tensor]): B x C x H x W of each level.
+        wavelet (str): Discrete wavelet of PyWavelets.
+
+    Returns:
+        (list[Tensor]): Of the same shapes and dtypes; computed in float32.
+    """
     with torch.autocast(features[0].device.type, enabled=False):
         return [high_frequency(x.float(), wavelet).to(x.dtype) for x in features]
 
@@ -43,16 +53,16 @@ torch.serialization.add_safe_globals([HighFrequencyInput])
 
 
 class Amplifier:
-    """A trained high-frequency amplifier bound to a teacher's levels, folded and frozen.
+    """A trained high-frequency amplifier on the distilled levels of a teacher, folded and frozen.
 
     Args:
-        teacher (Teacher): The unfused teacher that it was trained from.
+        teacher (Teacher): The unfused teacher whose head it is a copy of.
         state (dict[str, Tensor]): Weights of its head.
-        levels (list[int]): The teacher's levels that are distilled.
-        wavelet (str): Wavelet of its features.
+        levels (list[int]): Indices of the distilled levels of the teacher.
+        wavelet (str): Wavelet of the high-frequency features.
 
     Attributes:
-        head (Detect): Takes what `inputs` returns.
+        head (Detect): Takes the features that `inputs` returns.
 
     Raises:
         BadUseError: If the weights are not those of such a head.
@@ -64,9 +74,9 @@ class Amplifier:
         try:
             head.load_state_dict(state)
         except RuntimeError as e:
-            said = (str(e).splitlines() or [""])[-1].strip()
-            raise BadUseError(f"the amplifier's weights are not those of the teacher's head: {said}") from e
-        # fuse() is a method of models: lend it a model whose body is this head alone
+            reason = (str(e).splitlines() or [""])[-1].strip()
+            raise BadUseError(f"the amplifier's weights are not those of the teacher's head: {reason}") from e
+        # fuse() is a method of models: call it on a copy of the model with this head as its only layer
         model._modules = {"model": nn.ModuleList([take_levels(head, levels).eval()])}
         model.fuse(verbose=False)
         self.head = model.model[-1]
@@ -74,21 +84,49 @@ class Amplifier:
         self.wavelet = wavelet
 
     def to(self, device: torch.device) -> Amplifier:
-        """Move the amplifier to a device and return it."""
+        """Move the amplifier to a device.
+
+        Args:
+            device (torch.device): The device.
+
+        Returns:
+            (Amplifier): Itself.
+        """
         self.head.to(device)
         return self
 
     def inputs(self, features: list[Tensor]) -> list[Tensor]:
-        """Return what the head takes for given neck features of the teacher's width."""
+        """Return the inputs of the head for neck features.
+
+        Args:
+            features (list[Tensor]): B x C x H x W of each level, with the teacher's channels.
+
+        Returns:
+            (list[Tensor]): See `high_features`.
+        """
         return high_features(features, self.wavelet)
 
     def __call__(self, features: list[Tensor]) -> dict[str, Any]:
-        """Return the raw predictions for neck features."""
+        """Return the raw predictions for neck features.
+
+        Args:
+            features (list[Tensor]): See `inputs`.
+
+        Returns:
+            (dict[str, Any]): See `heads.raw_predictions`.
+        """
         return raw_predictions(self.head, self.inputs(features))
 
 
 def one_to_many(head: Any) -> Any:
-    """Remove a head's one-to-one branch in place and return the head; one without such a branch stays as it is."""
+    """Remove the one-to-one branch of a head in place.
+
+    Args:
+        head (Any): Dense Ultralytics head, with or without such a branch.
+
+    Returns:
+        (Any): The head.
+    """
     if head._modules.get("one2one_cv2") is not None:
         head.end2end = False
         head.fuse()

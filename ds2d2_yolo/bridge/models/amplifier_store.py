@@ -1,4 +1,4 @@
-"""Trained high-frequency amplifiers on disk: files, their origin, and the check against a run."""
+"""Trained high-frequency amplifiers on disk: their files, their origin, and their check against a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from ultralytics.utils import USER_CONFIG_DIR
 
-from ds2d2_yolo.bridge.data.class_map import listed
+from ds2d2_yolo.bridge.data.class_map import join_names
 from ds2d2_yolo.bridge.models.amplifier import FORMAT, KINDS
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.errors import BadUseError
@@ -22,19 +22,19 @@ from ds2d2_yolo.utils.atomic_files import replacing
 
 @dataclass(frozen=True)
 class AmplifierCard:
-    """What an amplifier was trained from, and what it reached; it serves for nothing else.
+    """Origin and accuracy of an amplifier; it is valid for this origin only.
 
     Attributes:
         teacher (str): SHA-256 of the teacher's weights.
         data (str): SHA-256 of the training split, see `data.data_hash`.
         wavelet (str): Wavelet of the high-frequency features.
-        classes (tuple[str, ...]): The teacher's classes in order, those of its outputs.
-        shared (tuple[str, ...]): The classes among them that it was trained on, as the data name them.
-        channels (tuple[int, ...]): The data's channels that the teacher takes, in its order.
+        classes (tuple[str, ...]): The teacher's classes, in the order of its outputs.
+        shared (tuple[str, ...]): The shared classes that it was trained on, by the data's names.
+        channels (tuple[int, ...]): The data's channels that the teacher takes, in the teacher's order.
         imgsz (int): Image size of its training in pixels.
         fraction (float): Share of the training split, or a whole number of images.
-        epochs (int): Epochs that its training was given.
-        map50 (float): Its own validation mAP50 on high-frequency features, -1 where it was not measured.
+        epochs (int): Epochs of its training, before early stopping.
+        map50 (float): Its validation mAP50 on high-frequency features, -1 where it was not measured.
         map50_95 (float): Likewise mAP50-95.
         teacher_map50 (float): The teacher's mAP50 on the same images and classes, -1 where it was not measured.
         teacher_map50_95 (float): Likewise mAP50-95.
@@ -62,54 +62,65 @@ class AmplifierCard:
 
     @property
     def key(self) -> str:
-        """(str): Name under which an amplifier of this origin is kept, 16 hexadecimal digits; epochs do not count."""
+        """(str): Name of the stored file, 16 hexadecimal digits. The epochs are not part of it."""
         origin = [self.teacher, self.data, self.wavelet, self.classes, self.shared, self.channels]
         return hashlib.sha256(json.dumps([*origin, self.imgsz, self.fraction]).encode()).hexdigest()[:16]
 
     @property
     def reached(self) -> str:
-        """(str): Its mAP against the teacher's, such as 'mAP50 0.300, 75 % of the teacher's 0.400; ...'."""
+        """(str): Its mAP relative to the teacher's, such as 'mAP50 0.300, 75 % of the teacher's 0.400; ...'."""
         return "; ".join(
-            f"{name} {mine:.3f}" + (f", {mine / theirs:.0%} of the teacher's {theirs:.3f}" if theirs > 0 else "")
-            for name, mine, theirs in (
+            f"{name} {value:.3f}" + (f", {value / teacher:.0%} of the teacher's {teacher:.3f}" if teacher > 0 else "")
+            for name, value, teacher in (
                 ("mAP50", self.map50, self.teacher_map50),
                 ("mAP50-95", self.map50_95, self.teacher_map50_95),
             )
         )
 
 
-def kept_amplifiers() -> Path:
-    """Return the folder in which amplifiers are kept between runs, under Ultralytics' own configuration folder."""
+def amplifier_folder() -> Path:
+    """Return the folder of the amplifiers that are stored between runs, in Ultralytics' configuration folder."""
     return Path(USER_CONFIG_DIR) / "ds2d2" / "amplifiers"
 
 
-def kept_file(card: AmplifierCard) -> Path:
-    """Return the file in which an amplifier of this origin is kept, there or not."""
-    return kept_amplifiers() / f"{card.key}.safetensors"
+def stored_file(card: AmplifierCard) -> Path:
+    """Return the file of the stored amplifier of an origin.
+
+    Args:
+        card (AmplifierCard): Origin.
+
+    Returns:
+        (Path): The file; it need not exist.
+    """
+    return amplifier_folder() / f"{card.key}.safetensors"
 
 
-def kept_card(wanted: AmplifierCard) -> AmplifierCard | None:
-    """Return the card of the amplifier that is kept for an origin, None where there is none that can be read.
+def stored_card(wanted: AmplifierCard) -> AmplifierCard | None:
+    """Return the card of the stored amplifier of an origin, which is usable if it has at least the requested epochs.
 
-    It serves where its epochs are as many as the wanted ones or more.
+    Args:
+        wanted (AmplifierCard): Origin, with the requested epochs.
+
+    Returns:
+        (AmplifierCard | None): None if there is no file that can be read.
     """
     try:
-        return load_amplifier(kept_file(wanted))[1]
+        return load_amplifier(stored_file(wanted))[1]
     except BadUseError:
         return None
 
 
 def save_amplifier(path: Path, state: dict[str, Tensor], card: AmplifierCard) -> None:
-    """Write an amplifier as safetensors with its card, whole or not at all.
+    """Write an amplifier as safetensors with its card, atomically.
 
     Args:
-        path (Path): File to write; its folder is made.
+        path (Path): File to write; its folder is created.
         state (dict[str, Tensor]): Weights of the head.
-        card (AmplifierCard): What it was trained from.
+        card (AmplifierCard): Its origin.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with replacing(path) as temporary:
-        # save_file would leave a temporary file of its own behind when it is killed (0.8)
+        # save_file would leave a second temporary file behind when it is killed (safetensors 0.8)
         temporary.write_bytes(save(tensors, metadata={"format": FORMAT, "card": json.dumps(asdict(card))}))
 
 
@@ -121,7 +132,7 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
 
     Returns:
         state (dict[str, Tensor]): Weights of the head.
-        card (AmplifierCard): What it was trained from.
+        card (AmplifierCard): Its origin.
 
     Raises:
         BadUseError: If the file is missing, unreadable or of another kind.
@@ -143,11 +154,16 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
 
 
 def _card(text: str) -> AmplifierCard:
-    """Return a card from its JSON, whose values are of the kinds that a card has."""
-    found: dict[str, Any] = json.loads(text)
+    """Return a card from its JSON.
+
+    Raises:
+        KeyError: If a value is missing.
+        ValueError: If a value has another type than the card's.
+    """
+    content: dict[str, Any] = json.loads(text)
     values: dict[str, Any] = {}
     for name, kind in get_type_hints(AmplifierCard).items():
-        value = found[name]
+        value = content[name]
         several = get_origin(kind) is tuple
         inner = get_args(kind)[0] if several else kind
         parts = value if several else [value]
@@ -166,20 +182,20 @@ def check_amplifier(
     channels: tuple[int, ...] | None = None,
     shared: tuple[str, ...] | None = None,
 ) -> None:
-    """Refuse an amplifier that belongs to another teacher, wavelet, set of classes or data set.
+    """Refuse an amplifier of another teacher, wavelet, set of classes or data set.
 
     Args:
         card (AmplifierCard): Its card.
         teacher (Teacher): The teacher of this run.
         wavelet (str): The wavelet of this run.
-        path (Path): Its file, for the message.
-        data (str | None): Hash of this run's training split. None leaves the data unchecked: a run that is resumed goes
-            on with the copy that it began with, whatever became of the data since.
+        path (Path): Its file, for messages.
+        data (str | None): Hash of this run's training split. None leaves the data unchecked: a resumed run keeps the
+            copy that it began with, even if the data have changed since.
         channels (tuple[int, ...] | None): The data's channels that the teacher takes; None leaves them unchecked.
         shared (tuple[str, ...] | None): The data's classes that this run distils; None leaves them unchecked.
 
     Raises:
-        BadUseError: With every reason.
+        BadUseError: With all reasons.
     """
     wrong = []
     if card.teacher != teacher.sha256:
@@ -187,11 +203,11 @@ def check_amplifier(
     if card.wavelet != wavelet:
         wrong.append(f"its wavelet is {card.wavelet}, this run's is {wavelet}")
     if card.classes != teacher.names:
-        wrong.append(f"its classes are {listed(card.classes)}, the teacher's are {listed(teacher.names)}")
+        wrong.append(f"its classes are {join_names(card.classes)}, the teacher's are {join_names(teacher.names)}")
     if channels is not None and card.channels != channels:
         wrong.append(f"it takes the data's channels {list(card.channels)}, the teacher {list(channels)}")
     if shared is not None and card.shared != shared:
-        wrong.append(f"it has learnt the classes {listed(card.shared)}, this run distils {listed(shared)}")
+        wrong.append(f"it has learnt the classes {join_names(card.shared)}, this run distils {join_names(shared)}")
     if data is not None and card.data != data:
         wrong.append("it is stale: its training data were others or have changed since")
     if wrong:

@@ -1,4 +1,4 @@
-"""Dense Ultralytics heads as the method needs them: raw predictions from features, decoded boxes, chosen levels."""
+"""Dense Ultralytics heads: raw predictions from features, decoded boxes, selection and pairing of levels."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def refuse_other_heads(head: str, who: str) -> None:
 
     Args:
         head (str): Name of the class, such as 'RTDETRDecoder'.
-        who (str): The model as the message is to name it, such as 'student=rtdetr-l.yaml'.
+        who (str): The model as messages name it, such as 'student=rtdetr-l.yaml'.
 
     Raises:
-        BadUseError: If it is none of the heads that are distilled; says what the model is and which ones work.
+        BadUseError: If the head is not distilled; names the kind of the model and the kinds that are.
     """
     if head not in DENSE:
         kind = OTHERS.get(head, f"a model that ends in {head}")
@@ -48,11 +48,11 @@ def refuse_other_heads(head: str, who: str) -> None:
 
 
 def refuse_yaml(model: Any, who: str) -> None:
-    """Refuse a model by the last layer that its YAML names, without building it, which may not even be possible.
+    """Refuse a model by the last layer of its YAML, without building it, which may not be possible.
 
     Args:
-        model (Any): Path or name of the YAML, as Ultralytics resolves it, or what it holds; anything else passes.
-        who (str): The model as the message is to name it.
+        model (Any): Path or name of the YAML, as Ultralytics resolves it, or its content; anything else passes.
+        who (str): The model as messages name it.
 
     Raises:
         BadUseError: See `refuse_other_heads`.
@@ -60,17 +60,17 @@ def refuse_yaml(model: Any, who: str) -> None:
     try:
         layers = model if isinstance(model, dict) else yaml_model_load(model)
         head = str(layers["head"][-1][-2])
-    except Exception:  # whatever it is: building the model says what is wrong with it
+    except Exception:  # building the model reports what is wrong with it
         return
     refuse_other_heads(head, who)
 
 
 def dense_head(model: Any, who: str) -> Detect:
-    """Return the detection head of a model, one that predicts at every cell of its levels.
+    """Return the detection head of a model, which predicts at every cell of its levels.
 
     Args:
         model (Any): Ultralytics detection model.
-        who (str): The model as the message is to name it, such as 'the student'.
+        who (str): The model as messages name it, such as 'the student'.
 
     Returns:
         (Detect): Its last layer.
@@ -85,17 +85,38 @@ def dense_head(model: Any, who: str) -> Detect:
 
 
 def is_rotated(head: Detect) -> bool:
-    """Return whether a head predicts oriented boxes."""
+    """Return whether a head predicts oriented boxes.
+
+    Args:
+        head (Detect): Dense head.
+
+    Returns:
+        (bool): True for the heads of obb models.
+    """
     return isinstance(head, OBB)
 
 
 def strides_of(head: Detect) -> tuple[float, ...]:
-    """Return the strides of a head's levels in pixels, as floats."""
+    """Return the strides of the levels of a head.
+
+    Args:
+        head (Detect): Dense head.
+
+    Returns:
+        (tuple[float, ...]): In pixels, by level.
+    """
     return tuple(float(s) for s in head.stride)
 
 
 def level_channels(head: Detect) -> tuple[int, ...]:
-    """Return the number of channels of each neck output that a head takes."""
+    """Return the channels of the neck outputs that a head takes.
+
+    Args:
+        head (Detect): Dense head, not fused for inference.
+
+    Returns:
+        (tuple[int, ...]): By level.
+    """
     return tuple(next(m for m in box.modules() if isinstance(m, nn.Conv2d)).in_channels for box in head.cv2)
 
 
@@ -117,11 +138,13 @@ def pair_levels(
     """
     shared = sorted(set(student) & set(teacher))
     if not shared:
-        raise BadUseError(f"student strides {_listed(student)} and teacher strides {_listed(teacher)} share no level")
+        raise BadUseError(
+            f"student strides {_join_strides(student)} and teacher strides {_join_strides(teacher)} share no level"
+        )
     lacking = [s for s in levels or () if s not in shared]
     if lacking:
         raise BadUseError(
-            f"levels={levels}: student and teacher share the strides {_listed(shared)}, choose among them"
+            f"levels={levels}: student and teacher share the strides {_join_strides(shared)}, choose among them"
         )
     return [(student.index(s), teacher.index(s)) for s in shared if levels is None or s in levels]
 
@@ -129,7 +152,7 @@ def pair_levels(
 def unpaired_levels(
     student: tuple[float, ...], teacher: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the levels that only one of two heads has; they are left out of the distillation.
+    """Return the levels that only one of two heads has; they are not distilled.
 
     Args:
         student (tuple[float, ...]): Strides of the student's levels.
@@ -142,16 +165,16 @@ def unpaired_levels(
     return tuple(sorted(set(student) - set(teacher))), tuple(sorted(set(teacher) - set(student)))
 
 
-def _listed(strides: Iterable[float]) -> str:
-    """Return strides as a message shows them, such as '8, 16, 32'."""
+def _join_strides(strides: Iterable[float]) -> str:
+    """Join strides for a message, such as '8, 16, 32'."""
     return ", ".join(f"{s:g}" for s in strides)
 
 
 def take_levels(head: Detect, levels: list[int]) -> Detect:
     """Return a one-to-many view of a head on some of its levels; modules are shared, not copied.
 
-    The view answers with raw predictions (its own `training` flag is set, that of its BatchNorm layers is not), so no
-    time goes into decoding or into a one-to-one branch that nobody reads.
+    The view returns raw predictions: its `training` flag is set, that of its BatchNorm layers is not. Neither decoding
+    nor the one-to-one branch, which is not used, is computed.
 
     Args:
         head (Detect): Head to view.
@@ -161,7 +184,7 @@ def take_levels(head: Detect, levels: list[int]) -> Detect:
         (Detect): Head whose inputs, strides and branches are those of `levels`.
     """
     view = copy.copy(head)
-    # copy.copy of a module shares the dictionary of its children: give the view one of its own
+    # copy.copy of a module shares the dictionary of its children: the view gets another one
     view._modules = {
         name: nn.ModuleList(module[i] for i in levels) if isinstance(module, nn.ModuleList) else module
         for name, module in head._modules.items()
@@ -179,7 +202,7 @@ def take_levels(head: Detect, levels: list[int]) -> Detect:
 
 
 def raw_predictions(head: Detect, features: list[Tensor]) -> dict[str, Any]:
-    """Return a head's one-to-many outputs on given features.
+    """Return the one-to-many outputs of a head for given features.
 
     Args:
         head (Detect): Head from `take_levels`.
@@ -194,9 +217,9 @@ def raw_predictions(head: Detect, features: list[Tensor]) -> dict[str, Any]:
 
 
 def logits_and_boxes(head: Detect, predictions: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Decode a head's raw predictions, each head in its own way (distribution or distance, angle mapping).
+    """Decode the raw predictions of a head with its methods (distribution or distance, angle mapping).
 
-    The anchors are made here: a head caches its own, and one call under inference mode would leave tensors in that
+    The anchors are made here: a head caches its anchors, and one call under inference mode would leave tensors in that
     cache that autograd cannot use.
 
     Args:

@@ -18,8 +18,9 @@ from ultralytics.utils.torch_utils import get_flops
 from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.models.adapters import drop_adapters
+from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.models.loading import check_freeze
 from ds2d2_yolo.bridge.models.teacher import state_hash
 from ds2d2_yolo.bridge.preflight.facts import (
     amplifier_facts,
@@ -33,7 +34,7 @@ from ds2d2_yolo.bridge.preflight.facts import (
 )
 from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, sample_batch, saved_for_backward
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
-from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.report.facts import MemoryFacts, ModelFacts, QualityFacts, Report
@@ -61,7 +62,7 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
         DS2D2Error: If the run cannot succeed, for example because the models share no level.
     """
     warnings: list[str] = []
-    with preserved_random_state(run.args.seed, run.args.deterministic):
+    with isolate_training_rng(run.args.seed, run.args.deterministic):
         student = _trainable_copy(student, run.args)
         distiller, imgsz = _build_copy(run, student), run.imgsz(student)
         teacher = _model_facts(run.teacher.model, run.teacher.path, run.teacher.sha256, imgsz, warnings)
@@ -112,6 +113,7 @@ def _trainable_copy(student: Any, args: Namespace) -> Any:
     Raises:
         BadUseError: If all layers are frozen. Ultralytics would go on, since it sees the adapters on the student.
     """
+    check_freeze(student, args.freeze)
     student = copy.deepcopy(student)
     freeze = args.freeze if isinstance(args.freeze, list) else range(args.freeze or 0)
     names = [f"model.{x}." for x in freeze] + [".dfl"]
@@ -156,7 +158,7 @@ def _student_source(args: Namespace, warnings: list[str]) -> tuple[str, str | No
 def _weights_hash(file: str) -> str:
     """Return the hash of a checkpoint's weights, without adapters."""
     model, _ = load_checkpoint(file)
-    drop_adapters(model)
+    detach_adapters(model)
     return state_hash(model)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import gain_factor
-from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, kept_file, load_amplifier
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier, stored_card, stored_file
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of, unpaired_levels
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
@@ -108,9 +108,9 @@ def amplifier_facts(run: PreparedRun) -> AmplifierFacts:
     if run.amplifier_card is None:
         return AmplifierFacts("to train")
     card = run.amplifier_card
-    stored = kept_card(card)
+    stored = stored_card(card)
     if stored is not None and stored.epochs >= card.epochs:
-        return _trained_amplifier("kept", kept_file(card), stored)
+        return _trained_amplifier("kept", stored_file(card), stored)
     reason = "" if stored is None else f"the kept one has {stored.epochs} epochs"
     share = None if run.args.time else card.epochs / run.args.epochs
     return AmplifierFacts("to train", epochs=card.epochs, share=share, reason=reason)

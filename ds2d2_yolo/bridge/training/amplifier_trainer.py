@@ -13,7 +13,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.callbacks import get_default_callbacks
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
-from ds2d2_yolo.bridge.data.dataset import take_teacher_classes
+from ds2d2_yolo.bridge.data.dataset import map_to_teacher_classes
 from ds2d2_yolo.bridge.models.amplifier import HighFrequencyInput, one_to_many
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import Teacher
@@ -79,7 +79,7 @@ class AmplifierTrainer(DetectionTrainer):
                 dataset = super().build_dataset(img_path, mode, batch)
             finally:
                 self.data = teacher_data
-            if not take_teacher_classes(dataset.labels, self.class_map) and mode == "train":
+            if not map_to_teacher_classes(dataset.labels, self.class_map) and mode == "train":
                 raise BadUseError(f"no training label is of a class that the teacher has: {self.class_map.describe()}")
         return self.exact_resume.prepare_dataset(dataset) if mode == "train" else dataset
 

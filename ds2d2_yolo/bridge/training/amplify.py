@@ -9,11 +9,11 @@ from typing import Any
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_KEYS
 
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
 from ds2d2_yolo.bridge.training.obtain_amplifier import NOT_PASSED, card_for, obtain_amplifier
 from ds2d2_yolo.bridge.training.run_setup import prepare_run
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.recipes import resolve_settings
@@ -65,7 +65,7 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
     ultralytics_args = {k: v for k, v in keys.items() if k not in AMPLIFY_KEYS}
     with safe_loading(settings.safe):
         if settings.safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         return _obtain(settings, str(data), ultralytics_args)
 
 
@@ -94,6 +94,6 @@ def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[st
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo amplify teacher=T.pt data=D.yaml")
     ds2d2_args = {k: v for k, v in keys.items() if k in AMPLIFY_KEYS}
     settings = resolve_settings({**ds2d2_args, "teacher": str(teacher)})
-    check_theirs({k: v for k, v in keys.items() if k not in AMPLIFY_KEYS})
+    validate_ultralytics_args({k: v for k, v in keys.items() if k not in AMPLIFY_KEYS})
     check_device(keys.get("device"))
     return settings

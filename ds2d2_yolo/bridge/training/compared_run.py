@@ -23,9 +23,11 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data
+from ds2d2_yolo.bridge.data.class_map import match_run_classes
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
-from ds2d2_yolo.bridge.models.loading import load_student
+from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.preflight.prepared_run import USUAL_STRIDE
 from ds2d2_yolo.bridge.training.find_run import is_over
@@ -228,11 +230,14 @@ def identify(
             f"({levels[1]}): leave that arm out"
         )
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
+    check_pretrained(args.pretrained)
+    check_freeze(model.model, args.freeze)
     stride = max(int(max(strides_of(dense_head(model.model, "student")))), USUAL_STRIDE)
     if mixed:
         refuse_uneven(args, stride, int(max(loaded.strides)))
     data_set = load_data(args)
-    check_labels(data_set, model.task)
+    check_labels(data_set, model.task, args.split, args.fraction)
+    match_run_classes(loaded.names, data_set, args)  # refuses classes= that the data do not have
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}
     hashed = {"yaml": yaml} if not model.ckpt else {"weights": state_hash(model.model)}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()

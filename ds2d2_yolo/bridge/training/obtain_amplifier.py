@@ -19,9 +19,9 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils import __version__ as ultralytics_version
 
 from ds2d2_yolo._version import __version__
-from ds2d2_yolo.bridge.data.class_map import class_names, match_classes, taken_classes
+from ds2d2_yolo.bridge.data.class_map import class_names, match_classes, match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
-from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, kept_file, save_amplifier
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifier, stored_card, stored_file
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer, AmplifierTrainer
@@ -81,7 +81,7 @@ def card_for(
 
 def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:
     """Return the classes of a run's labels that the teacher has too, refusing a pair without any."""
-    shared = taken_classes(teacher.names, data, args).shared
+    shared = match_run_classes(teacher.names, data, args).shared
     if not shared:
         class_map = match_classes(teacher.names, class_names(data["names"]))
         taken = f", and classes={args.classes} takes none of these" if class_map.pairs else ""
@@ -103,7 +103,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
     Returns:
         (Path): The stored file.
     """
-    file = kept_file(card)
+    file = stored_file(card)
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     try:
@@ -112,7 +112,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
         LOGGER.info("DS2D2: another process trains this amplifier, waiting for it")
         lock.acquire()
     try:
-        stored = kept_card(card)
+        stored = stored_card(card)
         if stored is not None and stored.epochs >= card.epochs:
             LOGGER.info(f"DS2D2: high-frequency amplifier found: {file} ({stored.reached})")
         else:

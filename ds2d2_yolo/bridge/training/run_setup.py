@@ -16,12 +16,14 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import parse_device
 
-from ds2d2_yolo.bridge.data.class_map import ClassMap, taken_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data
-from ds2d2_yolo.bridge.data.security import is_safe
+from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.data.security import safe_loading_active
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
+from ds2d2_yolo.bridge.models.loading import check_pretrained
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
@@ -32,7 +34,7 @@ from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
-from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
@@ -84,7 +86,7 @@ class RunRequest:
 
     def refuse_late_safe(self) -> None:
         """Refuse `safe=True` where the student was loaded without the safe loader."""
-        if self.settings.safe and not self.overrides.get("resume") and not is_safe():
+        if self.settings.safe and not self.overrides.get("resume") and not safe_loading_active():
             raise BadUseError(TOO_LATE)
 
     def arguments(self, cfg: Any = DEFAULT_CFG) -> tuple[Namespace, bool]:
@@ -150,6 +152,8 @@ def prepare_run(
         BadUseError: If anything does not fit; the message says what to do.
     """
     refuse_yaml(args.model, "the student")
+    if not args.resume:
+        check_pretrained(args.pretrained)
     run_amplifier = _run_amplifier(args, state)
     rotated = args.task == "obb" if rotated is None else rotated
     refuse_unsupported(args, settings, rotated, run_amplifier is not None)
@@ -164,9 +168,9 @@ def prepare_run(
     if named and "imhi" in settings.active:
         load_amplifier(named)  # a missing or broken one is refused before the data are read
     data = load_data(args)
-    check_labels(data, args.task)
+    check_labels(data, args.task, args.split, args.fraction)
     channels = fit_channels(teacher, data["channels"], settings.teacher_channels)
-    class_map = taken_classes(teacher.names, data, args)
+    class_map = match_run_classes(teacher.names, data, args)
     # absolute, so that a resume from another folder and the processes of DDP find it
     settings = _with_shared_classes(replace(settings, teacher=teacher.path), class_map)
     args.device = parse_device(args.device)
@@ -253,7 +257,7 @@ def begin_run(run: PreparedRun, student: Any, folder: Path) -> tuple[dict[str, s
     write_files(files, folder)
     amplifier = run.amplifier_path
     if run.amplifier_card is not None:
-        with preserved_random_state(run.args.seed, run.args.deterministic):
+        with isolate_training_rng(run.args.seed, run.args.deterministic):
             amplifier = obtain_amplifier(run.amplifier_card, run.teacher, run.args)
     files[RUN_FILE] = append_provenance(folder, provenance_of(run, amplifier), bool(run.args.resume))
     write_files({RUN_FILE: files[RUN_FILE]}, folder)

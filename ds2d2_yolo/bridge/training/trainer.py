@@ -28,7 +28,7 @@ from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters
+from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.models.loading import build_student
 from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizer, clipped_share, clipping_warning
@@ -49,7 +49,7 @@ from ds2d2_yolo.bridge.training.run_setup import (
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
-from ds2d2_yolo.bridge.upstream.distributed import same_file_in_all_processes, same_in_all_processes
+from ds2d2_yolo.bridge.upstream.distributed import broadcast_from_rank0, file_from_rank0
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
@@ -196,7 +196,7 @@ class DS2D2Trainer(DetectionTrainer):
         """Build the student; on resume keep the adapters of the checkpoint, which its plain architecture drops."""
         refuse_yaml(cfg, "the student")
         if self.resume and weights is not None:
-            self._restored_adapters = adapters_of(weights)
+            self._restored_adapters = get_adapters(weights)
         model: nn.Module = super().get_model(cfg=cfg, weights=weights, verbose=verbose)
         return model
 
@@ -223,7 +223,7 @@ class DS2D2Trainer(DetectionTrainer):
         """Load the run's amplifier, and put a copy into the run's folder for a later resume."""
         if "imhi" not in self.run.settings.active:
             return None
-        with same_file_in_all_processes(self.state.amplifier_path or self.run.amplifier_path) as path:
+        with file_from_rank0(self.state.amplifier_path or self.run.amplifier_path) as path:
             weights = load_checked_amplifier(self.run, path)
             if RANK in {-1, 0} and path != self.save_dir / AMPLIFIER_FILE:
                 with replacing(self.save_dir / AMPLIFIER_FILE) as temporary:
@@ -246,7 +246,7 @@ class DS2D2Trainer(DetectionTrainer):
     def _share_folder(self) -> None:
         """Take rank 0's folder in all processes."""
         names = ("save_dir", "wdir", "last", "best", "csv")
-        for name, path in zip(names, same_in_all_processes([getattr(self, k) for k in names]), strict=True):
+        for name, path in zip(names, broadcast_from_rank0([getattr(self, k) for k in names]), strict=True):
             setattr(self, name, path)
         self.args.save_dir, self.args.name = str(self.save_dir), self.save_dir.name
 
@@ -318,9 +318,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.adapter_optimizer.step_norms = []
         batches = len(self.train_loader)
         # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
-        epochs, warm = same_in_all_processes(
-            [self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)]
-        )
+        epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
         if self.distiller is not None:
             self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))

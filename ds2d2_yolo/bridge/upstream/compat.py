@@ -1,4 +1,4 @@
-"""A start-up check of the Ultralytics internals that the bridge builds on, so that none fails inside a run."""
+"""Start-up check of the Ultralytics internals that the bridge uses, so that none fails inside a run."""
 
 from __future__ import annotations
 
@@ -123,34 +123,34 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def _moved(module: str, dotted: str, parameters: tuple[str, ...]) -> str | None:
-    """Return the name of an internal, or of its parameter, that is not where the bridge expects it."""
+    """Return the name of an internal, or of its parameter, if it is not where the bridge expects it."""
     try:
-        found = import_module(module)
+        internal = import_module(module)
         for part in dotted.split("."):
-            found = getattr(found, part)
+            internal = getattr(internal, part)
     except (ImportError, AttributeError):
         return f"{module}.{dotted}"
     if not parameters:
         return None
-    known = inspect.signature(found).parameters  # type: ignore[arg-type]
+    known = inspect.signature(internal).parameters  # type: ignore[arg-type]
     lacking = [p for p in parameters if p not in known]
     return f"{module}.{dotted}({', '.join(lacking)})" if lacking else None
 
 
 def check_ultralytics() -> None:
-    """Make sure that the installed Ultralytics has what the bridge builds on.
+    """Check that the installed Ultralytics has the internals that the bridge uses.
 
     Raises:
         DS2D2Error: If it is too old, or a newer release has moved an internal; each one is named.
     """
-    found = installed_version("ultralytics")
-    release = tuple(int(x) for x in found.split(".")[:3] if x.isdigit())
+    version = installed_version("ultralytics")
+    release = tuple(int(x) for x in version.split(".")[:3] if x.isdigit())
     if release < MINIMUM:
         wanted = ".".join(map(str, MINIMUM))
-        raise DS2D2Error(f"ultralytics {found} is too old: pip install 'ultralytics>={wanted}'")
+        raise DS2D2Error(f"ultralytics {version} is too old: pip install 'ultralytics>={wanted}'")
     moved = [name for entry in INTERNALS if (name := _moved(*entry))]
     if moved:
         raise DS2D2Error(
-            f"ultralytics {found} has moved what ds2d2-yolo builds on: {', '.join(moved)}; install the versions of "
+            f"ultralytics {version} has moved what ds2d2-yolo builds on: {', '.join(moved)}; install the versions of "
             "constraints.txt, or a newer ds2d2-yolo"
         )

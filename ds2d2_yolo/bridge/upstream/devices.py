@@ -16,26 +16,26 @@ from ds2d2_yolo.utils.threads import thread_count
 
 @contextmanager
 def cpu_threads() -> Iterator[None]:
-    """Let Ultralytics compute with `thread_count()` threads while the context lasts.
+    """Make Ultralytics compute with `thread_count()` threads while the context lasts.
 
-    Ultralytics leaves one core free whenever it selects a device, and ignores `OMP_NUM_THREADS`. There is no setting
-    for it (8.4.190): `select_device` reads a module value, which this changes and puts back.
+    Ultralytics leaves one core free whenever it selects a device, and ignores `OMP_NUM_THREADS`. It has no setting for
+    this (8.4.190): `select_device` reads a module value, which is changed and restored here.
 
     Yields:
-        (None): While it lasts, torch takes `thread_count()` threads.
+        (None): Torch uses `thread_count()` threads inside the context.
     """
-    before, own = torch.get_num_threads(), torch_utils.NUM_THREADS
+    torch_threads, ultralytics_threads = torch.get_num_threads(), torch_utils.NUM_THREADS
     torch_utils.NUM_THREADS = thread_count()
     torch.set_num_threads(torch_utils.NUM_THREADS)
     try:
         yield
     finally:
-        torch_utils.NUM_THREADS = own
-        torch.set_num_threads(before)
+        torch_utils.NUM_THREADS = ultralytics_threads
+        torch.set_num_threads(torch_threads)
 
 
 def check_device(device: Any) -> torch.device:
-    """Return the device that a setting means.
+    """Resolve a device setting.
 
     Args:
         device (Any): As Ultralytics takes it: None, 'cpu', 'mps', 0, '0'.
@@ -47,9 +47,9 @@ def check_device(device: Any) -> torch.device:
         BadUseError: If this machine has no such device.
     """
     try:
-        found = select_device(device, verbose=False)
+        selected = select_device(device, verbose=False)
     except (ValueError, RuntimeError, AssertionError) as e:
         raise BadUseError(f"device={device} is no device of this machine: use device=cpu, or leave it out") from e
-    if not isinstance(found, torch.device):  # Ultralytics hands names of other runtimes' devices through (8.4.190)
+    if not isinstance(selected, torch.device):  # Ultralytics (8.4.190) returns names of other runtimes' devices
         raise BadUseError(f"device={device} is no device of torch: use device=cpu, mps or the number of a GPU")
-    return found
+    return selected

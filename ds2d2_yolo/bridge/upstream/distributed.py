@@ -1,4 +1,4 @@
-"""What all processes of a distributed run have to agree on; in a single process these change nothing."""
+"""Values and files that all processes of a distributed run share; no effect in a single process."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def same_in_all_processes(values: list[Any]) -> list[Any]:
-    """Return the first process's values in all of them; outside a distributed run, the values."""
+def broadcast_from_rank0(values: list[Any]) -> list[Any]:
+    """Broadcast the values of rank 0.
+
+    Args:
+        values (list[Any]): Picklable values; in all processes but rank 0 they are replaced, in place.
+
+    Returns:
+        (list[Any]): Those of rank 0; the given ones outside a distributed run.
+    """
     if distributed():
         dist.broadcast_object_list(values, src=0)
     return values
 
 
 @contextmanager
-def same_file_in_all_processes(path: str | Path | None) -> Iterator[Path]:
-    """Give the first process's file to all of them, those on other machines included.
+def file_from_rank0(path: str | Path | None) -> Iterator[Path]:
+    """Make the file of rank 0 available to all processes, those on other machines included.
 
     Args:
-        path (str | Path | None): The file; only the first process's counts.
+        path (str | Path | None): The file; only used in rank 0.
 
     Yields:
-        (Path): In the first process and outside a distributed run the file itself, elsewhere a copy for the context.
+        (Path): The file in rank 0 and outside a distributed run; elsewhere a copy that lasts as long as the context.
     """
     if not distributed():
         yield Path(str(path))
         return
     first = dist.get_rank() == 0
-    content, name = same_in_all_processes([Path(str(path)).read_bytes(), Path(str(path)).name] if first else [b"", ""])
+    content, name = broadcast_from_rank0([Path(str(path)).read_bytes(), Path(str(path)).name] if first else [b"", ""])
     if first:
         yield Path(str(path))
         return

@@ -1,4 +1,4 @@
-"""The machine that runs are on: its devices, what is free on them, and what a process takes of it."""
+"""Hardware of the machine: devices, free memory, memory of this process, load by other processes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ BUSY_CORES = 0.25  # of other processes; an idle desktop or server stays below 0
 
 
 def devices_of(device: Any) -> tuple[str, ...]:
-    """Return the devices that runs are spread over: 'cpu', 'mps', or numbers of GPUs.
+    """Return the devices that runs are distributed over: 'cpu', 'mps', or numbers of GPUs.
 
     Args:
-        device (Any): As Ultralytics takes it; several GPUs take runs of their own each.
+        device (Any): As Ultralytics takes it; each of several GPUs takes separate runs.
 
     Returns:
         (tuple[str, ...]): At least one.
@@ -47,21 +47,36 @@ def devices_of(device: Any) -> tuple[str, ...]:
 
 
 def free_memory(device: str) -> int:
-    """Return the free bytes of a device of `devices_of`: of a GPU, or of the machine."""
+    """Return the free memory of a device.
+
+    Args:
+        device (str): See `devices_of`; 'cpu' and 'mps' mean the machine.
+
+    Returns:
+        (int): Bytes.
+    """
     return int(torch.cuda.mem_get_info(int(device))[0] if device.isdigit() else psutil.virtual_memory().available)
 
 
 def hardware(device: str, threads: int | None) -> str:
-    """Return the name of a device of `devices_of`, with the threads of a run."""
+    """Describe a device.
+
+    Args:
+        device (str): See `devices_of`.
+        threads (int | None): CPU threads of a run, if they are to be named.
+
+    Returns:
+        (str): Its name, and the threads.
+    """
     name = get_gpu_info(int(device)) if device.isdigit() else get_cpu_info()
     return name + (f", {threads} thread{'s' if threads > 1 else ''} a run" if threads else "")
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the most memory that this process has taken so far, in MB (1e6 bytes).
+    """Return the peak memory of this process, in MB (1e6 bytes).
 
     Args:
-        device (torch.device): A GPU's tensors count alone; elsewhere all of the process.
+        device (torch.device): On a GPU only tensors count, elsewhere all memory of the process.
 
     Returns:
         (float): MB.
@@ -71,7 +86,7 @@ def peak_memory(device: torch.device) -> float:
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 1e6
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage tells on Linux counts the process that this one was forked from
+    if status.is_file():  # on Linux, getrusage counts the process that this one was forked from
         return next(float(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024 / 1e6
     import resource
 
@@ -79,17 +94,17 @@ def peak_memory(device: torch.device) -> float:
 
 
 def memory_now() -> float:
-    """Return the memory that this process takes now, in MB (1e6 bytes)."""
+    """Return the current memory of this process, in MB (1e6 bytes)."""
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
 class LoadMeter:
-    """Measures how many cores others keep busy while the context lasts: processes, and guests that steal time.
+    """Measures how many cores other processes, and guests that steal time, keep busy while the context lasts.
 
     Only the cores that this process may use count.
 
     Attributes:
-        other_cores (float): Cores that others kept busy, on average; 0 before the context ends.
+        other_cores (float): Average number of cores that others keep busy; 0 before the context ends.
 
     Examples:
         >>> with LoadMeter() as load:
@@ -101,24 +116,31 @@ class LoadMeter:
     other_cores: float = 0.0
 
     def __enter__(self) -> LoadMeter:
-        """Begin to measure."""
-        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), _process_seconds()
+        """Start the measurement."""
+        self._start, self._start_busy, self._start_process = time.monotonic(), _busy_seconds(), _process_seconds()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take what all did and leave out what this process did."""
-        elapsed = max(time.monotonic() - self._began, 1e-9)
-        busy, process = _busy_seconds() - self._busy, _process_seconds() - self._own
+        """Subtract the time of this process from that of all."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        busy, process = _busy_seconds() - self._start_busy, _process_seconds() - self._start_process
         self.other_cores = max(0.0, busy - process) / elapsed
 
 
 def is_busy(other_cores: float) -> bool:
-    """Return whether others keep so much of the machine busy that timings are not to be trusted."""
+    """Return whether the load by others makes timings unreliable.
+
+    Args:
+        other_cores (float): See `LoadMeter`.
+
+    Returns:
+        (bool): True from `BUSY_CORES` on.
+    """
     return other_cores >= BUSY_CORES
 
 
 def _busy_seconds() -> float:
-    """Return the seconds that the usable cores have computed for anyone since the machine started."""
+    """Return the busy seconds of the usable cores, of all processes, since the machine started."""
     cores = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity"):
         cores = [core for number, core in enumerate(cores) if number in os.sched_getaffinity(0)] or cores
@@ -128,6 +150,6 @@ def _busy_seconds() -> float:
 
 
 def _process_seconds() -> float:
-    """Return the seconds that this process has computed."""
+    """Return the CPU seconds of this process."""
     times = psutil.Process().cpu_times()
     return float(times.user + times.system)

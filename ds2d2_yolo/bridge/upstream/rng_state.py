@@ -1,4 +1,4 @@
-"""The global random state: kept, put back, and packed into a file."""
+"""The global random state: captured, restored, and packed into a file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class RandomState:
     """The state of every global generator that a training draws from.
 
     Attributes:
-        python (tuple[Any, ...]): Of `random`.
-        numpy (tuple[Any, ...]): Of `numpy.random`.
-        cpu (Tensor): Of torch on the CPU.
-        cuda (tuple[Tensor, ...]): Of torch on each CUDA device.
+        python (tuple[Any, ...]): State of `random`.
+        numpy (tuple[Any, ...]): State of `numpy.random`.
+        cpu (Tensor): State of torch on the CPU.
+        cuda (tuple[Tensor, ...]): State of torch on each CUDA device.
     """
 
     python: tuple[Any, ...]
@@ -33,12 +33,19 @@ class RandomState:
 
     @classmethod
     def capture(cls, cuda: bool = True) -> RandomState:
-        """Return the state as it is now, without CUDA's where a forked process must not touch it."""
+        """Return the current state.
+
+        Args:
+            cuda (bool): Whether to include CUDA's; a forked process must not touch it.
+
+        Returns:
+            (RandomState): The state.
+        """
         devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else []
         return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), tuple(devices))  # type: ignore[arg-type]
 
     def apply(self) -> None:
-        """Make this the state; that of a CUDA device which is not there is left out."""
+        """Restore this state; CUDA's only with the same number of devices."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
@@ -60,7 +67,15 @@ class RandomState:
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> RandomState:
-        """Return the state that `pack` took apart."""
+        """Return the state that `pack` stored.
+
+        Args:
+            tensors (Mapping[str, Tensor]): Tensors of `pack`.
+            facts (Mapping[str, Any]): JSON values of `pack`.
+
+        Returns:
+            (RandomState): The state.
+        """
         version, gauss = facts["python"]
         kind, position, has_gauss, cached = facts["numpy"]
         return cls(
@@ -72,8 +87,8 @@ class RandomState:
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
-    """Put the global random states back when the context ends."""
+def preserve_rng() -> Iterator[None]:
+    """Restore the global random states when the context ends."""
     state = RandomState.capture()
     try:
         yield
@@ -82,20 +97,20 @@ def same_random_state() -> Iterator[None]:
 
 
 @contextmanager
-def preserved_random_state(seed: int, deterministic: bool) -> Iterator[None]:
+def isolate_training_rng(seed: int, deterministic: bool) -> Iterator[None]:
     """Restore the random states and the determinism of a training when the context ends.
 
-    A training inside a training (the amplifier's) seeds everything anew and switches determinism off at its end; the
-    outer one would then no longer be the run that its seed stands for.
+    A training inside a training (that of the amplifier) seeds all generators and switches determinism off at its end.
+    Without this, the outer training would not be reproducible from its seed.
 
     Args:
         seed (int): The outer training's `seed`.
-        deterministic (bool): Its `deterministic`.
+        deterministic (bool): The outer training's `deterministic`.
 
     Yields:
-        (None): While the context lasts, anything may draw random numbers.
+        (None): Random numbers may be drawn inside the context.
     """
-    with same_random_state():
+    with preserve_rng():
         try:
             yield
         finally:

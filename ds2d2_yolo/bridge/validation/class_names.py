@@ -12,7 +12,7 @@ from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import ConfusionMatrix
 
-from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, listed, match_classes
+from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, join_names, match_classes
 from ds2d2_yolo.bridge.validation.no_time_limit import PatientValidator
 
 
@@ -38,7 +38,7 @@ class ByNameValidator(PatientValidator):
         if self.moved:
             matched = {mine for mine, _ in self.moved.pairs}
             lacking = [name for i, name in enumerate(self.moved.data) if i not in matched]
-            said = f"; the model has no {listed(lacking)}, whose objects are left out" if lacking else ""
+            said = f"; the model has no {join_names(lacking)}, whose objects are left out" if lacking else ""
             LOGGER.warning(f"Classes are matched by name, model and data have them under different indices{said}.")
             self.names = None  # Ultralytics would drop labels by the model's indices
         loader = super().get_dataloader(dataset_path, batch_size)

@@ -19,9 +19,9 @@ from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
-from ds2d2_yolo.bridge.data.dataset import take_teacher_classes
+from ds2d2_yolo.bridge.data.dataset import map_to_teacher_classes
 from ds2d2_yolo.bridge.models.teacher import Teacher
-from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.bridge.validation.no_time_limit import PatientValidator
 
 # What the run's validation shares with the teacher's; images are not cached for one pass.
@@ -53,7 +53,7 @@ class TeacherValidator(PatientValidator):
         dataset = build_yolo_dataset(
             args, dataset_path, batch_size, self.run_data, mode="val", rect=True, stride=self.stride
         )
-        take_teacher_classes(dataset.labels, self.class_map)
+        map_to_teacher_classes(dataset.labels, self.class_map)
         count = int(dataset.batch[-1]) + 1
         chosen = np.linspace(0, count - 1, min(self.batches or count, count)).round().astype(int)
         groups = [np.flatnonzero(dataset.batch == i).tolist() for i in chosen]  # images of one shape
@@ -94,7 +94,7 @@ def teacher_map(
         "val": False,  # or COCO and LVIS would be measured by their own tools
     }
     kind = TeacherOBBValidator if teacher.rotated else TeacherValidator
-    with _silence(), same_random_state(), tempfile.TemporaryDirectory() as folder:
+    with _silence(), preserve_rng(), tempfile.TemporaryDirectory() as folder:
         validator = kind(data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings)
         found = validator(model=teacher.model)
     return float(found["metrics/mAP50(B)"]), float(found["metrics/mAP50-95(B)"])

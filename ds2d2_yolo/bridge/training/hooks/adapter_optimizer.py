@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters, drop_adapters
+from ds2d2_yolo.bridge.models.adapters import attach_adapters, detach_adapters, get_adapters
 
 CLIP_NORM = 10.0  # Ultralytics' value
 SHRUNK = 0.8  # a step counts as shrunk below this share of the task gradient that clipping without the terms leaves
@@ -39,10 +39,10 @@ class AdapterOptimizer:
             (torch.optim.Optimizer): With the adapters' group last.
         """
         student = unwrap_model(model)
-        adapters = adapters_of(student)
+        adapters = get_adapters(student)
         if adapters is None:
             return build_optimizer()
-        drop_adapters(student)
+        detach_adapters(student)
         try:
             optimizer = build_optimizer()
         finally:
@@ -64,7 +64,7 @@ class AdapterOptimizer:
             trainer (Any): The trainer.
             optimizer_step (Callable[[], None]): Ultralytics' own method, for a student without adapters.
         """
-        adapters = adapters_of(unwrap_model(trainer.model))
+        adapters = get_adapters(unwrap_model(trainer.model))
         adapter_weights = list(adapters.parameters()) if adapters is not None else []
         if not adapter_weights:
             optimizer_step()

@@ -15,7 +15,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 
 
@@ -71,7 +71,7 @@ class WithTeacher(nn.Module):
         """Return the student's predictions and the terms, all of which require a backward pass."""
         outputs = self.student(images)
         distiller = copy.copy(self._distiller)
-        distiller.adapters = adapters_of(self.student) or distiller.adapters  # a copy's adapters take the gradient
+        distiller.adapters = get_adapters(self.student) or distiller.adapters  # a copy's adapters take the gradient
         student = StudentInputs.of(_SumCriterion(), outputs, self._targets(images))
         with torch.enable_grad():
             teacher = distiller.teacher_outputs(images.detach(), all_images=True)
