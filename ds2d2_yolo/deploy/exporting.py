@@ -15,6 +15,8 @@ from ds2d2_yolo.bridge.inference import export as ultra
 from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.devices import check_device
+from ds2d2_yolo.bridge.upstream.logging import warnings_only
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.deploy.images import Images, images_for
 from ds2d2_yolo.deploy.matching import Side, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
@@ -131,11 +133,11 @@ def _export(
         why = f"the model takes {checkpoint.channels} channels: name images that have them with check_images="
     elif images is not None:
         try:
-            with ultra.quiet(loud):
+            with warnings_only(loud):
                 half = args["quantize"] == 16 and format == "torchscript"
                 found = Detector(file, checkpoint.task, device, half=half)
         except Exception as e:  # a runtime that is not on this machine fails in its own way
-            why = f"{format} does not run on this machine: {(str(e).strip().splitlines() or [type(e).__name__])[0]}"
+            why = f"{format} does not run on this machine: {first_line(e)}"
         else:
             parity = check(options, checkpoint, found, args, device, images)
     report = None

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ds2d2_yolo.bridge.upstream.messages import first_line
+
 Job = dict[str, Any]
 
 
@@ -32,11 +34,11 @@ def timing(job: Job) -> Job:
     from ds2d2_yolo.bridge.data.images import read_image
     from ds2d2_yolo.bridge.inference.backend_model import Detector
     from ds2d2_yolo.bridge.inference.benchmark import timings
-    from ds2d2_yolo.bridge.inference.export import quiet
     from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
     from ds2d2_yolo.bridge.upstream.hardware import LoadMeter, memory_now, peak_memory
+    from ds2d2_yolo.bridge.upstream.logging import warnings_only
 
-    with cpu_threads(), quiet():
+    with cpu_threads(), warnings_only():
         import torch
 
         device = check_device(job["device"])
@@ -83,7 +85,7 @@ def main(arguments: list[str]) -> int:
     try:
         answer = WORKS[job["work"]](job)
     except Exception as e:  # each runtime fails in its own way, and the row is to say how
-        answer = {"reason": (str(e).strip().splitlines() or [type(e).__name__])[0]}
+        answer = {"reason": first_line(e)}
     Path(arguments[1]).write_text(json.dumps(answer), encoding="utf-8")
     return 0
 

@@ -17,6 +17,7 @@ from ultralytics.data.utils import (
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.data.images import images_of, labels_of
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 
 COLUMNS = {"detect": "5 (class x y w h)", "obb": "9 (class and four corners)"}
@@ -133,8 +134,7 @@ def load_data(args: Namespace) -> dict[str, Any]:
         yaml = convert_ndjson_to_yolo_if_needed(args.data, args.fraction, split=args.split)
         data: dict[str, Any] = check_det_dataset(yaml, split=args.split)
     except Exception as e:  # reading it can mean unpacking and downloading
-        said = str(e).strip().splitlines()
-        raise BadUseError(f"data={args.data}: {said[0] if said else type(e).__name__}") from e
+        raise BadUseError(f"data={args.data}: {first_line(e)}") from e
     return {**data, "names": {0: "item"}, "nc": 1} if args.single_cls else data
 
 
@@ -182,7 +182,6 @@ def obb_data(data: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = check_det_dataset(data)
     except (OSError, SyntaxError, TypeError, ValueError, RuntimeError) as e:
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise BadUseError(f"data={data}: {first}") from e
+        raise BadUseError(f"data={data}: {first_line(e)}") from e
     check_labels(found, "obb")
     return found

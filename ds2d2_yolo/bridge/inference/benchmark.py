@@ -19,7 +19,7 @@ from ultralytics.utils.torch_utils import get_cpu_info, get_flops
 
 from ds2d2_yolo.bridge.data.dataset import data_hash
 from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector, time_of
-from ds2d2_yolo.bridge.inference.export import quiet
+from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.validation.class_names import VALIDATORS
 from ds2d2_yolo.utils.threads import usable_cores
 
@@ -47,7 +47,7 @@ def accuracy(file: Path, task: str, **keys: Any) -> tuple[float, float]:
         map50_95 (float): 0 to 1.
     """
     fixed = {"batch": 1, "rect": False, "plots": False, "verbose": False, "conf": 0.001, "split": "val", "workers": 0}
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, warnings_only():
         found: Any = YOLO(str(file), task=task).val(
             validator=VALIDATORS[task], **fixed, **keys, save_dir=folder, exist_ok=True
         )

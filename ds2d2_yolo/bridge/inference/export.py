@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,12 +15,13 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine.exporter import export_formats, validate_args
-from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_file, check_imgsz
 
 from ds2d2_yolo.bridge.data.images import images_of
-from ds2d2_yolo.bridge.data.security import first_line, is_archive
+from ds2d2_yolo.bridge.data.security import is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.upstream.logging import warnings_only
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import temporary_of
@@ -57,32 +55,6 @@ class Checkpoint:
     channels: int
     data: str | None
     parameters: int
-
-
-@contextmanager
-def quiet(loud: bool = False) -> Iterator[None]:
-    """Let Ultralytics and what it calls say warnings only while the context lasts, unless they are to be loud.
-
-    What it logs as an error it raises too, and that becomes the one line of the command.
-    """
-    if loud:
-        yield
-        return
-    loggers = (LOGGER, logging.getLogger("nncf"))
-    for logger in loggers:
-        logger.addFilter(_only_warnings)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the tracer, about every shape that it takes as fixed
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_only_warnings)
-
-
-def _only_warnings(record: logging.LogRecord) -> bool:
-    """Return whether a message is a warning."""
-    return record.levelno == logging.WARNING
 
 
 def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Checkpoint:
@@ -144,13 +116,13 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
     takes = dict(zip(known["Argument"], known["Arguments"], strict=True))[format]
     given = {"imgsz": checkpoint.imgsz, "batch": 1, "nms": None, **keys}
     try:
-        with quiet():
+        with warnings_only():
             args = get_cfg(overrides={"data": None, "device": None, **given, "format": format, "mode": "export"})
             data, args.data = args.data, args.data if "data" in takes else None  # the check's images need it too
             validate_args(format, args, takes)
             size = check_imgsz(given["imgsz"], stride=checkpoint.stride, min_dim=2)
     except (AssertionError, TypeError, ValueError, SyntaxError) as e:
-        raise BadUseError(_first(e).removeprefix("ERROR ❌️ ")) from e
+        raise BadUseError(first_line(e)) from e
     if not isinstance(args.batch, int) or args.batch < 1:
         raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
     if args.quantize in {8, "w8a16"} and "data" in takes and not args.data:
@@ -216,7 +188,7 @@ def write_export(
     try:
         copy = work / checkpoint.path.name
         shutil.copyfile(checkpoint.path, copy)
-        with quiet(loud):
+        with warnings_only(loud):
             made = Path(YOLO(str(copy)).export(**{**args, "format": format}))
         return _place(made, folder / made.name)
     except ModuleNotFoundError as e:
@@ -224,7 +196,7 @@ def write_export(
     except DS2D2Error:
         raise
     except Exception as e:  # what an export raises depends on other packages
-        raise DS2D2Error(f"the {format} export of {checkpoint.path} failed: {_first(e)}") from e
+        raise DS2D2Error(f"the {format} export of {checkpoint.path} failed: {first_line(e)}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -262,10 +234,10 @@ def val_data(data: str, download: bool = True) -> dict[str, Any]:
     try:
         if not download:
             data = _local_yaml(data)
-        with quiet(download):
+        with warnings_only(download):
             found: dict[str, Any] = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
-        raise BadUseError(f"data={data}: {_first(e)}") from e
+        raise BadUseError(f"data={data}: {first_line(e)}") from e
     if not images_of(found["val"]):
         raise BadUseError(f"data={data}: no validation images in {found['val']}")
     return found
@@ -278,8 +250,3 @@ def _local_yaml(data: str) -> str:
     if is_archive(file):
         raise BadUseError("an archive with the name of a YAML")
     return str(file)
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of an error, its type if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,8 +6,9 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.data.security import first_line, is_safe, refuse_activation
+from ds2d2_yolo.bridge.data.security import is_safe, refuse_activation
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 
 

@@ -15,6 +15,7 @@ from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.models.adapters import drop_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, refuse_yaml, strides_of, take_levels
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 
 TASKS = ("detect", "obb")
@@ -100,8 +101,7 @@ def _load(path: str) -> tuple[Any, dict[str, Any]]:
     except FileNotFoundError as e:
         raise BadUseError(f"teacher={path} does not exist, and Ultralytics has no release of that name") from e
     except Exception as e:  # unpickling an arbitrary file can raise anything
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0].removeprefix("ERROR ❌️ ")
-        raise BadUseError(f"teacher={path} cannot be read as an Ultralytics checkpoint: {first}") from e
+        raise BadUseError(f"teacher={path} cannot be read as an Ultralytics checkpoint: {first_line(e)}") from e
     return model, checkpoint
 
 

@@ -20,11 +20,12 @@ from ultralytics.utils.metrics import ap_per_class
 
 from ds2d2_yolo.bridge.data.dataset import COLUMNS, load_data, refuse_unusable
 from ds2d2_yolo.bridge.data.images import images_of, labels_of
-from ds2d2_yolo.bridge.data.security import first_line, refuse_code, refuse_program, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code, refuse_program, safe_loading
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.bridge.validation.class_names import ByNameValidator
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error

@@ -6,8 +6,7 @@ import logging
 import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.obb import OBBValidator
-from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.data.dataset import take_teacher_classes
 from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.bridge.upstream.logging import quiet
 from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
 from ds2d2_yolo.bridge.validation.no_time_limit import PatientValidator
 
@@ -94,18 +93,7 @@ def teacher_map(
         "val": False,  # or COCO and LVIS would be measured by their own tools
     }
     kind = TeacherOBBValidator if teacher.rotated else TeacherValidator
-    with _silence(), same_random_state(), tempfile.TemporaryDirectory() as folder:
+    with quiet(logging.CRITICAL), same_random_state(), tempfile.TemporaryDirectory() as folder:
         validator = kind(data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings)
         found = validator(model=teacher.model)
     return float(found["metrics/mAP50(B)"]), float(found["metrics/mAP50-95(B)"])
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Let Ultralytics log nothing and draw no bars while the context lasts."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
