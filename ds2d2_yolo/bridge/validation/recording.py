@@ -26,7 +26,7 @@ from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.messages import first_line
-from ds2d2_yolo.bridge.validation.class_names import ByNameValidator
+from ds2d2_yolo.bridge.validation.class_names import ClassNameValidator
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
@@ -105,7 +105,7 @@ def class_ap(
     return result[6], result[5]
 
 
-class KeepingValidator(ByNameValidator):
+class KeepingValidator(ClassNameValidator):
     """Ultralytics' validator, which also keeps boxes and matches; all it computes and writes stays as it is.
 
     Only classes under other indices than the data's are matched by name.

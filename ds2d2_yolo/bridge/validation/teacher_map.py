@@ -21,13 +21,13 @@ from ds2d2_yolo.bridge.data.dataset import take_teacher_classes
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.upstream.logging import quiet
 from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
-from ds2d2_yolo.bridge.validation.no_time_limit import PatientValidator
+from ds2d2_yolo.bridge.validation.no_time_limit import NoTimeLimitValidator
 
 # What the run's validation shares with the teacher's; images are not cached for one pass.
 SHARED = ("agnostic_nms", "classes", "conf", "fraction", "imgsz", "iou", "max_det", "split", "workers")
 
 
-class TeacherValidator(PatientValidator):
+class TeacherValidator(NoTimeLimitValidator):
     """Validates a teacher on the data of a run, whose labels are given its class indices.
 
     Args:
