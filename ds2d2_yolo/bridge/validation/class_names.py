@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -150,7 +150,7 @@ class ClassNameValidator(NoTimeLimitValidator):
         renamed = ({**image, "cls": table[image["cls"].long()]} for image in images)
         return [{k: v[image["cls"] >= 0] for k, v in image.items()} for image in renamed]
 
-    def _match(self, names: Mapping[int, Any]) -> None:
+    def _match(self, names: Any) -> None:
         """Match the model's classes to the data's."""
         data = class_names(self.data["names"])
         self.reindexed = None if self.args.single_cls else reindexed_classes(class_names(names), data)
