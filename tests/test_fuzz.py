@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from ultralytics.cfg import get_cfg
 
-from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
-from ds2d2_yolo.bridge.data.security import refuse_code
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data
 from ds2d2_yolo.bridge.models.amplifier import FORMAT
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.teacher import Teacher
@@ -144,7 +145,7 @@ def try_data_yaml(folder: Path, content: bytes) -> None:
     file = data_set(folder) / "data.yaml"
     file.write_bytes(content)
     with suppress(BadUseError):
-        refuse_code(str(file))
+        refuse_code_in_data(str(file))
     if b"download" not in content:  # it would be run
         check_labels(load_data(get_cfg(overrides={"data": str(file)})), "detect")
 

@@ -19,7 +19,7 @@ from ultralytics.data.utils import check_det_dataset, load_dataset_cache_file
 from ultralytics.nn import tasks
 
 from ds2d2_yolo import distill
-from ds2d2_yolo.bridge.data.security import FLAG, is_safe, refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import FLAG, refuse_code_in_data, safe_loading, safe_loading_active
 from ds2d2_yolo.cli import main
 from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.errors import BadUseError
@@ -118,7 +118,7 @@ def test_safe_runs_nothing_of_a_checkpoint(
         assert str(evil) in line
         assert "outside the supported Ultralytics checkpoint format" in line
     assert not (tmp_path / "runs").exists()
-    assert not is_safe(), "it ends with the command"
+    assert not safe_loading_active(), "it ends with the command"
 
 
 def test_safe_resumes_nothing_of_a_stranger(
@@ -154,7 +154,7 @@ def test_processes_that_are_started_meanwhile_are_restricted_too() -> None:
     code = "from ultralytics.nn import tasks; print(tasks._SafeLoad.restricted())"
     assert FLAG not in os.environ
     with safe_loading(True):
-        assert is_safe()
+        assert safe_loading_active()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
     assert FLAG not in os.environ
@@ -183,7 +183,7 @@ def test_sound_files_work_safely(tiny: dict[str, Path], tmp_path: Path, tiny_set
     distill(tiny["pt"], tiny["yaml"], tiny["data"], **keys)
     best = tmp_path / "runs" / "run" / "weights" / "best.pt"
     assert main(commands(tiny, tmp_path, model=best)["predict"] + ["safe=True"]) == 0
-    refuse_code(str(tiny["data"]))  # with the label caches that Ultralytics wrote
+    refuse_code_in_data(str(tiny["data"]))  # with the label caches that Ultralytics wrote
     assert list(tiny["data"].parent.rglob("*.cache"))
 
 
@@ -287,15 +287,15 @@ def test_the_data_that_a_checkpoint_names_counts_too(
 
 
 def test_packaged_yamls_may_have_code_and_copies_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_code("aerial-scenes.yaml")
-    refuse_code("aerial-scenes")
-    refuse_code("dota.yaml")
+    refuse_code_in_data("aerial-scenes.yaml")
+    refuse_code_in_data("aerial-scenes")
+    refuse_code_in_data("dota.yaml")
     copy = shutil.copyfile(resource_dir("data") / "aerial-scenes.yaml", tmp_path / "aerial-scenes.yaml")
     with pytest.raises(BadUseError, match="has a 'download:'"):
-        refuse_code(str(copy))
+        refuse_code_in_data(str(copy))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadUseError, match="has a 'download:'"):
-        refuse_code("aerial-scenes.yaml")  # the working directory's own comes first
+        refuse_code_in_data("aerial-scenes.yaml")  # the working directory's own comes first
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_safe_wants_a_yaml_on_this_machine(name: str, tmp_path: Path, monkeypatc
     (tmp_path / "folder").mkdir()
     (tmp_path / "data.ndjson").write_text("{}", encoding="utf-8")
     with pytest.raises(BadUseError, match="is no data YAML on this machine"):
-        refuse_code(name)
+        refuse_code_in_data(name)
 
 
 def test_an_archive_with_the_name_of_a_yaml(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_an_archive_with_the_name_of_a_yaml(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("data.yaml", "download: 'x'\n")
     with pytest.raises(BadUseError, match="is an archive with the name of a YAML"):
-        refuse_code(str(file))
+        refuse_code_in_data(str(file))
 
 
 @pytest.mark.parametrize("how", ["array", "pickle"])
@@ -329,7 +329,7 @@ def test_label_caches_are_pickles(how: str, victim: Path, tmp_path: Path) -> Non
         else:
             torch.save(Payload(victim), file, _use_new_zipfile_serialization=False)
     with pytest.raises(BadUseError, match=r"train\.cache is no label cache of Ultralytics .*: remove it"):
-        refuse_code(str(data))
+        refuse_code_in_data(str(data))
     assert not victim.exists()
     if how == "array":
         load_dataset_cache_file(cache)

@@ -432,14 +432,14 @@ def learn(file: Path, data: Path, epochs: int) -> None:
 
 def targets(work: Path, epochs_taught: int) -> list[Target]:
     """Make data and models, and return the commands."""
-    from ds2d2_yolo.bridge.models.amplifier_store import kept_amplifiers
+    from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder
 
     data = write_data(work / "data")
     model = write_model(work / "student.pt", 1)
     if epochs_taught:
         learn(model, data, epochs_taught)
     teacher = Path(shutil.copyfile(model, work / "teacher.pt"))
-    kept, runs, out = kept_amplifiers(), work / "runs", work / "prepared"
+    kept, runs, out = amplifier_folder(), work / "runs", work / "prepared"
     shared = [f"data={data}", f"imgsz={SIZE}", "batch=4", "device=cpu"]
     pair = [
         f"teacher={teacher}",

@@ -149,10 +149,10 @@ def held_out(data: str, fraction: float, folder: Path) -> Path:
     from ultralytics.cfg import get_cfg
 
     from ds2d2_yolo.bridge.data.dataset import load_data
-    from ds2d2_yolo.bridge.data.images import images_of
+    from ds2d2_yolo.bridge.data.images import list_images
 
     found = load_data(get_cfg(overrides={"data": data, "task": "obb"}))
-    images = images_of(found["train"])
+    images = list_images(found["train"])
     left = images[max(1, round(len(images) * fraction)) :]
     folder.mkdir(parents=True, exist_ok=True)
     listed, file = folder / "images.txt", folder / "data.yaml"

@@ -22,7 +22,7 @@ from torch import nn
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import torch_safe_load
 
-from ds2d2_yolo.bridge.models.adapters import adapters_of, drop_adapters
+from ds2d2_yolo.bridge.models.adapters import detach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, strides_of
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 
@@ -47,7 +47,7 @@ def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
     """
     checkpoint, _ = torch_safe_load(last)
     student: Any = (checkpoint.get("ema") or checkpoint["model"]).float()
-    adapters, head = adapters_of(student), dense_head(student, "the student")
+    adapters, head = get_adapters(student), dense_head(student, "the student")
     if adapters is None:
         raise SystemExit(f"{last} holds no adapters: it must be the last.pt of a distillation that is not finished")
     loaded = load_teacher(str(teacher), "obb" if is_rotated(head) else "detect")
@@ -59,7 +59,7 @@ def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
         for branch, adapter in zip(branches, adapters, strict=True):
             narrow(branch[0], adapter.weight.detach())
     theirs.f, theirs.i = head.f, head.i
-    drop_adapters(student)
+    detach_adapters(student)
     student.model[-1], student.names = theirs, loaded.model.names  # it answers with the teacher's classes
     return {**checkpoint, "ema": None, "model": student.half(), "optimizer": None}
 

@@ -11,11 +11,11 @@ from ultralytics import YOLO
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unset_deterministic
 
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.loading import load_student
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import check_keys
@@ -59,7 +59,7 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
             return _resume(resume, {k: v for k, v in ours.items() if v is not None}, student, rest, settings.safe)
         _refuse_missing("train", teacher=teacher, student=student, data=data)
         if settings.safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         model = load_student(str(student))
         return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)})
 
@@ -91,7 +91,7 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
     _refuse_missing("check", teacher=teacher, student=student, data=data)
     with safe_loading(settings.safe):
         if settings.safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         return _report(load_student(str(student)), {**rest, **ours, "data": str(data)})
 
 
@@ -119,7 +119,7 @@ def _checked(keys: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[str, 
         raise BadUseError("; ".join(wrong))
     ours, rest = Settings.split(keys)
     settings = resolve_settings(ours)
-    check_theirs(rest)
+    validate_ultralytics_args(rest)
     check_device(rest.get("device"))
     return settings, ours, rest
 
@@ -143,7 +143,7 @@ def _resume(
     allowed = {k: v for k, v in rest.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
     model = YOLO(str(run.last))
     if safe:
-        refuse_code(str(allowed.get("data") or model.overrides.get("data")))
+        refuse_code_in_data(str(allowed.get("data") or model.overrides.get("data")))
     ours.pop("safe", None)  # it is the command's, not the run's
     if run.last.parent.name == "weights":  # a run goes on where it lies now, its checkpoint knows where it began
         allowed["save_dir"] = str(run.last.parent.parent)

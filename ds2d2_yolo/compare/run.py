@@ -85,18 +85,18 @@ def compare(**keys: Any) -> Comparison:
     """
     if keys.get("results") is not None:
         return _of_results(keys)
-    from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+    from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
     from ds2d2_yolo.bridge.training.compared_run import TRAIN_KEYS
-    from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+    from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
     from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 
     options = CompareOptions.of(keys, "compare", passing={*Settings.keys(), *TRAIN_KEYS})
     plan = Plan.of(options, CompareOptions.split(keys)[1])
     check_ultralytics()
-    check_theirs(plan.keys)
+    validate_ultralytics_args(plan.keys)
     with safe_loading(options.safe):
         if options.safe:
-            refuse_code(str(options.data))
+            refuse_code_in_data(str(options.data))
         failed = _run(plan)
     return _finish(options.folder, options, failed)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.bridge.data.dataset import data_hash, obb_data
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.inference import plain_model as ultra
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
@@ -127,7 +127,7 @@ class Demo:
         if data.get("channels", 3) != 3:
             raise BadUseError(f"data={self.data} has {data['channels']} channels: the demo takes 3, train takes any")
         self.names = {int(k): str(v) for k, v in data["names"].items()}
-        training, self.images = images_of(data["train"]), images_of(data["val"])
+        training, self.images = list_images(data["train"]), list_images(data["val"])
         if not self.images:
             raise BadUseError(f"no validation images in {data['val']}: check 'path' and 'val' of {self.data}")
         fraction = min(1.0, (self.plan.images or len(training)) / len(training))

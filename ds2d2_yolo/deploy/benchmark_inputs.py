@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.bridge.data.class_map import class_names
-from ds2d2_yolo.bridge.data.dataset import refuse_upright
 from ds2d2_yolo.bridge.data.images import read_image
+from ds2d2_yolo.bridge.data.label_checks import refuse_upright
 from ds2d2_yolo.bridge.inference.export import Checkpoint
 from ds2d2_yolo.bridge.validation.class_names import class_warning
 from ds2d2_yolo.deploy.images import evenly_spaced

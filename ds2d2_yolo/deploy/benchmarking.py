@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ds2d2_yolo.bridge.data.images import images_of
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.config.resources import resolve_data
@@ -50,7 +50,7 @@ def benchmark(**keys: Any) -> Benchmark:
         raise BadUseError("model= and data= are needed: ds2d2-yolo benchmark model=teacher.pt,best.pt data=D.yaml")
     with safe_loading(options.safe):
         if options.safe:
-            refuse_code(options.data)
+            refuse_code_in_data(options.data)
         run = _prepare(options, parse_models(options.model), resolve_data(options.data))
         try:
             with FileLock(run.folder / ".lock", timeout=0):
@@ -66,7 +66,7 @@ def _prepare(options: BenchmarkOptions, models: list[tuple[str, str]], data: str
         raise BadUseError(f"imgsz={options.imgsz} must be a multiple of the stride of {', '.join(unfit)}")
     check_device(options.device)
     dataset = exporter.val_data(data)
-    images = images_of(dataset["val"])
+    images = list_images(dataset["val"])
     refuse_unfit(checkpoints, dataset, images)
     folder = Path(options.out).expanduser()
     try:

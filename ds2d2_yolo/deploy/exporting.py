@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.inference.backend_model import BackendModel, NMSSettings
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.upstream.messages import first_line
@@ -77,7 +77,7 @@ def export(**keys: Any) -> Exported:
     options = ExportOptions.of(keys, "export", EXPORT_KEYS)
     ultralytics_args = ExportOptions.split(keys)[1]
     verbose = bool(ultralytics_args.pop("verbose", False))
-    check_theirs({k: v for k, v in ultralytics_args.items() if k not in {"half", "int8", "end2end"}})
+    validate_ultralytics_args({k: v for k, v in ultralytics_args.items() if k not in {"half", "int8", "end2end"}})
     with safe_loading(options.safe):
         if options.safe:
             _refuse_code(ultralytics_args.get("data"), options.check_images)
@@ -87,9 +87,9 @@ def export(**keys: Any) -> Exported:
 def _refuse_code(data: Any, check_images: str | None) -> None:
     """Refuse data YAMLs that could run code; `check_images` can also be an image or a folder."""
     if data:
-        refuse_code(str(data))
+        refuse_code_in_data(str(data))
     if check_images and check_images.endswith((".yaml", ".yml")):
-        refuse_code(check_images)
+        refuse_code_in_data(check_images)
 
 
 def _export_or_explain(options: ExportOptions, ultralytics_args: dict[str, Any], verbose: bool) -> Exported:

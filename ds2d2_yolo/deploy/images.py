@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.data.images import images_of, read_image
+from ds2d2_yolo.bridge.data.images import list_images, read_image
 from ds2d2_yolo.bridge.inference.export import val_images
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -86,7 +86,7 @@ def find_images(
     """
     if check_images and not check_images.endswith((".yaml", ".yml")):
         path = Path(check_images).expanduser()
-        images = [path] if path.is_file() else images_of(str(path))
+        images = [path] if path.is_file() else list_images(str(path))
         if not images:
             raise BadUseError(f"check_images={check_images} holds no images")
         return f"images of {check_images}", images

@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from ds2d2_yolo import compare as comparing
 from ds2d2_yolo import evaluate as evaluating
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.compare.options import CompareOptions
@@ -183,7 +183,7 @@ def test_held_out_images_are_those_that_runs_do_not_see(
     seen = build_yolo_dataset(args, found["train"], 2, found, mode="train").im_files
     assert len(seen) == 2
     assert len(listed) == 6
-    assert set(map(str, images_of(found["train"]))) == {*listed, *seen}
+    assert set(map(str, list_images(found["train"]))) == {*listed, *seen}
 
 
 def test_held_out_images_are_measured_once(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-MOST_NAMED = 8  # names of a list that a line of text shows
+MAX_LISTED_NAMES = 8  # names of a list that a line of text shows
 SEPARATORS = re.compile(r"[-_\s]+")
 
 
@@ -47,7 +47,7 @@ class ClassMap:
         return tuple(d for d, _ in sorted(self.pairs, key=lambda pair: pair[1]))
 
     @property
-    def distilled(self) -> tuple[list[int] | None, list[int] | None]:
+    def compared_columns(self) -> tuple[list[int] | None, list[int] | None]:
         """The columns to compare, the teacher's and the student's; None is all of them.
 
         Without a shared class no predictions are compared, and all of the teacher's classes may weigh its features.
@@ -65,7 +65,7 @@ class ClassMap:
         """(bool): Whether both have the same names in the same order."""
         return self.teacher == self.data
 
-    def only(self, classes: Sequence[int] | int | None) -> ClassMap:
+    def restrict_to(self, classes: Sequence[int] | int | None) -> ClassMap:
         """Return the map of the data's classes that a run takes (Ultralytics' `classes=`); None is all."""
         if classes is None:
             return self
@@ -78,7 +78,9 @@ class ClassMap:
             return "the teacher's classes are the data's"
         count = len(self.pairs)
         if not count:
-            return f"no class is shared: the data have {listed(self.data)}; the teacher has {listed(self.teacher)}"
+            return (
+                f"no class is shared: the data have {join_names(self.data)}; the teacher has {join_names(self.teacher)}"
+            )
         matched, columns = {d for d, _ in self.pairs}, self.teacher_columns
         extra = [name for i, name in enumerate(self.data) if i not in matched]
         lacking = [name for i, name in enumerate(self.teacher) if i not in columns]
@@ -88,9 +90,9 @@ class ClassMap:
         verb = "is" if count == 1 else "are"
         some = f"{count} of the data's {len(self.data)} classes {verb} shared"
         first = some if extra else "the teacher has all classes of the data"
-        said = [f"{first}: {listed(self.shared)}"]
-        said += [f"the data alone have {listed(extra)}"] if extra else []
-        said += [f"the teacher alone has {listed(lacking)}"] if lacking else []
+        said = [f"{first}: {join_names(self.shared)}"]
+        said += [f"the data alone have {join_names(extra)}"] if extra else []
+        said += [f"the teacher alone has {join_names(lacking)}"] if lacking else []
         return "; ".join(said)
 
 
@@ -118,7 +120,7 @@ def match_classes(teacher: Sequence[str], data: Sequence[str]) -> ClassMap:
     return ClassMap(theirs, mine, tuple(sorted(found.items())))
 
 
-def taken_classes(teacher: Sequence[str], data: Mapping[str, Any], args: Namespace) -> ClassMap:
+def match_run_classes(teacher: Sequence[str], data: Mapping[str, Any], args: Namespace) -> ClassMap:
     """Match the classes of a teacher to those that a run takes of its data (Ultralytics' `classes=`).
 
     Args:
@@ -131,7 +133,7 @@ def taken_classes(teacher: Sequence[str], data: Mapping[str, Any], args: Namespa
             `single_cls` makes one class of them: that class is taken then.
     """
     found = match_classes(teacher, class_names(data["names"]))
-    return found if args.single_cls else found.only(args.classes)
+    return found if args.single_cls else found.restrict_to(args.classes)
 
 
 def class_names(names: Mapping[int, Any]) -> tuple[str, ...]:
@@ -139,10 +141,10 @@ def class_names(names: Mapping[int, Any]) -> tuple[str, ...]:
     return tuple(str(names[i]) for i in sorted(names))
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as text, at most `MOST_NAMED` of them."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def join_names(names: Sequence[str]) -> str:
+    """Return names as text, at most `MAX_LISTED_NAMES` of them."""
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(name: str) -> str:

@@ -19,7 +19,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML
 
-from ds2d2_yolo.bridge.data.images import images_of, labels_of
+from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.bridge.upstream.logging import quiet
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data, resource_dir
@@ -71,7 +71,7 @@ def safe_loading(safe: bool) -> Iterator[None]:
             os.environ[FLAG] = before
 
 
-def is_safe() -> bool:
+def safe_loading_active() -> bool:
     """Return whether loading is restricted now, by `safe_loading` or by the environment."""
     return bool(tasks._SafeLoad.restricted())
 
@@ -110,7 +110,7 @@ def refuse_activation(model: Any, who: str) -> None:
         raise BadUseError(f"{who} has activation={activation!r}, which is run as code: safe=True refuses it") from e
 
 
-def refuse_code(data: str) -> None:
+def refuse_code_in_data(data: str) -> None:
     """Refuse a data set from which Ultralytics would run code: in its YAML, or in a label cache beside its labels.
 
     The packaged YAMLs are this package's own: those in its folder `data`, by path, may have code.
@@ -153,7 +153,7 @@ def _splits(file: Path) -> list[Any]:
 
 def _check_caches(splits: Iterable[Any]) -> None:
     """Refuse label caches that hold something else than numbers and texts: Ultralytics unpickles them (8.4.190)."""
-    folders = {label.parent for split in splits for label in labels_of(images_of(split))}
+    folders = {label.parent for split in splits for label in label_paths(list_images(split))}
     for file in sorted(folder.with_suffix(".cache") for folder in folders):
         if file.is_file():
             read_cache(file)

@@ -18,7 +18,7 @@ from ultralytics.engine.exporter import export_formats, validate_args
 from ultralytics.utils.checks import check_file, check_imgsz
 
 from ds2d2_yolo.bridge.data.class_map import class_names
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
@@ -231,7 +231,7 @@ def val_images(data: str, download: bool = True) -> list[Path]:
     Raises:
         BadUseError: As `val_data`.
     """
-    return images_of(val_data(data, download)["val"])
+    return list_images(val_data(data, download)["val"])
 
 
 def val_data(data: str, download: bool = True) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def val_data(data: str, download: bool = True) -> dict[str, Any]:
             dataset: dict[str, Any] = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
         raise BadUseError(f"data={data}: {first_line(e)}") from e
-    if not images_of(dataset["val"]):
+    if not list_images(dataset["val"]):
         raise BadUseError(f"data={data}: no validation images in {dataset['val']}")
     return dataset
 

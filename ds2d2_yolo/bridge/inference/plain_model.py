@@ -16,7 +16,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
-from ds2d2_yolo.bridge.data.images import labels_of, read_image
+from ds2d2_yolo.bridge.data.images import label_paths, read_image
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import DS2D2Error
 
@@ -153,7 +153,7 @@ def ground_truth(images: Sequence[Path]) -> list[Boxes]:
         (list[Boxes]): For each image, in its own pixels; an image without labels has none.
     """
     found = []
-    for image, label in zip(images, labels_of(images), strict=True):
+    for image, label in zip(images, label_paths(images), strict=True):
         text = label.read_text(encoding="utf-8") if label.is_file() else ""
         rows = np.array([line.split()[:9] for line in text.splitlines() if line.strip()], dtype=np.float32)
         rows = rows.reshape(-1, 9)

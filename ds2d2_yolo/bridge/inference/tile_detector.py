@@ -20,7 +20,7 @@ from ultralytics.engine.results import Results as Results
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
 
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
@@ -56,7 +56,7 @@ def check_passing(keys: dict[str, Any], tiled: bool) -> None:
         raise BadUseError(
             f"{', '.join(f'{k}=' for k in wrong)} cannot be given: the mode is predict, the task the model's"
         )
-    check_theirs(keys)
+    validate_ultralytics_args(keys)
 
 
 def load_detector(model: str) -> YOLO:

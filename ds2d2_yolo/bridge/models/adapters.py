@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 
 ATTRIBUTE = "ds2d2_adapters"
 
@@ -22,7 +22,7 @@ def make_adapters(student: list[int], teacher: list[int], seed: int) -> nn.Modul
     Returns:
         (nn.ModuleList): One `nn.Conv2d` a level: plain modules, so that any Ultralytics can load a checkpoint of them.
     """
-    with same_random_state():
+    with preserve_rng():
         torch.manual_seed(seed)
         return nn.ModuleList(nn.Conv2d(s, t, 1, bias=False) for s, t in zip(student, teacher, strict=True))
 
@@ -32,12 +32,12 @@ def attach_adapters(model: nn.Module, adapters: nn.ModuleList) -> None:
     setattr(model, ATTRIBUTE, adapters)
 
 
-def adapters_of(model: nn.Module) -> nn.ModuleList | None:
+def get_adapters(model: nn.Module) -> nn.ModuleList | None:
     """Return the adapters that a model holds, None if it holds none."""
     found = model._modules.get(ATTRIBUTE)
     return found if isinstance(found, nn.ModuleList) else None
 
 
-def drop_adapters(model: nn.Module) -> bool:
+def detach_adapters(model: nn.Module) -> bool:
     """Take the adapters off a model and return whether it held any."""
     return model._modules.pop(ATTRIBUTE, None) is not None

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from ultralytics.utils import USER_CONFIG_DIR
 
-from ds2d2_yolo.bridge.data.class_map import listed
+from ds2d2_yolo.bridge.data.class_map import join_names
 from ds2d2_yolo.bridge.models.amplifier import FORMAT, KINDS
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.upstream.messages import first_line
@@ -79,23 +79,23 @@ class AmplifierCard:
         )
 
 
-def kept_amplifiers() -> Path:
+def amplifier_folder() -> Path:
     """Return the folder in which amplifiers are kept between runs, under Ultralytics' own configuration folder."""
     return Path(USER_CONFIG_DIR) / "ds2d2" / "amplifiers"
 
 
-def kept_file(card: AmplifierCard) -> Path:
+def stored_file(card: AmplifierCard) -> Path:
     """Return the file in which an amplifier of this origin is kept, there or not."""
-    return kept_amplifiers() / f"{card.key}.safetensors"
+    return amplifier_folder() / f"{card.key}.safetensors"
 
 
-def kept_card(wanted: AmplifierCard) -> AmplifierCard | None:
+def stored_card(wanted: AmplifierCard) -> AmplifierCard | None:
     """Return the card of the amplifier that is kept for an origin, None where there is none that can be read.
 
     It serves where its epochs are as many as the wanted ones or more.
     """
     try:
-        return load_amplifier(kept_file(wanted))[1]
+        return load_amplifier(stored_file(wanted))[1]
     except BadUseError:
         return None
 
@@ -188,11 +188,11 @@ def check_amplifier(
     if card.wavelet != wavelet:
         wrong.append(f"its wavelet is {card.wavelet}, this run's is {wavelet}")
     if card.classes != teacher.names:
-        wrong.append(f"its classes are {listed(card.classes)}, the teacher's are {listed(teacher.names)}")
+        wrong.append(f"its classes are {join_names(card.classes)}, the teacher's are {join_names(teacher.names)}")
     if channels is not None and card.channels != channels:
         wrong.append(f"it takes the data's channels {list(card.channels)}, the teacher {list(channels)}")
     if shared is not None and card.shared != shared:
-        wrong.append(f"it has learnt the classes {listed(card.shared)}, this run distils {listed(shared)}")
+        wrong.append(f"it has learnt the classes {join_names(card.shared)}, this run distils {join_names(shared)}")
     if data is not None and card.data != data:
         wrong.append("it is stale: its training data were others or have changed since")
     if wrong:

@@ -6,7 +6,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.data.security import is_safe, refuse_activation
+from ds2d2_yolo.bridge.data.security import refuse_activation, safe_loading_active
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
@@ -35,6 +35,6 @@ def load_student(name: str) -> YOLO:
     if not isinstance(model.model, nn.Module):
         raise BadUseError(f"student={name} is an exported model: name a checkpoint (.pt) or a model YAML")
     dense_head(model.model, f"student={name}")
-    if is_safe():
+    if safe_loading_active():
         refuse_activation(model.model, f"student={name}")
     return model

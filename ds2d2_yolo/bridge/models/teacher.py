@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.models.adapters import drop_adapters
+from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, refuse_yaml, strides_of, take_levels
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
@@ -87,7 +87,7 @@ def load_teacher(name: str | None, task: str | None = None) -> Teacher:
         raise BadUseError(f"{said}: use a teacher for {task}")
     if head.cv2 is None:
         raise BadUseError(f"teacher={name} was fused for inference: use the checkpoint that training left")
-    drop_adapters(model)
+    detach_adapters(model)
     model.eval().requires_grad_(False)
     names = tuple(str(model.names[i]) for i in sorted(model.names))
     found_at = Path(str(getattr(model, "pt_path", path)))  # a release's name becomes the file that was downloaded

@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import get_flops
 
 from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.models.adapters import drop_adapters, make_adapters
+from ds2d2_yolo.bridge.models.adapters import detach_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, strides_of
@@ -35,7 +35,7 @@ from ds2d2_yolo.bridge.preflight.run_plan import (
     parameter_facts,
     run_facts,
 )
-from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.report.facts import MemoryFacts, ModelFacts, QualityFacts, Report
@@ -62,7 +62,7 @@ def plan_of(trainer: Any, amplifier: Path | None = None, card: AmplifierCard | N
     Returns:
         (Plan): For `preflight`.
     """
-    with preserved_random_state(trainer.args.seed, trainer.args.deterministic):
+    with isolate_training_rng(trainer.args.seed, trainer.args.deterministic):
         student = trainer.model if isinstance(trainer.model, nn.Module) else _built_aside(trainer)
     own = trainer.teacher, trainer.data, trainer.args, trainer.settings, trainer.class_map
     return Plan(student, *own, trainer.device, max(trainer.world_size, 1), amplifier, card)
@@ -90,7 +90,7 @@ def preflight(plan: Plan) -> Report:
         DS2D2Error: If the run cannot go well, such as for models that share no level.
     """
     said: list[str] = []
-    with preserved_random_state(plan.args.seed, plan.args.deterministic):
+    with isolate_training_rng(plan.args.seed, plan.args.deterministic):
         student = _as_trained(copy.deepcopy(plan.student), plan.args)
         distiller = _distiller(plan)
         teacher = _model_facts(plan.teacher.model, plan.teacher.path, plan.teacher.sha256, plan.imgsz, said)
@@ -175,7 +175,7 @@ def _distiller(plan: Plan) -> Distiller | None:
     adapters = make_adapters([mine[s] for s, _ in pairs], [wanted[t] for _, t in pairs], plan.args.seed)
     taken = replace(plan.teacher, model=copy.deepcopy(plan.teacher.model))
     frozen = FrozenTeacher(taken, strides_of(head), settings.levels, settings.teacher_bf16)
-    columns, own = plan.class_map.distilled
+    columns, own = plan.class_map.compared_columns
     return Distiller(settings, frozen, adapters, amplifier, columns, own_columns=own)
 
 
@@ -200,7 +200,7 @@ def _student_source(args: Namespace, said: list[str]) -> tuple[str, str | None]:
 def _hash_of(file: str) -> str:
     """Return the hash of a checkpoint's weights, without adapters."""
     model, _ = load_checkpoint(file)
-    drop_adapters(model)
+    detach_adapters(model)
     return state_hash(model)
 
 

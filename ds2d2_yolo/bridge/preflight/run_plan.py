@@ -15,7 +15,7 @@ from torch import nn
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import gain_factor
-from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, kept_file, load_amplifier
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier, stored_card, stored_file
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of, unpaired_levels
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS, Settings
@@ -135,9 +135,9 @@ def amplifier_facts(plan: Plan) -> AmplifierFacts:
         return _amplifier("given", plan.amplifier, load_amplifier(plan.amplifier)[1])
     if plan.card is None:
         return AmplifierFacts("to train")
-    kept = kept_card(plan.card)
+    kept = stored_card(plan.card)
     if kept is not None and kept.epochs >= plan.card.epochs:
-        return _amplifier("kept", kept_file(plan.card), kept)
+        return _amplifier("kept", stored_file(plan.card), kept)
     reason = "" if kept is None else f"the kept one has {kept.epochs} epochs"
     share = None if plan.args.time else plan.card.epochs / plan.args.epochs
     return AmplifierFacts("to train", epochs=plan.card.epochs, share=share, reason=reason)

@@ -23,10 +23,10 @@ from ultralytics.utils import __version__ as ultralytics_version
 from ultralytics.utils.callbacks import get_default_callbacks
 
 from ds2d2_yolo._version import __version__
-from ds2d2_yolo.bridge.data.class_map import class_names, match_classes, taken_classes
-from ds2d2_yolo.bridge.data.dataset import data_hash, load_data, take_teacher_classes
+from ds2d2_yolo.bridge.data.class_map import class_names, match_classes, match_run_classes
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data, map_to_teacher_classes
 from ds2d2_yolo.bridge.models.amplifier import HighFrequencyInput, one_to_many
-from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, kept_card, kept_file, save_amplifier
+from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifier, stored_card, stored_file
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.training.find_run import is_over
@@ -100,7 +100,7 @@ class AmplifierTrainer(ExactResume, FiniteSteps, WholeCheckpoints):
             dataset = super().build_dataset(img_path, mode, batch)
         finally:
             self.data = shown
-        if not take_teacher_classes(dataset.labels, self.class_map) and mode == "train":
+        if not map_to_teacher_classes(dataset.labels, self.class_map) and mode == "train":
             raise BadUseError(f"no training label is of a class that the teacher has: {self.class_map.describe()}")
         return dataset
 
@@ -177,7 +177,7 @@ def card_for(
 
 def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:
     """Return the classes of a run's labels that the teacher has too, refusing a pair without any."""
-    shared = taken_classes(teacher.names, data, args).shared
+    shared = match_run_classes(teacher.names, data, args).shared
     if not shared:
         found = match_classes(teacher.names, class_names(data["names"]))
         said = found.describe() + (f", and classes={args.classes} takes none of these" if found.pairs else "")
@@ -200,7 +200,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
     Returns:
         (Path): The kept file.
     """
-    file = kept_file(card)
+    file = stored_file(card)
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     try:
@@ -209,7 +209,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
         LOGGER.info("DS2D2: another process trains this amplifier, waiting for it")
         lock.acquire()
     try:
-        found = kept_card(card)
+        found = stored_card(card)
         if found is not None and found.epochs >= card.epochs:
             LOGGER.info(f"DS2D2: high-frequency amplifier found: {file} ({found.reached})")
         else:

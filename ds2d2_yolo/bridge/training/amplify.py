@@ -11,13 +11,14 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import parse_device
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, load_data
-from ds2d2_yolo.bridge.data.security import refuse_code, safe_loading
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.training.amplifier_trainer import NOT_PASSED, card_for, obtain_amplifier
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.recipes import resolve_settings
@@ -69,7 +70,7 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
     rest = {k: v for k, v in keys.items() if k not in OURS}
     with safe_loading(settings.safe):
         if settings.safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         return _obtain(settings, str(data), rest)
 
 
@@ -79,7 +80,7 @@ def _obtain(settings: Settings, data: str, rest: dict[str, Any]) -> AmplifierRes
     args = get_cfg(overrides={**rest, "task": "obb" if loaded.rotated else "detect", "data": resolve_data(data)})
     args.device = parse_device(args.device)
     found = load_data(args)
-    check_labels(found, args.task)
+    check_labels(found, args.task, args.split, args.fraction)
     channels = fit_channels(loaded, found["channels"], settings.teacher_channels)
     card = card_for(loaded, found, args, settings.wavelet, settings.amplifier_epochs, channels)
     class_map = match_classes(loaded.names, class_names(found["names"]))
@@ -104,6 +105,6 @@ def _settings(teacher: str | Path | None, data: str | Path | None, keys: dict[st
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo amplify teacher=T.pt data=D.yaml")
     ours = {k: v for k, v in keys.items() if k in OURS}
     settings = resolve_settings({**ours, "teacher": str(teacher)})
-    check_theirs({k: v for k, v in keys.items() if k not in OURS})
+    validate_ultralytics_args({k: v for k, v in keys.items() if k not in OURS})
     check_device(keys.get("device"))
     return settings

@@ -22,7 +22,8 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.models.loading import load_student
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
@@ -215,7 +216,7 @@ def identify(
     if mixed:
         refuse_uneven(args, mine, int(max(loaded.strides)))
     found = load_data(args)
-    check_labels(found, model.task)
+    check_labels(found, model.task, args.split, args.fraction)
     yaml = {k: v for k, v in model.model.yaml.items() if k != "yaml_file"}
     hashed = {"yaml": yaml} if not model.ckpt else {"weights": state_hash(model.model)}
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()

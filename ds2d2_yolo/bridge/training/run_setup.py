@@ -16,9 +16,10 @@ from torch import Tensor
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
-from ds2d2_yolo.bridge.data.class_map import ClassMap, taken_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash
-from ds2d2_yolo.bridge.data.security import is_safe
+from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
+from ds2d2_yolo.bridge.data.dataset import data_hash
+from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.data.security import safe_loading_active
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
@@ -31,8 +32,8 @@ from ds2d2_yolo.bridge.training.provenance import FILE, origin_of, with_origin
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
-from ds2d2_yolo.bridge.upstream.distributed import same_in_all_processes
-from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
+from ds2d2_yolo.bridge.upstream.distributed import broadcast_from_rank0
+from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
@@ -80,10 +81,10 @@ class RunOpening(FittingSizes):
             # earlier run, and remove its results.csv: until rank 0 tells its own, they have one that is never made.
             rest["save_dir"] = str(Path(tempfile.gettempdir(), f"ds2d2-rank-{os.getpid()}"))
         launched_with = self._carried.pop("report", None)
-        if self.settings.safe and not rest.get("resume") and not is_safe():
+        if self.settings.safe and not rest.get("resume") and not safe_loading_active():
             raise BadUseError("safe=True comes too late, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before")
         super().__init__(cfg, rest, _callbacks)
-        if self.settings.safe and not self.resume and not is_safe():
+        if self.settings.safe and not self.resume and not safe_loading_active():
             raise BadUseError(
                 "safe=True comes too late here, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before"
             )
@@ -151,9 +152,9 @@ class RunOpening(FittingSizes):
 
     def _check_data(self, data: dict[str, Any]) -> None:
         """Match labels, channels, classes and amplifier to the run."""
-        check_labels(data, self.args.task)
+        check_labels(data, self.args.task, self.args.split, self.args.fraction)
         self.channels = fit_channels(self.teacher, data["channels"], self.settings.teacher_channels)
-        self.class_map = taken_classes(self.teacher.names, data, self.args)
+        self.class_map = match_run_classes(self.teacher.names, data, self.args)
         if not self.class_map.identical and RANK in {-1, 0}:
             LOGGER.warning(f"DS2D2: {self.class_map.describe()}")
         if not self.class_map.pairs and self.settings.active:
@@ -195,7 +196,7 @@ class RunOpening(FittingSizes):
         write_files(files, self.save_dir)
         amplifier = None
         if "imhi" in self.settings.active:
-            with preserved_random_state(self.args.seed, self.args.deterministic):
+            with isolate_training_rng(self.args.seed, self.args.deterministic):
                 amplifier = self._obtain_amplifier()
         files[FILE] = with_origin(self.save_dir, origin_of(self, amplifier), bool(self.resume))
         write_files({FILE: files[FILE]}, self.save_dir)
@@ -237,7 +238,7 @@ class RunOpening(FittingSizes):
     def _share_folder(self) -> None:
         """Take the first process's folder in all of them."""
         places = ("save_dir", "wdir", "last", "best", "csv")
-        for name, place in zip(places, same_in_all_processes([getattr(self, k) for k in places]), strict=True):
+        for name, place in zip(places, broadcast_from_rank0([getattr(self, k) for k in places]), strict=True):
             setattr(self, name, place)
         self.args.save_dir, self.args.name = str(self.save_dir), self.save_dir.name
 

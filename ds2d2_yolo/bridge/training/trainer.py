@@ -14,7 +14,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters, make_adapters
+from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, refuse_yaml, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
@@ -25,7 +25,7 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.run_setup import AMPLIFIER_FILE, RunOpening
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
-from ds2d2_yolo.bridge.upstream.distributed import same_file_in_all_processes, same_in_all_processes
+from ds2d2_yolo.bridge.upstream.distributed import broadcast_from_rank0, file_from_rank0
 from ds2d2_yolo.utils.atomic_files import replacing
 
 
@@ -63,7 +63,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
         """Build the student; on resume keep the adapters of the checkpoint, which its plain architecture drops."""
         refuse_yaml(cfg, "the student")
         if self.resume and weights is not None:
-            self._restored = adapters_of(weights)
+            self._restored = get_adapters(weights)
         model: nn.Module = super().get_model(cfg=cfg, weights=weights, verbose=verbose)
         return model
 
@@ -84,7 +84,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
             mine = [level_channels(head)[s] for s, _ in teacher.pairs]
             adapters = make_adapters(mine, [channels[t] for _, t in teacher.pairs], self.args.seed)
         attach_adapters(self.model, adapters.to(self.device))
-        columns, own = self.class_map.distilled
+        columns, own = self.class_map.compared_columns
         self._distiller = Distiller(
             self.settings,
             teacher,
@@ -99,7 +99,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
         """Load the amplifier that `train` obtained; it needs the teacher's head before that is folded."""
         if "imhi" not in self.settings.active:
             return None
-        with same_file_in_all_processes(self._carried.get("amplifier") or self.settings.amplifier) as path:
+        with file_from_rank0(self._carried.get("amplifier") or self.settings.amplifier) as path:
             state = self.checked_amplifier(path)
             if RANK in {-1, 0} and path != self.save_dir / AMPLIFIER_FILE:
                 with replacing(self.save_dir / AMPLIFIER_FILE) as own:
@@ -135,9 +135,7 @@ class DS2D2Trainer(ExactResume, RunOpening, FiniteSteps, AdapterOptimizing, Whol
         self.step_norms = []
         batches = len(self.train_loader)
         # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
-        epochs, warm = same_in_all_processes(
-            [self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)]
-        )
+        epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self._gains.start_epoch(self.epoch, epochs, batches, warm)
         if self._distiller is not None:
             self._distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))

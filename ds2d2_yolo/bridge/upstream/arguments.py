@@ -13,14 +13,14 @@ from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
-__all__ = ["ARGS_KEY", "OPTIMIZERS", "check_theirs", "merge_equals_args", "smart_value"]
+__all__ = ["ARGS_KEY", "OPTIMIZERS", "merge_equals_args", "smart_value", "validate_ultralytics_args"]
 
 ARGS_KEY = "ds2d2"  # of the DS2D2 settings among Ultralytics'
 # of Ultralytics 8.4.190, which looks at the name when the first epoch begins, and takes it in any case
 OPTIMIZERS = ("adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd", "musgd", "auto")
 
 
-def check_theirs(keys: dict[str, Any]) -> None:
+def validate_ultralytics_args(keys: dict[str, Any]) -> None:
     """Let Ultralytics check its own settings now; what it says becomes one line."""
     if keys.get("cfg"):
         _check_cfg(str(keys["cfg"]))

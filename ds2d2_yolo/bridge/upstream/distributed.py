@@ -16,7 +16,7 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def same_in_all_processes(values: list[Any]) -> list[Any]:
+def broadcast_from_rank0(values: list[Any]) -> list[Any]:
     """Return the first process's values in all of them; outside a distributed run, the values."""
     if distributed():
         dist.broadcast_object_list(values, src=0)
@@ -24,7 +24,7 @@ def same_in_all_processes(values: list[Any]) -> list[Any]:
 
 
 @contextmanager
-def same_file_in_all_processes(path: str | Path | None) -> Iterator[Path]:
+def file_from_rank0(path: str | Path | None) -> Iterator[Path]:
     """Give the first process's file to all of them, those on other machines included.
 
     Args:
@@ -37,7 +37,7 @@ def same_file_in_all_processes(path: str | Path | None) -> Iterator[Path]:
         yield Path(str(path))
         return
     first = dist.get_rank() == 0
-    content, name = same_in_all_processes([Path(str(path)).read_bytes(), Path(str(path)).name] if first else [b"", ""])
+    content, name = broadcast_from_rank0([Path(str(path)).read_bytes(), Path(str(path)).name] if first else [b"", ""])
     if first:
         yield Path(str(path))
         return

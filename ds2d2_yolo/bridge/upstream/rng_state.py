@@ -72,7 +72,7 @@ class RandomState:
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
+def preserve_rng() -> Iterator[None]:
     """Put the global random states back when the context ends."""
     state = RandomState.capture()
     try:
@@ -82,7 +82,7 @@ def same_random_state() -> Iterator[None]:
 
 
 @contextmanager
-def preserved_random_state(seed: int, deterministic: bool) -> Iterator[None]:
+def isolate_training_rng(seed: int, deterministic: bool) -> Iterator[None]:
     """Restore the random states and the determinism of a training when the context ends.
 
     A training inside a training (the amplifier's) seeds everything anew and switches determinism off at its end; the
@@ -95,7 +95,7 @@ def preserved_random_state(seed: int, deterministic: bool) -> Iterator[None]:
     Yields:
         (None): While the context lasts, anything may draw random numbers.
     """
-    with same_random_state():
+    with preserve_rng():
         try:
             yield
         finally:

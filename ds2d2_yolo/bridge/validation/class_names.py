@@ -13,7 +13,7 @@ from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import LOGGER
 from ultralytics.utils.metrics import ConfusionMatrix
 
-from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, listed, match_classes
+from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, join_names, match_classes
 from ds2d2_yolo.bridge.validation.no_time_limit import NoTimeLimitValidator
 
 
@@ -48,7 +48,7 @@ def class_warning(
     if class_map := reindexed_classes(model, data):
         matched = {d for d, _ in class_map.pairs}
         unknown = [name for i, name in enumerate(data) if i not in matched]
-        left_out = f"; the model has no {listed(unknown)}, whose objects are left out" if unknown else ""
+        left_out = f"; the model has no {join_names(unknown)}, whose objects are left out" if unknown else ""
         return f"Classes are matched by name, model and data have them under different indices{left_out}."
     validated = range(len(data)) if classes is None else [classes] if isinstance(classes, int) else classes
     differing = [
@@ -58,7 +58,7 @@ def class_warning(
     ]
     if not differing:
         return None
-    return f"Classes are compared by index, but their names differ: {listed(differing)}."
+    return f"Classes are compared by index, but their names differ: {join_names(differing)}."
 
 
 class ClassNameValidator(NoTimeLimitValidator):

@@ -17,10 +17,10 @@ from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.obb import OBBValidator
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
-from ds2d2_yolo.bridge.data.dataset import take_teacher_classes
+from ds2d2_yolo.bridge.data.dataset import map_to_teacher_classes
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.upstream.logging import quiet
-from ds2d2_yolo.bridge.upstream.rng_state import same_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.bridge.validation.no_time_limit import NoTimeLimitValidator
 
 # Settings of the run's validation that the teacher's takes too; cache= is left out, since images are read once.
@@ -60,7 +60,7 @@ class TeacherValidator(NoTimeLimitValidator):
         dataset = build_yolo_dataset(
             args, dataset_path, batch_size, self.run_data, mode="val", rect=True, stride=self.stride
         )
-        take_teacher_classes(dataset.labels, self.class_map)
+        map_to_teacher_classes(dataset.labels, self.class_map)
         count = int(dataset.batch[-1]) + 1
         chosen = np.linspace(0, count - 1, min(self.batches or count, count)).round().astype(int)
         groups = [np.flatnonzero(dataset.batch == i).tolist() for i in chosen]  # images of one shape
@@ -101,7 +101,7 @@ def teacher_map(
         "val": False,  # otherwise Ultralytics evaluates COCO and LVIS with their own tools
     }
     validator_type = TeacherOBBValidator if teacher.rotated else TeacherValidator
-    with quiet(logging.CRITICAL), same_random_state(), tempfile.TemporaryDirectory() as folder:
+    with quiet(logging.CRITICAL), preserve_rng(), tempfile.TemporaryDirectory() as folder:
         validator = validator_type(
             data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings
         )

@@ -13,11 +13,12 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.data.dataset import COLUMNS, load_data, refuse_unusable
-from ds2d2_yolo.bridge.data.images import images_of, labels_of
-from ds2d2_yolo.bridge.data.security import refuse_code, refuse_program, safe_loading
+from ds2d2_yolo.bridge.data.dataset import load_data
+from ds2d2_yolo.bridge.data.images import label_paths, list_images
+from ds2d2_yolo.bridge.data.label_checks import COLUMNS, refuse_unusable
+from ds2d2_yolo.bridge.data.security import refuse_code_in_data, refuse_program, safe_loading
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.upstream.arguments import check_theirs
+from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.messages import first_line
@@ -63,7 +64,7 @@ def validate(model: str, data: str | None = None, safe: bool = False, **keys: An
         DS2D2Error: If an exported model cannot be run.
     """
     check_ultralytics()
-    check_theirs(keys)
+    validate_ultralytics_args(keys)
     check_device(keys.get("device"))
     with safe_loading(safe):
         if safe:
@@ -73,7 +74,7 @@ def validate(model: str, data: str | None = None, safe: bool = False, **keys: An
         if not data:
             raise BadUseError("data= missing: ds2d2-yolo val model=best.pt data=D.yaml")
         if safe:
-            refuse_code(str(data))
+            refuse_code_in_data(str(data))
         keys["data"] = resolve_data(str(data))
         _check_split(get_cfg(overrides=keys), str(yolo.task))
         return _run(yolo, model, str(data), keys)
@@ -138,10 +139,10 @@ def _check_split(args: Namespace, task: str) -> None:
     """Refuse a split without images or labels, or with upright labels for an oriented model."""
     data = load_data(args)
     split = data.get(args.split)
-    images = images_of(split) if split else []
+    images = list_images(split) if split else []
     if not images:
         raise BadUseError(f"data={args.data} has no images for split={args.split}: check that entry of the data YAML")
-    labels = labels_of(images)
+    labels = label_paths(images)
     texts = (f.read_text(encoding="utf-8", errors="replace").strip() for f in labels if f.is_file())
     line = next((t.splitlines()[0] for t in texts if t), None)
     if line is None:

@@ -6,23 +6,23 @@ from argparse import Namespace
 
 import pytest
 
-from ds2d2_yolo.bridge.data.class_map import class_names, listed, match_classes, taken_classes
+from ds2d2_yolo.bridge.data.class_map import class_names, join_names, match_classes, match_run_classes
 
 
 def test_a_run_may_take_some_of_the_datas_classes() -> None:
     found = match_classes(["red", "green"], ["green", "red"])
-    assert found.only(None) == found
-    assert found.only([0]).shared == ("green",)
-    assert found.only(1).teacher_columns == (0,)
+    assert found.restrict_to(None) == found
+    assert found.restrict_to([0]).shared == ("green",)
+    assert found.restrict_to(1).teacher_columns == (0,)
 
 
 def test_the_one_class_of_single_cls_is_taken_whatever_classes_says() -> None:
     """Ultralytics takes `classes` as the labels' own indices, and makes one class of them then."""
     data = {"names": {0: "item"}}
     for classes in (None, [1], [0, 1]):
-        assert taken_classes(["item"], data, Namespace(single_cls=True, classes=classes)).shared == ("item",)
+        assert match_run_classes(["item"], data, Namespace(single_cls=True, classes=classes)).shared == ("item",)
     two = {"names": {0: "red", 1: "green"}}
-    assert taken_classes(["red", "green"], two, Namespace(single_cls=False, classes=[1])).shared == ("green",)
+    assert match_run_classes(["red", "green"], two, Namespace(single_cls=False, classes=[1])).shared == ("green",)
 
 
 def test_same_names_in_the_same_order() -> None:
@@ -97,16 +97,16 @@ def test_names_by_index() -> None:
 
 def test_long_lists_are_cut() -> None:
     names = [f"c{i}" for i in range(20)]
-    assert listed(names) == "c0, c1, c2, c3, c4, c5, c6, c7 and 12 more"
-    assert listed(names[:8]) == "c0, c1, c2, c3, c4, c5, c6, c7"
+    assert join_names(names) == "c0, c1, c2, c3, c4, c5, c6, c7 and 12 more"
+    assert join_names(names[:8]) == "c0, c1, c2, c3, c4, c5, c6, c7"
     assert len(match_classes(names, [*names[::2], "x"]).describe()) < 200
 
 
 def test_columns_to_compare() -> None:
     """None where all are, in their order; `classes=` leaves columns out though the names are identical."""
     same = match_classes(["a", "b", "c"], ["a", "b", "c"])
-    assert same.distilled == (None, None)
-    assert same.only([0, 2]).distilled == ([0, 2], [0, 2])
-    assert match_classes(["a", "b"], ["b", "a"]).distilled == (None, [1, 0])
-    assert match_classes(["x", "b", "a"], ["a", "b"]).distilled == ([1, 2], [1, 0])
-    assert match_classes(["x"], ["a", "b"]).distilled == (None, None)
+    assert same.compared_columns == (None, None)
+    assert same.restrict_to([0, 2]).compared_columns == ([0, 2], [0, 2])
+    assert match_classes(["a", "b"], ["b", "a"]).compared_columns == (None, [1, 0])
+    assert match_classes(["x", "b", "a"], ["a", "b"]).compared_columns == ([1, 2], [1, 0])
+    assert match_classes(["x"], ["a", "b"]).compared_columns == (None, None)

@@ -14,8 +14,9 @@ from ultralytics.data.base import BaseDataset
 from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.data.class_map import match_classes
-from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data, take_teacher_classes
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.dataset import data_hash, load_data, map_to_teacher_classes
+from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -29,15 +30,15 @@ def data(tiny_data: Callable[[str], Path], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> None:
-    found = images_of(data["train"])
+    found = list_images(data["train"])
     assert len(found) == 8
     listed = tmp_path / "copy" / "train.txt"
     listed.write_text("\n".join([str(found[0]), "./images/train/" + found[1].name]))
-    assert [p.name for p in images_of(str(listed))] == [found[0].name, found[1].name]
-    assert len(images_of([data["train"], data["val"]])) == 16
+    assert [p.name for p in list_images(str(listed))] == [found[0].name, found[1].name]
+    assert len(list_images([data["train"], data["val"]])) == 16
     spaced = tmp_path / "my data" / "a b.png"
     listed.write_text(f"{spaced}\n{tmp_path / 'notes.md'}\n", encoding="utf-8-sig")
-    assert images_of(str(listed)) == [spaced]
+    assert list_images(str(listed)) == [spaced]
 
 
 def test_images_are_those_that_ultralytics_finds(data: dict[str, Any], tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_images_are_those_that_ultralytics_finds(data: dict[str, Any], tmp_path:
     finder.prefix, finder.fraction = "", 1.0
     for split in (str(train), str(listed), [str(listed), str(train)]):
         theirs = [Path(x) for x in finder.get_img_files(split)]
-        assert images_of(split) == theirs
+        assert list_images(split) == theirs
         assert len(theirs) in (3, 16, 19)
 
 
@@ -67,7 +68,7 @@ def test_hash_follows_labels_names_and_images(data: dict[str, Any]) -> None:
     first = data_hash(data)
     assert data_hash(data) == first
     assert data_hash({**data, "names": {0: "green", 1: "red"}}) != first
-    image = images_of(data["train"])[0]
+    image = list_images(data["train"])[0]
     label = Path(str(image).replace("images", "labels")).with_suffix(".txt")
     text = label.read_text()
     label.write_text(text + "\n0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2")
@@ -90,7 +91,7 @@ def test_labels_take_the_teachers_classes() -> None:
     empty = {"cls": np.zeros((0, 1), np.float32), "bboxes": np.zeros((0, 4)), "segments": []}
     found = match_classes(("car", "ship", "boat"), ("boat", "tree", "car"))
     labels = [oriented, upright, empty]
-    assert take_teacher_classes(labels, found) == 5
+    assert map_to_teacher_classes(labels, found) == 5
     assert oriented["cls"].tolist() == [[2], [0], [0]]
     assert oriented["cls"].dtype == np.float32
     assert oriented["bboxes"][:, 0].tolist() == [0, 4, 12]
@@ -98,7 +99,7 @@ def test_labels_take_the_teachers_classes() -> None:
     assert upright["cls"].tolist() == [[2], [0]]
     assert upright["keypoints"].tolist() == [0, 1]
     assert empty["cls"].shape == (0, 1)
-    assert take_teacher_classes(labels, match_classes(("a", "b", "c"), ("d", "e", "f"))) == 0
+    assert map_to_teacher_classes(labels, match_classes(("a", "b", "c"), ("d", "e", "f"))) == 0
     assert [len(label["bboxes"]) for label in labels] == [0, 0, 0]
 
 

@@ -18,11 +18,11 @@ from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.amplifier import Amplifier, high_features, one_to_many
 from ds2d2_yolo.bridge.models.amplifier_store import (
     AmplifierCard,
+    amplifier_folder,
     check_amplifier,
-    kept_amplifiers,
-    kept_file,
     load_amplifier,
     save_amplifier,
+    stored_file,
 )
 from ds2d2_yolo.bridge.models.heads import dense_head, raw_predictions, take_levels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
@@ -134,11 +134,11 @@ def test_is_trained_once_and_found_again(
 ) -> None:
     first = tiny_trainer("obb", amplifier_epochs=1, seed=11)
     card = card_for(first.teacher, first.data, first.args, "haar", 1)
-    kept = kept_file(card)
+    kept = stored_file(card)
     kept.unlink(missing_ok=True)
     first.train()
     assert kept.is_file()
-    assert not list(kept_amplifiers().glob(f"{card.key}-*"))
+    assert not list(amplifier_folder().glob(f"{card.key}-*"))
     assert (first.save_dir / "amplifier.safetensors").read_bytes() == kept.read_bytes()
     monkeypatch.setattr(AmplifierOBBTrainer, "train", lambda self: pytest.fail("trained again"))
     tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()

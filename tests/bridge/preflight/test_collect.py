@@ -18,7 +18,7 @@ from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
-from ds2d2_yolo.bridge.models.amplifier_store import kept_amplifiers
+from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.preflight.collect import MAP_FLOOR, plan_of, preflight, report_files, write_files
 from ds2d2_yolo.bridge.preflight.collect import collect as module
@@ -94,7 +94,7 @@ def snapshot(trainer: Any, plan: Plan) -> list[Any]:
         np.random.get_state()[1].tolist(),
         torch.get_rng_state().tolist(),
         (torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(), torch.get_num_threads()),
-        kept_amplifiers().exists(),
+        amplifier_folder().exists(),
     ]
 
 

@@ -54,14 +54,14 @@ def amplifier_of(plan: Plan, card: AmplifierCard, file: Path) -> Path:
 
 
 def test_where_the_amplifier_comes_from(tiny_trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amplifier, "kept_amplifiers", lambda: tmp_path / "kept")
+    monkeypatch.setattr(amplifier, "amplifier_folder", lambda: tmp_path / "kept")
     plan = plan_of(tiny_trainer("obb", epochs=8))
     card = card_for(plan.teacher, plan.data, plan.args, "haar", 2)
     wanted = replace(plan, card=card)
     found = module.amplifier_facts(wanted)
     assert (found.state, found.epochs, found.share, found.path, found.reason) == ("to train", 2, 0.25, None, "")
     measured = {"map50": 0.5, "map50_95": 0.25, "teacher_map50": 0.6, "teacher_map50_95": 0.3}
-    kept = amplifier_of(plan, replace(card, **measured), amplifier.kept_file(card))
+    kept = amplifier_of(plan, replace(card, **measured), amplifier.stored_file(card))
     found = module.amplifier_facts(wanted)
     assert found == AmplifierFacts("kept", str(kept), 2, 0.5, 0.25, 0.6, 0.3)
     longer = module.amplifier_facts(replace(plan, card=replace(card, epochs=4)))

@@ -21,7 +21,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer
-from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.models.adapters import get_adapters
 
 
 class Rank(DS2D2OBBTrainer):
@@ -35,7 +35,7 @@ class Rank(DS2D2OBBTrainer):
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        adapters = adapters_of(unwrap_model(self.model))
+        adapters = get_adapters(unwrap_model(self.model))
         assert adapters is not None
         self.seen = {"adapters": [a.weight.detach().clone() for a in adapters]}
 

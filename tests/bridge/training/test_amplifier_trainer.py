@@ -26,7 +26,7 @@ def obtain(
     """Obtain an amplifier of three epochs that is kept in a folder."""
 
     def get(folder: Path) -> Path:
-        monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.kept_amplifiers", lambda: folder)
+        monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.amplifier_folder", lambda: folder)
         keys: dict[str, Any] = {"imgsz": 96, "batch": 4, "nbs": 8, "device": "cpu", "lr0": 0.01, "optimizer": "AdamW"}
         return amplify(checkpoint("yolov8n-obb.yaml"), tiny_data("obb"), amplifier_epochs=3, **keys).file
 
@@ -66,7 +66,7 @@ def test_ends_with_the_same_weights(
 def test_class_weights_of_the_teachers_own_training_are_not_taken(
     checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.kept_amplifiers", lambda: tmp_path / "kept")
+    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.amplifier_folder", lambda: tmp_path / "kept")
     whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
     whole["model"].class_weights = torch.tensor([0.2, 1.8])  # where Ultralytics' cls_pw leaves them
     torch.save(whole, tmp_path / "teacher.pt")

@@ -14,7 +14,7 @@ from ultralytics.data.utils import load_dataset_cache_file
 from ultralytics.utils import __version__ as ultralytics_version
 
 from ds2d2_yolo import __version__
-from ds2d2_yolo.bridge.models.amplifier_store import kept_amplifiers, load_amplifier
+from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder, load_amplifier
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer, AmplifierTrainer
 from ds2d2_yolo.bridge.training.amplify import AmplifierResult, amplify
 from ds2d2_yolo.errors import BadUseError
@@ -141,7 +141,7 @@ def test_more_epochs_replace_it_and_so_does_damage(run: Callable[..., AmplifierR
     assert trainings == [1, 2]
     assert more.file == first.file
     assert (first.card.epochs, more.card.epochs, load_amplifier(more.file)[1].epochs) == (1, 2, 2)
-    assert sorted(p.suffix for p in kept_amplifiers().iterdir()) == [".csv", ".lock", ".safetensors"]
+    assert sorted(p.suffix for p in amplifier_folder().iterdir()) == [".csv", ".lock", ".safetensors"]
     first.file.write_bytes(b"broken")
     assert run(amplifier_epochs=1) == first
     assert trainings == [1, 2, 1]
@@ -165,7 +165,7 @@ def test_goes_on_where_it_was_cut_off(
         run(amplifier_epochs=3)
     assert run(amplifier_epochs=3).card.epochs == 3
     assert starts == [0, 1, 1]
-    assert not [p for p in kept_amplifiers().iterdir() if p.is_dir()]
+    assert not [p for p in amplifier_folder().iterdir() if p.is_dir()]
 
 
 def test_upright_boxes(tmp_path: Path, run: Callable[..., AmplifierResult], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
-from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, adapters_of
+from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
 from ds2d2_yolo.bridge.training import find_run as resuming
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
@@ -80,14 +80,14 @@ def command(trainer: DS2D2Trainer, **more: Any) -> dict[str, Any]:
 
 def test_goes_on_with_its_adapters(unfinished: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = torch_load(unfinished.last, map_location="cpu")
-    wanted = adapters_of(saved["ema"])
+    wanted = get_adapters(saved["ema"])
     assert wanted is not None
     found: dict[str, Any] = {}
     original = DS2D2Trainer.set_model_attributes
 
     def look(self: DS2D2Trainer) -> None:
         original(self)
-        adapters = adapters_of(self.model)
+        adapters = get_adapters(self.model)
         assert adapters is not None
         found["adapters"] = [a.weight.detach().clone() for a in adapters]
         found["trainer"] = self
@@ -101,7 +101,7 @@ def test_goes_on_with_its_adapters(unfinished: DS2D2Trainer, monkeypatch: pytest
     assert trainer.optimizer.param_groups[-1]["param_group"] == "adapter"
     rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
-    assert adapters_of(torch_load(unfinished.last, map_location="cpu")["model"]) is None
+    assert get_adapters(torch_load(unfinished.last, map_location="cpu")["model"]) is None
 
 
 def test_unfinished_file_is_a_plain_model_with_one_extra_attribute(unfinished: DS2D2Trainer) -> None:
@@ -161,7 +161,7 @@ def test_a_resumed_run_may_get_a_time(unfinished: DS2D2Trainer) -> None:
     distill(**command(unfinished, resume=True, time=0.002))
     rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
     assert len(rows) > 3
-    assert not adapters_of(torch_load(unfinished.last, map_location="cpu")["model"])
+    assert not get_adapters(torch_load(unfinished.last, map_location="cpu")["model"])
 
 
 def test_another_teacher_is_refused(unfinished: DS2D2Trainer, checkpoint: Callable[..., Path]) -> None:
@@ -229,13 +229,13 @@ def test_cut_between_last_epoch_and_clean_up(tiny_trainer: Callable[..., DS2D2Tr
     cut_after(trainer, 1)
     with pytest.raises(Cut):
         trainer.train()
-    assert adapters_of(torch_load(trainer.last, map_location="cpu")["ema"]) is not None
+    assert get_adapters(torch_load(trainer.last, map_location="cpu")["ema"]) is not None
     for resume in (str(trainer.save_dir), True, str(trainer.last)):  # the first one finishes the files
         with pytest.raises(BadUseError, match="finished, nothing to resume"):
             distill(**command(trainer, resume=resume))
     for file in (trainer.last, trainer.best):
         found = torch_load(file, map_location="cpu")
-        assert adapters_of(found["model"]) is None
+        assert get_adapters(found["model"]) is None
         assert ARGS_KEY not in found["train_args"]
         assert (found["epoch"], found["optimizer"], found["ema"]) == (-1, None, None)
 

@@ -19,7 +19,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge.distillation import gradient_norms as probe
-from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, adapters_of, make_adapters
+from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters, make_adapters
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS
@@ -115,7 +115,7 @@ def test_adapters_train_and_are_reproducible(tiny_trainer: Trainer) -> None:
     for name in ("a", "b"):
         trainer = tiny_trainer("obb", name=name, imhi=0)
         trainer.train()
-        adapters = adapters_of(unwrap_model(trainer.model))
+        adapters = get_adapters(unwrap_model(trainer.model))
         assert adapters is not None
         runs.append(adapters)
     start = make_adapters([a.in_channels for a in runs[0]], [a.out_channels for a in runs[0]], trainer.args.seed)
@@ -230,7 +230,7 @@ def test_adapters_have_a_parameter_group_of_their_own(optimizer: str, tiny_train
     trainer.add_callback("on_train_start", stop)
     with pytest.raises(Stopped):
         trainer.train()
-    adapters = adapters_of(unwrap_model(trainer.model))
+    adapters = get_adapters(unwrap_model(trainer.model))
     assert adapters is not None
     group = trainer.optimizer.param_groups[-1]
     assert {id(p) for p in group["params"]} == {id(p) for p in adapters.parameters()}

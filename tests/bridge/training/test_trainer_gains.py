@@ -14,7 +14,7 @@ import torch
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
-from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS
 
@@ -69,7 +69,7 @@ def test_distillation_ends(tiny_trainer: Trainer) -> None:
         t._distiller.guide = lambda images, **keys: (calls.append(t.epoch), original(images, **keys))[1]
 
     def end(t: Any) -> None:
-        adapters = adapters_of(t.model)
+        adapters = get_adapters(t.model)
         assert adapters is not None
         assert all(p.grad is None for p in adapters.parameters())
 

@@ -18,7 +18,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer, distill
-from ds2d2_yolo.bridge.models.adapters import adapters_of, make_adapters
+from ds2d2_yolo.bridge.models.adapters import get_adapters, make_adapters
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
 from tests.bridge.conftest import PAIRS
@@ -52,7 +52,7 @@ def learnt(trainer: DS2D2Trainer, terms: tuple[str, ...] = TERMS) -> list[dict[s
             assert (0 < row[f"train/{term}_loss"] < math.inf) == (term in terms), (term, row)
             assert (0 < row[f"gain/{term}"] < math.inf) == (term in terms), (term, row)
         assert row["left_out/images"] == row["left_out/batches"] == 0
-    adapters = adapters_of(unwrap_model(trainer.model))
+    adapters = get_adapters(unwrap_model(trainer.model))
     assert adapters is not None
     start = make_adapters([a.in_channels for a in adapters], [a.out_channels for a in adapters], trainer.args.seed)
     for now, then in zip(adapters, start, strict=True):

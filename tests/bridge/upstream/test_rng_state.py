@@ -9,7 +9,7 @@ import torch
 from ultralytics.utils.torch_utils import init_seeds, unset_deterministic
 
 from ds2d2_yolo.bridge.models.adapters import make_adapters
-from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
+from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 
 
 def draw() -> tuple[float, float, float]:
@@ -20,7 +20,7 @@ def test_state_and_determinism_come_back() -> None:
     init_seeds(5, deterministic=True)
     wanted = draw()
     init_seeds(5, deterministic=True)
-    with preserved_random_state(5, deterministic=True):
+    with isolate_training_rng(5, deterministic=True):
         init_seeds(99)
         draw()
         unset_deterministic()

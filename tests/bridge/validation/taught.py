@@ -11,7 +11,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 from ultralytics.utils.ops import xyxy2xywh
 
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from tests.conftest import write_tiny_data
 
 NAMES = ("red", "green", "blue")
@@ -26,7 +26,7 @@ def write_teacher(file: Path, task: str, data: Path) -> Path:
         torch.manual_seed(0)
         kind = OBBModel if task == "obb" else DetectionModel
         model = kind("yolov8n-obb.yaml" if task == "obb" else "yolov8n.yaml", nc=len(NAMES), verbose=False)
-        images = [cv2.imread(str(p))[..., ::-1].copy() for p in images_of(str(data.parent / "images" / "train"))]
+        images = [cv2.imread(str(p))[..., ::-1].copy() for p in list_images(str(data.parent / "images" / "train"))]
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0
@@ -44,7 +44,7 @@ def write_answers(teacher: Path, data: Path, task: str) -> None:
     """Write the teacher's surest boxes as labels, every second one moved, so that its mAP is neither 0 nor 1."""
     model = YOLO(teacher)
     for split in ("train", "val"):
-        for image in images_of(str(data.parent / "images" / split)):
+        for image in list_images(str(data.parent / "images" / split)):
             padded = cv2.copyMakeBorder(cv2.imread(str(image)), *[PAD] * 4, cv2.BORDER_CONSTANT, value=(114, 114, 114))
             found = model.predict(padded, imgsz=SIZE + 2 * PAD, conf=CONF, iou=0.5, device="cpu", verbose=False)[0]
             boxes = found.obb if task == "obb" else found.boxes

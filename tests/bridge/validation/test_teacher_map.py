@@ -19,7 +19,7 @@ from ultralytics.data.utils import check_det_dataset, load_dataset_cache_file
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
 from ds2d2_yolo.bridge.data.dataset import load_data
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
 from tests.bridge.validation.taught import CONF, NAMES, SIZE, rename, write_taught
@@ -113,7 +113,7 @@ def test_a_few_batches_are_spread_over_the_split(taught: Callable[[str], tuple[P
     assert measure(teacher, "obb", data, batches=9, batch=3) == measure(teacher, "obb", data, batch=3)
     ends = rename(data, NAMES, tmp_path / "ends", {0: 0, 1: 1, 2: 2})
     checked = check_det_dataset(ends)
-    for image in images_of(checked["val"])[3:6]:  # the batch between the first and the last
+    for image in list_images(checked["val"])[3:6]:  # the batch between the first and the last
         image.unlink()
     assert measure(teacher, "obb", data, batches=2, batch=3) == plain(teacher, ends)
 

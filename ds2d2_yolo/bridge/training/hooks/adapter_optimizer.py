@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.models.adapters import adapters_of, attach_adapters, drop_adapters
+from ds2d2_yolo.bridge.models.adapters import attach_adapters, detach_adapters, get_adapters
 
 CLIP_NORM = 10.0  # Ultralytics' own
 SHRUNK = 0.8  # a step counts as shrunk when the terms leave less than this of what clipping alone leaves of the task
@@ -28,10 +28,10 @@ class AdapterOptimizing(DetectionTrainer):
         Among the student's weights they would be decayed, and orthogonalised by MuSGD.
         """
         bare = unwrap_model(model)
-        adapters = adapters_of(bare)
+        adapters = get_adapters(bare)
         if adapters is None:
             return super().build_optimizer(model, *args, **kwargs)
-        drop_adapters(bare)
+        detach_adapters(bare)
         try:
             optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **kwargs)
         finally:
@@ -49,7 +49,7 @@ class AdapterOptimizing(DetectionTrainer):
 
         One norm over both would let large adapter gradients shrink the student's.
         """
-        adapters = adapters_of(unwrap_model(self.model))
+        adapters = get_adapters(unwrap_model(self.model))
         own = list(adapters.parameters()) if adapters is not None else []
         if not own:
             super().optimizer_step()

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from ds2d2_yolo.bridge.models.adapters import drop_adapters
+from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.training.hooks.exact_resume import drop_side_files
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.utils.atomic_files import replacing
@@ -112,7 +112,7 @@ def finish_files(weights: Path) -> None:
         checkpoint, _ = torch_safe_load(file)
         models = [m for m in (checkpoint.get("ema"), checkpoint.get("model")) if isinstance(m, nn.Module)]
         for model in models:
-            drop_adapters(model)
+            detach_adapters(model)
             _drop_key(getattr(model, "args", None))
         torch.save(checkpoint, staging / file.name)
         strip_optimizer(staging / file.name)

@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 
 
@@ -50,7 +50,7 @@ class WithTeacher(nn.Module):
         dense = predictions.get("one2many", predictions)
         features = dense["feats"]
         distiller = copy.copy(self._distiller)
-        distiller.adapters = adapters_of(self.student) or distiller.adapters  # a copy's own take the gradient
+        distiller.adapters = get_adapters(self.student) or distiller.adapters  # a copy's own take the gradient
         head, targets = dense_head(self.student, "the student"), self._targets(images)
         with torch.enable_grad():
             guide = distiller.guide(images.detach(), whole=True)
