@@ -9,7 +9,7 @@ from typing import Any
 
 from ds2d2_yolo.bridge.data.class_map import class_names
 from ds2d2_yolo.bridge.data.images import read_image
-from ds2d2_yolo.bridge.data.label_checks import refuse_upright
+from ds2d2_yolo.bridge.data.label_checks import check_split
 from ds2d2_yolo.bridge.inference.export import Checkpoint
 from ds2d2_yolo.bridge.validation.class_names import class_warning
 from ds2d2_yolo.deploy.images import evenly_spaced
@@ -44,7 +44,7 @@ def refuse_unfit(models: Mapping[str, Checkpoint], data: Mapping[str, Any], imag
     """
     channels = data.get("channels", 3)
     for name, model in models.items():
-        refuse_upright(images, model.task, f"{name}, an obb model,")
+        check_split(data, images, model.task, f"{name}, an obb model,", "validation")
         if model.channels != channels:
             raise BadUseError(f"{name} takes {model.channels} channels, and the data have {channels}")
     for image in timed_images(images):

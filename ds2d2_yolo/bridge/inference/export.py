@@ -21,6 +21,7 @@ from ds2d2_yolo.bridge.data.class_map import class_names
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.models.input_channels import input_channels
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data
@@ -95,7 +96,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
         )
     args = model.args if isinstance(model.args, dict) else {}
     return Checkpoint(
-        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), int(model.yaml.get("channels", 3)),
+        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), input_channels(model),
         args.get("data"), sum(p.numel() for p in model.parameters()), class_names(model.names),
     )  # fmt: skip
 

@@ -10,14 +10,16 @@ from typing import Any
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
+from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.data.dataset import load_data
-from ds2d2_yolo.bridge.data.images import label_paths, list_images
-from ds2d2_yolo.bridge.data.label_checks import COLUMNS, refuse_unusable
+from ds2d2_yolo.bridge.data.images import label_paths, list_images, take_fraction
+from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, refuse_program, safe_loading
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.models.input_channels import input_channels
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device
@@ -76,7 +78,7 @@ def validate(model: str, data: str | None = None, safe: bool = False, **keys: An
         if safe:
             refuse_code_in_data(str(data))
         keys["data"] = resolve_data(str(data))
-        _check_split(get_cfg(overrides=keys), str(yolo.task))
+        _check_split(get_cfg(overrides=keys), yolo, model)
         return _run(yolo, model, str(data), keys)
 
 
@@ -135,11 +137,11 @@ def open_model(name: str, task: str | None = None) -> YOLO:
     return model
 
 
-def _check_split(args: Namespace, task: str) -> None:
-    """Refuse a split without images or labels, or with upright labels for an oriented model."""
+def _check_split(args: Namespace, yolo: YOLO, model: str) -> None:
+    """Refuse a split without images or labels, or one that does not fit the model's task or channels."""
     data = load_data(args)
     split = data.get(args.split)
-    images = list_images(split) if split else []
+    images = take_fraction(list_images(split), get_split_fraction(args.fraction, args.split)) if split else []
     if not images:
         raise BadUseError(f"data={args.data} has no images for split={args.split}: check that entry of the data YAML")
     labels = label_paths(images)
@@ -147,9 +149,9 @@ def _check_split(args: Namespace, task: str) -> None:
     line = next((t.splitlines()[0] for t in texts if t), None)
     if line is None:
         raise BadUseError(f"no labels for the {len(images)} images of split={args.split} in {labels[0].parent}")
-    columns = len(line.split())
-    if task == "detect" and columns == 9:
+    if yolo.task == "detect" and len(line.split()) == 9:
         LOGGER.info("The labels are oriented: their upright hulls are the objects of a detect model.")
-    if task == "obb" and columns < 9:
-        raise BadUseError(f"labels have {columns} columns and an obb model needs {COLUMNS['obb']}: use obb labels")
-    refuse_unusable(data, images)
+    check_split(data, images, str(yolo.task), "an obb model", SPLITS.get(args.split, args.split))
+    channels = data.get("channels", 3)
+    if isinstance(yolo.model, nn.Module) and (takes := input_channels(yolo.model)) != channels:
+        raise BadUseError(f"model={model} takes {takes} channels, and the data have {channels}")
