@@ -1,23 +1,15 @@
-"""`benchmark`: what models cost and reach in formats on this machine.
+"""`benchmark`: latency, throughput, size, memory and mAP of models in several formats on this machine.
 
-Of Ultralytics' own benchmark serve: its export, its validation called as it calls it (one square image at a time, from
-a score of 0.001) and its count of FLOPs. Its timing does not: `benchmark` takes the mean over the validation, without
-warm-up, for one model, format after format, so that drift of the machine becomes a difference between formats;
-`ProfileModels` knows ONNX and TensorRT alone, feeds noise, sets eight threads and cuts slow runs off, which is what a
-95th percentile is about. Neither measures memory, keeps what it has or goes on after a failure in a runtime.
+It uses three parts of Ultralytics: the export, the validation as its own benchmark calls it (one square image at a
+time, from a score of 0.001) and the count of FLOPs. It does not use Ultralytics' timing: `benchmark` takes the mean
+over the validation, without warm-up, for one model, format after format, so that drift of the machine becomes a
+difference between formats; `ProfileModels` knows only ONNX and TensorRT, feeds noise, sets eight threads and clips slow
+runs, which are what a 95th percentile measures. Neither measures memory, keeps results or continues after a failure in
+a runtime.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,65 +17,20 @@ from filelock import FileLock, Timeout
 
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
-from ds2d2_yolo.bridge.inference import benchmark as measuring
-from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.upstream.devices import check_device
-from ds2d2_yolo.bridge.upstream.hardware import LoadMeter, is_busy
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.deploy.benchmark_inputs import named, refuse_unfit, timed
-from ds2d2_yolo.deploy.exporting import size_of
-from ds2d2_yolo.deploy.options import BenchmarkOptions, listed
-from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
-from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
-from ds2d2_yolo.utils.threads import shorten_openmp_spin
-
-LOAD_SECONDS = 1.0  # of the look at the machine before anything is measured
-QUANTIZE = {"": None, "fp16": 16, "int8": 8}
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A finished benchmark.
-
-    Attributes:
-        rows (tuple[Row, ...]): One for each model and format.
-        machine (dict[str, Any]): Processor, threads and versions.
-        folder (Path): Where benchmark.json, .csv, .md and .png lie.
-        said (str): Settings in words.
-        drawn (bool): Whether there is a picture: it needs speed and mAP.
-    """
-
-    rows: tuple[Row, ...]
-    machine: dict[str, Any]
-    folder: Path
-    said: str
-    drawn: bool = False
-
-    def __str__(self) -> str:
-        """Return the table."""
-        m = self.machine
-        versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
-        where = f"{m['gpu'] + ', ' if m['gpu'] else ''}{m['cpu']}, {m['cores']} cores, torch on {m['threads']} threads"
-        files = "benchmark.csv, .json, .md" + (", .png" if self.drawn else "")
-        other_cores = max((row.other_cores or 0.0 for row in self.rows), default=0.0)
-        load = f"\n{_busy_line(other_cores, m['cores'])}" if is_busy(other_cores) else ""
-        return f"{table(self.rows)}\n\n{self.said}\n{where}; {versions}{load}\nIn {self.folder}: {files}"
-
-
-def _busy_line(other_cores: float, cores: int) -> str:
-    """Return the warning of a machine that is not idle."""
-    return (
-        f"WARNING: other processes kept {other_cores:.1f} of {cores} cores busy: these times are not to be trusted. "
-        "The same command on an idle machine measures the disturbed turns again"
-    )
+from ds2d2_yolo.deploy.benchmark_inputs import class_warnings, parse_models, refuse_unfit
+from ds2d2_yolo.deploy.benchmark_run import Benchmark, BenchmarkRun
+from ds2d2_yolo.deploy.options import BenchmarkOptions
+from ds2d2_yolo.errors import BadUseError
 
 
 def benchmark(**keys: Any) -> Benchmark:
-    """Measure latency, throughput, size, memory and mAP of checkpoints in formats.
+    """Measure latency, throughput, size, memory and mAP of checkpoints in several formats.
 
-    Every model and format has several turns, each in a process of its own, in changing order. What is measured is kept:
-    the same command measures only what is missing, and tries again what failed.
+    Every model and format has several turns, each in a separate process, in alternating order. Results are kept: the
+    same command measures only what is missing, and retries what failed.
 
     Args:
         **keys (Any): See `BenchmarkOptions`.
@@ -93,6 +40,7 @@ def benchmark(**keys: Any) -> Benchmark:
 
     Raises:
         BadUseError: If anything does not fit, before the first measurement.
+        DS2D2Error: If nothing could be measured.
 
     Examples:
         >>> benchmark(model="teacher.pt,plain.pt,best.pt", formats="pt,onnx", data="hit-uav.yaml")  # doctest: +SKIP
@@ -103,211 +51,26 @@ def benchmark(**keys: Any) -> Benchmark:
     with safe_loading(options.safe):
         if options.safe:
             refuse_code_in_data(options.data)
-        bench = _bench(options, named(options.model), resolve_data(options.data))
+        run = _prepare(options, parse_models(options.model), resolve_data(options.data))
         try:
-            with FileLock(bench.folder / ".lock", timeout=0):
-                return bench.run()
+            with FileLock(run.folder / ".lock", timeout=0):
+                return run.run()
         except Timeout as e:
-            raise BadUseError(f"another benchmark is at work in {bench.folder}: wait, or name another out=") from e
+            raise BadUseError(f"another benchmark is at work in {run.folder}: wait, or name another out=") from e
 
 
-def _bench(options: BenchmarkOptions, names: list[tuple[str, str]], data: str) -> Bench:
-    """Look at all that is to be measured, and make the folder of the results."""
-    models = {name: ultra.open_checkpoint(path, "benchmark", unfinished=True) for name, path in names}
-    if wrong := [name for name, model in models.items() if options.imgsz % model.stride]:
-        raise BadUseError(f"imgsz={options.imgsz} must be a multiple of the stride of {', '.join(wrong)}")
+def _prepare(options: BenchmarkOptions, models: list[tuple[str, str]], data: str) -> BenchmarkRun:
+    """Check models and data against each other, and create the folder of the results."""
+    checkpoints = {name: exporter.open_checkpoint(path, "benchmark", unfinished=True) for name, path in models}
+    if unfit := [name for name, model in checkpoints.items() if options.imgsz % model.stride]:
+        raise BadUseError(f"imgsz={options.imgsz} must be a multiple of the stride of {', '.join(unfit)}")
     check_device(options.device)
-    found = ultra.val_data(data)
-    images = list_images(found["val"])
-    refuse_unfit(models, found, images)
+    dataset = exporter.val_data(data)
+    images = list_images(dataset["val"])
+    refuse_unfit(checkpoints, dataset, images)
     folder = Path(options.out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise BadUseError(f"out={options.out} cannot be written: {e.strerror}") from e
-    return Bench(options, models, data, images, folder)
-
-
-def _kept(file: Path) -> dict[str, Any]:
-    """Return what an earlier command measured, nothing if there is no such file.
-
-    Raises:
-        BadUseError: If it holds something else.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        return {k: {**v, "turns": dict(v["turns"])} for k, v in json.loads(file.read_bytes())["cells"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise BadUseError(f"{file} holds no measurements: name another folder with out=, or remove it") from e
-
-
-class Bench:
-    """The measurements of one command.
-
-    Args:
-        options (BenchmarkOptions): What to measure.
-        models (dict[str, Checkpoint]): The checkpoints by name.
-        data (str): Data YAML.
-        images (list[Path]): Its validation images.
-        folder (Path): Where results are kept.
-    """
-
-    def __init__(
-        self,
-        options: BenchmarkOptions,
-        models: dict[str, ultra.Checkpoint],
-        data: str,
-        images: list[Path],
-        folder: Path,
-    ) -> None:
-        self.options, self.models, self.data, self.folder = options, models, data, folder
-        self.images = [str(p) for p in timed(images)]
-        self.count = len(images)
-        self.file = folder / "benchmark.json"
-        self.machine = measuring.machine()
-        self.kept: dict[str, Any] = {}
-        self.cells: dict[str, dict[str, Any]] = {}
-
-    def run(self) -> Benchmark:
-        """Measure what is missing and write the results; the folder is this command's alone while it lasts."""
-        self.kept = _kept(self.file)
-        self.cells = dict(self._cells())
-        self._look_at_load()
-        cells = list(self.cells.values())
-        for cell in cells:
-            self._export(cell)
-        for turn in range(self.options.rounds):
-            for cell in cells if turn % 2 == 0 else cells[::-1]:
-                self._time(cell, str(turn))
-        for cell in cells:
-            self._accuracy(cell)
-        return self._write()
-
-    def _look_at_load(self) -> None:
-        """Warn before anything is measured if the machine is busy."""
-        with LoadMeter() as load:
-            time.sleep(LOAD_SECONDS)
-        if is_busy(load.other_cores):
-            print(_busy_line(load.other_cores, self.machine["cores"]), flush=True)
-
-    def _cells(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each model and format with what is known of it already."""
-        o = self.options
-        common = {k: getattr(o, k) for k in ("imgsz", "runs", "rounds", "warmup", "batch", "nms", "device", "fraction")}
-        common |= {"data": measuring.data_identity(self.data), "machine": self.machine}
-        for name, checkpoint in self.models.items():
-            digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
-            facts = {"parameters": checkpoint.parameters, "gflops": measuring.gflops(checkpoint.path, o.imgsz)}
-            for format in listed(o.formats):
-                # once it was traced on the CPU, whatever the device
-                made = ["on its device"] if format.startswith("torchscript") else []
-                told = json.dumps([name, digest, format, common, *made], sort_keys=True)
-                key = hashlib.sha256(told.encode()).hexdigest()[:16]
-                cell = self.kept.setdefault(key, {"turns": {}})
-                cell.update(key=key, model=name, format=format, path=str(checkpoint.path), **facts)
-                cell.pop("reason", None)  # what failed is tried again
-                yield key, cell
-
-    def _export(self, cell: dict[str, Any]) -> None:
-        """Make the files of a cell, one for single images and one for batches."""
-        base, _, precision = cell["format"].partition("-")
-        if base == "pt":
-            cell["file"] = cell["batched"] = cell["path"]
-        for name, batch in (("file", 1), ("batched", self.options.batch)):
-            if batch == 1 and name == "batched":
-                cell[name] = cell.get("file")
-            if cell.get(name) and Path(cell[name]).exists():
-                continue
-            folder = self.folder / "files" / f"{cell['model']}-{cell['format']}-{cell['key']}-{batch}"
-            o = self.options
-            args: dict[str, Any] = {"imgsz": o.imgsz, "batch": batch, "nms": o.nms, "quantize": QUANTIZE[precision]}
-            if precision == "int8":
-                args |= {"data": self.data, "fraction": o.fraction}
-            # TorchScript keeps the device that it was traced on, and has FP16 on a GPU only
-            args |= {"device": o.device} if base in {"engine", "torchscript"} else {}
-            self._ask(cell, {"work": "export", "model": cell["path"], "format": base, "args": args,
-                             "folder": str(folder)}, f"export, batch {batch}", {"file": name})  # fmt: skip
-        if not cell.get("reason"):
-            cell["file_mb"] = size_of(Path(cell["file"]))
-
-    def _time(self, cell: dict[str, Any], turn: str) -> None:
-        """Give a cell one of its turns."""
-        if cell.get("reason") or (turn in cell["turns"] and not is_busy(cell["turns"][turn].get("other_cores", 0.0))):
-            return
-        o = self.options
-        runs = o.runs // o.rounds + (int(turn) < o.runs % o.rounds)
-        answer = self._ask(cell, {**self._job(cell, "timing"), "batched": cell["batched"], "runs": runs,
-                                  "warmup": o.warmup, "batch": o.batch, "images": self.images},
-                           f"turn {int(turn) + 1} of {o.rounds}")  # fmt: skip
-        if answer:
-            cell["turns"][turn] = answer
-            self._save()
-
-    def _accuracy(self, cell: dict[str, Any]) -> None:
-        """Measure the mAP of a cell."""
-        if not cell.get("reason") and "map50" not in cell:
-            cell |= self._ask(cell, {**self._job(cell, "accuracy"), "data": self.data}, "mAP")
-            self._save()
-
-    def _job(self, cell: dict[str, Any], work: str) -> dict[str, Any]:
-        """Return what every job on a file has to know."""
-        base, _, precision = cell["format"].partition("-")
-        half = precision == "fp16" and base in {"pt", "torchscript"}
-        task, channels = self.models[cell["model"]].task, self.models[cell["model"]].channels
-        return {"work": work, "file": cell["file"], "format": base, "task": task, "half": half, "nms": self.options.nms,
-                "imgsz": self.options.imgsz, "device": self.options.device, "channels": channels}  # fmt: skip
-
-    def _ask(
-        self, cell: dict[str, Any], job: dict[str, Any], what: str, rename: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        """Have a job done in a process of its own; a failure becomes the cell's reason."""
-        if cell.get("reason"):
-            return {}
-        print(f"{cell['model']} {cell['format']}: {what}", flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            asked, told = Path(place, "job.json"), Path(place, "answer.json")
-            asked.write_text(json.dumps(job), encoding="utf-8")
-            command = [sys.executable, "-m", "ds2d2_yolo.deploy.worker", str(asked), str(told)]
-            environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
-            shorten_openmp_spin(environment)
-            done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            answer = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {
-                "reason": f"its process ended with status {done.returncode}" + (f": {said[-1]}" if said else "")
-            }  # fmt: skip
-        if "reason" in answer:
-            cell["reason"] = f"{what}: {answer['reason']}"
-            print(f"{cell['model']} {cell['format']}: {cell['reason']}", flush=True)
-            return {}
-        for old, new in (rename or {}).items():
-            cell[new] = answer[old]
-        self._save()
-        return dict(answer)
-
-    def _save(self) -> None:
-        """Keep everything measured so far."""
-        write_json(self.file, {"machine": self.machine, "cells": self.kept})
-
-    def _write(self) -> Benchmark:
-        """Write table, CSV and picture of this command's cells."""
-        o = self.options
-        rows = ratios([row_of(c, o.batch) for c in self.cells.values()])
-        threads = [t["threads"] for c in self.cells.values() for t in c["turns"].values()]
-        machine = {**self.machine, "threads": max(threads, default="?")}
-        said = (
-            f"{o.imgsz} x {o.imgsz} px on {o.device}; {o.runs} timed runs each in {o.rounds} turns after {o.warmup} to "
-            f"warm up; total is letterbox, forward pass and NMS of one image; img/s in batches of {o.batch}; mAP on "
-            f"{self.count} validation images of {self.data}"
-        )
-        if o.nms:
-            said += "; NMS inside a file drops scores under 0.25, before mAP too"
-        title = f"{o.imgsz} px, {machine['cpu']}, {machine['cores']} cores"
-        found = Benchmark(tuple(rows), machine, self.folder, said, draw(rows, self.folder / "benchmark.png", title))
-        self._save()
-        write_whole(self.folder / "benchmark.csv", as_csv(rows))
-        write_whole(self.folder / "benchmark.md", f"```\n{found}\n```\n")
-        if not any(cell["turns"] for cell in self.cells.values()):
-            print(table(rows))
-            raise DS2D2Error("nothing could be measured, the table says why")
-        return found
+    return BenchmarkRun(options, checkpoints, data, images, folder, class_warnings(checkpoints, dataset))

@@ -17,18 +17,18 @@ from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.scenes import draw_scene
 
-SCENES = 8  # drawing one takes about a second
-COLOUR = 3  # channels of those scenes
+MAX_SCENES = 8  # drawing one takes about a second
+SCENE_CHANNELS = 3
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images and where they are from.
+class CheckImages:
+    """Images and their source.
 
     Attributes:
-        source (str): In words.
-        names (tuple[str, ...]): A name for each.
+        source (str): Where they are from, as text.
+        names (tuple[str, ...]): Name of each.
         pixels (tuple[NDArray[np.uint8], ...]): H x W x channels; BGR where there are 3.
     """
 
@@ -38,92 +38,101 @@ class Images:
 
 
 def images_for(
-    asked: str | None, data: str | None, trained_on: str | None, imgsz: int, channels: int, limit: int
-) -> Images | None:
+    check_images: str | None, data: str | None, checkpoint_data: str | None, imgsz: int, channels: int, limit: int
+) -> CheckImages | None:
     """Find and read the images to compare on.
 
     Args:
-        asked (str | None): See `find_images`.
+        check_images (str | None): See `find_images`.
         data (str | None): See `find_images`.
-        trained_on (str | None): See `find_images`; what cannot be read of it is no reason to fail.
+        checkpoint_data (str | None): See `find_images`; unreadable images of it are no error.
         imgsz (int): See `find_images`.
         channels (int): Channels of the model's input.
-        limit (int): How many, chosen evenly.
+        limit (int): Largest number of images, chosen evenly.
 
     Returns:
-        (Images | None): The images; None if there is nothing with so many channels, and none was asked for.
+        (CheckImages | None): The images; None if none has so many channels and none was requested.
 
     Raises:
-        BadUseError: If what was asked for has no images, or one that cannot be read with these channels.
+        BadUseError: If the requested images do not exist, or one cannot be read with these channels.
     """
-    source, found = find_images(asked, data, trained_on, imgsz)
-    if not isinstance(found, int):
+    source, images = find_images(check_images, data, checkpoint_data, imgsz)
+    if not isinstance(images, int):
         try:
-            return read_images(source, found, limit, channels)
+            return read_images(source, images, limit, channels)
         except DS2D2Error as e:
-            if asked or data:
+            if check_images or data:
                 raise BadUseError(f"{e}, of the {source}: name others with check_images=, or correct it") from e
-    return read_images("built-in scenes", imgsz, limit) if channels == COLOUR else None
+    return read_images("built-in scenes", imgsz, limit) if channels == SCENE_CHANNELS else None
 
 
 def find_images(
-    asked: str | None, data: str | None, trained_on: str | None, imgsz: int
+    check_images: str | None, data: str | None, checkpoint_data: str | None, imgsz: int
 ) -> tuple[str, list[Path] | int]:
     """Find the images to compare on, without reading any.
 
     Args:
-        asked (str | None): What check_images= names: an image, a folder, a data YAML.
+        check_images (str | None): An image, a folder or a data YAML.
         data (str | None): The data YAML of the command.
-        trained_on (str | None): The data YAML that the checkpoint names; taken only where its images are there.
+        checkpoint_data (str | None): The data YAML that the checkpoint names; used only if its images exist.
         imgsz (int): Side of the built-in scenes, in pixels.
 
     Returns:
-        source (str): In words.
-        found (list[Path] | int): The images, or the side of the built-in scenes to draw.
+        source (str): Where they are from, as text.
+        images (list[Path] | int): The images, or the side of the built-in scenes to draw.
 
     Raises:
-        BadUseError: If what was asked for has no images.
+        BadUseError: If the requested images do not exist.
     """
-    if asked and not asked.endswith((".yaml", ".yml")):
-        place = Path(asked).expanduser()
-        found = [place] if place.is_file() else list_images(str(place))
-        if not found:
-            raise BadUseError(f"check_images={asked} holds no images")
-        return f"images of {asked}", found
-    if named := asked or data:
-        return f"validation images of {named}", val_images(resolve_data(named))
-    if trained_on:
+    if check_images and not check_images.endswith((".yaml", ".yml")):
+        path = Path(check_images).expanduser()
+        images = [path] if path.is_file() else list_images(str(path))
+        if not images:
+            raise BadUseError(f"check_images={check_images} holds no images")
+        return f"images of {check_images}", images
+    if yaml := check_images or data:
+        return f"validation images of {yaml}", val_images(resolve_data(yaml))
+    if checkpoint_data:
         with suppress(BadUseError):  # trained elsewhere: the checkpoint's data set is not on this machine
-            return f"validation images of {trained_on}", val_images(resolve_data(trained_on), download=False)
+            source = f"validation images of {checkpoint_data}"
+            return source, val_images(resolve_data(checkpoint_data), download=False)
     return "built-in scenes", imgsz
 
 
-def read_images(source: str, found: list[Path] | int, limit: int, channels: int = COLOUR) -> Images:
+def read_images(source: str, images: list[Path] | int, limit: int, channels: int = SCENE_CHANNELS) -> CheckImages:
     """Read images, or draw scenes.
 
     Args:
-        source (str): Where they are from, in words.
-        found (list[Path] | int): Of `find_images`.
-        limit (int): How many, chosen evenly.
+        source (str): Where they are from, as text.
+        images (list[Path] | int): Of `find_images`.
+        limit (int): Largest number of images, chosen evenly.
         channels (int): Channels of images; scenes are drawn in colour.
 
     Returns:
-        (Images): The images.
+        (CheckImages): The images.
 
     Raises:
-        DS2D2Error: If one cannot be read, or has other channels.
+        DS2D2Error: If one cannot be read, or has another number of channels.
     """
-    if isinstance(found, int):
-        side, count = -(-found // 4) * 4, min(limit, SCENES)
-        drawn = tuple(draw_scene(0, 1, i, side)[0] for i in range(count))
-        return Images(f"{count} {source}", tuple(f"scene {i}" for i in range(count)), drawn)
-    chosen = evenly(found, limit)
+    if isinstance(images, int):
+        side, count = -(-images // 4) * 4, min(limit, MAX_SCENES)  # the next multiple of 4
+        scenes = tuple(draw_scene(0, 1, i, side)[0] for i in range(count))
+        return CheckImages(f"{count} {source}", tuple(f"scene {i}" for i in range(count)), scenes)
+    chosen = evenly_spaced(images, limit)
     pixels = tuple(read_image(path, channels) for path in chosen)
-    return Images(f"{len(chosen)} of {len(found)} {source}", tuple(str(p) for p in chosen), pixels)
+    return CheckImages(f"{len(chosen)} of {len(images)} {source}", tuple(str(p) for p in chosen), pixels)
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """Return up to `count` items at even distances."""
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """Return items at equal distances.
+
+    Args:
+        items (Sequence[T]): The items.
+        count (int): Largest number of items to return.
+
+    Returns:
+        (list[T]): All items if there are no more than `count`.
+    """
     if len(items) <= count:
         return list(items)
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: as a table, as CSV and as a picture."""
+"""The rows of a benchmark as a table, as CSV and as a plot."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ds2d2_yolo.utils.atomic_files import replacing
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of one model in one format.
+class BenchmarkRow:
+    """The measurements of one model in one format.
 
     Attributes:
         model (str): Its name.
         format (str): The format, with its precision.
-        reason (str | None): Why it could not be measured, or not all of it: what was has its numbers.
-        parameters (int): Of the checkpoint.
-        gflops (float): Of the checkpoint at the benchmark's image size.
+        reason (str | None): Why a measurement failed; those before it have their numbers.
+        parameters (int): Number of parameters of the checkpoint.
+        gflops (float): GFLOPs of the checkpoint at the benchmark's image size.
         file_mb (float | None): Size of the file or folder in MB (1e6 bytes).
         latency_ms (float | None): Median of the forward pass of one image.
-        p95_ms (float | None): 95th percentile likewise.
+        p95_ms (float | None): 95th percentile of the same.
         total_ms (float | None): Median with letterbox and NMS.
-        total_p95_ms (float | None): 95th percentile likewise.
+        total_p95_ms (float | None): 95th percentile of the same.
         times_first (float | None): `total_ms` over that of the table's first row.
         images_per_s (float | None): Throughput with letterbox and NMS, in batches.
         peak_mb (float | None): Peak resident memory of its process, Python and torch included.
-        added_mb (float | None): Of that, what came after the images were read and before which the model was loaded.
+        added_mb (float | None): Peak memory less that before the model was loaded, with the images read.
         map50 (float | None): mAP50 on the validation split, 0 to 1.
-        map50_95 (float | None): mAP50-95 likewise.
-        runs (int): Timed runs.
-        other_cores (float | None): Most cores that other processes kept busy during a turn of its timing.
+        map50_95 (float | None): mAP50-95 on the validation split, 0 to 1.
+        runs (int): Number of timed runs.
+        other_cores (float | None): Largest number of cores that other processes kept busy during a turn.
     """
 
     model: str
@@ -68,24 +68,24 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row_of(cell: dict[str, Any], batch: int) -> Row:
-    """Return the row of a finished or failed cell.
+def row_of(cell: dict[str, Any], batch: int) -> BenchmarkRow:
+    """Return the row of a measured or failed cell.
 
     Args:
-        cell (dict[str, Any]): What was measured: facts, answers of the turns under 'turns', mAP.
-        batch (int): Images at once in the throughput.
+        cell (dict[str, Any]): Facts, answers of the turns under 'turns', and mAP.
+        batch (int): Images in a batch of the throughput.
 
     Returns:
-        (Row): Medians and percentiles over the runs of all turns; `times_first` is filled in by `ratios`.
+        (BenchmarkRow): Medians and percentiles over the runs of all turns; `times_first` comes from `ratios`.
     """
     facts: dict[str, Any] = {k: cell.get(k) for k in ("model", "format", "parameters", "gflops", "file_mb", "reason")}
     turns = cell.get("turns", {}).values()
     if not turns:
-        return Row(**facts)
+        return BenchmarkRow(**facts)
     forward, total = (np.array([x for t in turns for x in t[k]]) for k in ("forward", "total"))
     batches = [x for t in turns for x in t.get("batches", t["total"])]
     memory: dict[str, Any] = {k: [t[k] for t in turns if t[k] is not None] for k in ("peak_mb", "added_mb")}
-    return Row(
+    return BenchmarkRow(
         **facts,
         latency_ms=float(np.median(forward)),
         p95_ms=float(np.quantile(forward, 0.95)),
@@ -101,18 +101,32 @@ def row_of(cell: dict[str, Any], batch: int) -> Row:
     )
 
 
-def ratios(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with the ratio of each total to the first row's."""
+def ratios(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
+    """Return the rows with `times_first`: the ratio of each total to the first row's.
+
+    Args:
+        rows (Sequence[BenchmarkRow]): The rows.
+
+    Returns:
+        (list[BenchmarkRow]): None where either total is missing.
+    """
     first = rows[0].total_ms if rows else None
     return [replace(r, times_first=r.total_ms / first if first and r.total_ms else None) for r in rows]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as text."""
-    wide = max(len(r.model) for r in rows), max(len(r.format) for r in rows)
-    lines = [f"{'model':{wide[0]}}  {'format':{wide[1]}}" + "".join(f"  {h:>{_width(h)}}" for h, *_ in COLUMNS)]
+def table(rows: Sequence[BenchmarkRow]) -> str:
+    """Return the rows as text.
+
+    Args:
+        rows (Sequence[BenchmarkRow]): The rows, one or more.
+
+    Returns:
+        (str): A heading and a line for each row.
+    """
+    widths = max(len(r.model) for r in rows), max(len(r.format) for r in rows)
+    lines = [f"{'model':{widths[0]}}  {'format':{widths[1]}}" + "".join(f"  {h:>{_width(h)}}" for h, *_ in COLUMNS)]
     for row in rows:
-        line = f"{row.model:{wide[0]}}  {row.format:{wide[1]}}"
+        line = f"{row.model:{widths[0]}}  {row.format:{widths[1]}}"
         if not row.runs:
             lines.append(f"{line}  not measured: {row.reason}")
             continue
@@ -129,25 +143,32 @@ def _width(heading: str) -> int:
     return max(len(heading), 6)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Return the rows as CSV, the names of `Row` in the first line."""
+def as_csv(rows: Sequence[BenchmarkRow]) -> str:
+    """Return the rows as CSV.
+
+    Args:
+        rows (Sequence[BenchmarkRow]): The rows.
+
+    Returns:
+        (str): The names of the attributes in the first line.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, [f.name for f in fields(BenchmarkRow)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(r) for r in rows)
     return text.getvalue()
 
 
-def draw(rows: Sequence[Row], path: Path, title: str) -> bool:
-    """Draw mAP50-95 over latency, a colour for each model and a marker for each format.
+def draw(rows: Sequence[BenchmarkRow], path: Path, title: str) -> bool:
+    """Plot mAP50-95 over latency, a colour for each model and a marker for each format.
 
     Args:
-        rows (Sequence[Row]): The rows.
+        rows (Sequence[BenchmarkRow]): The rows.
         path (Path): The PNG file.
-        title (str): Over the picture.
+        title (str): Title of the plot.
 
     Returns:
-        (bool): Whether there was anything to draw.
+        (bool): False if no row has both, and there is no file.
     """
     shown = [r for r in rows if r.total_ms is not None and r.map50_95 is not None]
     if not shown:
@@ -163,10 +184,10 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> bool:
     marker = {f: "osD^vP*Xh<>p"[i % 12] for i, f in enumerate(formats)}
     figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
     for row in shown:
-        at, most = float(row.total_ms or 0), float(row.total_p95_ms or 0)
-        beyond = np.array([[0.0], [max(most - at, 0.0)]])
-        look: dict[str, Any] = {"fmt": marker[row.format], "color": colour[row.model], "markersize": 9, "alpha": 0.85}
-        axes.errorbar([at], [float(row.map50_95 or 0)], xerr=beyond, capsize=2, elinewidth=0.8, **look)
+        median, p95 = float(row.total_ms or 0), float(row.total_p95_ms or 0)
+        error = np.array([[0.0], [max(p95 - median, 0.0)]])
+        style: dict[str, Any] = {"fmt": marker[row.format], "color": colour[row.model], "markersize": 9, "alpha": 0.85}
+        axes.errorbar([median], [float(row.map50_95 or 0)], xerr=error, capsize=2, elinewidth=0.8, **style)
     handles = [Line2D([], [], color=colour[m], lw=4, label=m) for m in models]
     handles += [Line2D([], [], color="0.4", ls="", marker=marker[f], ms=8, label=f) for f in formats]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -1,4 +1,4 @@
-"""The next step to a TensorRT engine where this machine cannot build one."""
+"""The command that builds a TensorRT engine on another machine, for a machine that cannot build one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 def next_step(onnx: Path, args: Mapping[str, Any], channels: int) -> str:
-    """Return the command that makes an engine of an ONNX file.
+    """Return the command that builds an engine from an ONNX file.
 
-    It asks for what Ultralytics' own build asks for: with dynamic=True images from 32 px to twice the image size and
-    batches of up to `batch`. The flags are those of TensorRT 8.4 to 10.
+    It sets what Ultralytics' build sets: with dynamic=True images from 32 px to twice the image size and batches of up
+    to `batch`. The flags are those of TensorRT 8.4 to 10.
 
     Args:
         onnx (Path): The ONNX file, in FP32.
-        args (Mapping[str, Any]): Of `bridge.exporting.export_args`.
+        args (Mapping[str, Any]): Of `bridge.inference.export.export_args`.
         channels (int): Channels of the input.
 
     Returns:
-        (str): The command. For INT8 it is the export itself on the machine with the GPU, since trtexec calibrates on
-            no images.
+        (str): The command. For INT8 it is the export itself on the machine with the GPU, since trtexec does not
+            calibrate on images.
     """
     if args["quantize"] == 8:
         data = quote(str(args["data"]))

@@ -1,6 +1,6 @@
-"""One piece of a benchmark in a process of its own: `python -m ds2d2_yolo.deploy.worker JOB.json ANSWER.json`.
+"""One job of a benchmark in a separate process: `python -m ds2d2_yolo.deploy.worker JOB.json ANSWER.json`.
 
-A process of its own keeps memory honest, and a crash of a runtime from taking the benchmark with it.
+In a separate process, peak memory is that of one model, and a crash of a runtime does not end the benchmark.
 """
 
 from __future__ import annotations
@@ -12,58 +12,88 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ds2d2_yolo.bridge.upstream.messages import first_line
+
 Job = dict[str, Any]
 
 
 def export(job: Job) -> Job:
-    """Export a checkpoint to a format."""
-    from ds2d2_yolo.bridge.inference import export as ultra
+    """Export a checkpoint.
 
-    checkpoint = ultra.open_checkpoint(job["model"], "benchmark", unfinished=True)
-    if job["format"] == "engine" and (lacks := ultra.engine_lacks()):
-        raise RuntimeError(f"this machine lacks {lacks}")
-    args = ultra.export_args(job["format"], job["args"], checkpoint)
-    file = ultra.write_export(checkpoint, job["format"], args, Path(job["folder"]))
+    Args:
+        job (Job): model, format, args (of `export_args`) and folder.
+
+    Returns:
+        (Job): file.
+
+    Raises:
+        RuntimeError: If the machine cannot build an engine.
+    """
+    from ds2d2_yolo.bridge.inference import export as exporter
+
+    checkpoint = exporter.open_checkpoint(job["model"], "benchmark", unfinished=True)
+    if job["format"] == "engine" and (missing := exporter.missing_for_engine()):
+        raise RuntimeError(f"this machine lacks {missing}")
+    args = exporter.export_args(job["format"], job["args"], checkpoint)
+    file = exporter.write_export(checkpoint, job["format"], args, Path(job["folder"]))
     return {"file": str(file)}
 
 
 def timing(job: Job) -> Job:
-    """Load a file, warm up and time it, one image at a time and in batches."""
+    """Load a file, warm up and time it, one image at a time and in batches.
+
+    Args:
+        job (Job): file, batched (file for batches), format, task, device, half, nms, channels, images, imgsz, batch,
+            warmup and runs.
+
+    Returns:
+        (Job): forward, total and batches (milliseconds of each run), peak_mb, added_mb, threads and other_cores.
+
+    Raises:
+        RuntimeError: If PyTorch is to run in FP16 on a CPU.
+    """
     from ds2d2_yolo.bridge.data.images import read_image
-    from ds2d2_yolo.bridge.inference.backend_model import Detector
+    from ds2d2_yolo.bridge.inference.backend_model import BackendModel
     from ds2d2_yolo.bridge.inference.benchmark import timings
-    from ds2d2_yolo.bridge.inference.export import quiet
     from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
     from ds2d2_yolo.bridge.upstream.hardware import LoadMeter, memory_now, peak_memory
+    from ds2d2_yolo.bridge.upstream.logging import warnings_only
 
-    with cpu_threads(), quiet():
+    with cpu_threads(), warnings_only():
         import torch
 
         device = check_device(job["device"])
         if job["format"] == "pt" and job["half"] and device.type == "cpu":
             raise RuntimeError("PyTorch in FP16 needs a GPU")
         images = [read_image(Path(p), job["channels"]) for p in job["images"]]
-        before = memory_now()
+        memory_before = memory_now()
 
-        def load(file: str) -> Detector:
-            head = job["nms"] is False if job["format"] == "pt" else None
-            return Detector(Path(file), job["task"], device, end2end=head, half=job["half"])
+        def load(file: str) -> BackendModel:
+            end2end = job["nms"] is False if job["format"] == "pt" else None
+            return BackendModel(Path(file), job["task"], device, end2end=end2end, half=job["half"])
 
-        detector = load(job["file"])
+        model = load(job["file"])
         with LoadMeter() as meter:
-            forward, total = timings(detector, images, job["imgsz"], 1, job["warmup"], job["runs"])
+            forward, total = timings(model, images, job["imgsz"], 1, job["warmup"], job["runs"])
         peak = peak_memory(torch.device("cpu"))
         answer = {"forward": forward, "total": total, "peak_mb": peak, "threads": torch.get_num_threads(),
-                  "added_mb": peak - before, "other_cores": round(meter.other_cores, 2)}  # fmt: skip
+                  "added_mb": peak - memory_before, "other_cores": round(meter.other_cores, 2)}  # fmt: skip
         if job["batch"] > 1:
             runs = max(3, job["runs"] // job["batch"])
-            many = load(job["batched"])
-            answer["batches"] = timings(many, images, job["imgsz"], job["batch"], min(job["warmup"], 2), runs)[1]
+            batch_model = load(job["batched"])
+            answer["batches"] = timings(batch_model, images, job["imgsz"], job["batch"], min(job["warmup"], 2), runs)[1]
     return answer
 
 
 def accuracy(job: Job) -> Job:
-    """Measure mAP."""
+    """Measure mAP.
+
+    Args:
+        job (Job): file, task, data, imgsz, device, nms and half.
+
+    Returns:
+        (Job): map50 and map50_95.
+    """
     from ds2d2_yolo.bridge.inference.benchmark import accuracy as measure
     from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 
@@ -73,17 +103,24 @@ def accuracy(job: Job) -> Job:
     return {"map50": map50, "map50_95": map50_95}
 
 
-WORKS: dict[str, Callable[[Job], Job]] = {"export": export, "timing": timing, "accuracy": accuracy}
+JOBS: dict[str, Callable[[Job], Job]] = {"export": export, "timing": timing, "accuracy": accuracy}
 
 
 def main(arguments: list[str]) -> int:
-    """Do one job; what goes wrong becomes one line in the answer."""
+    """Run one job; an error becomes one line of the answer.
+
+    Args:
+        arguments (list[str]): Path of the job, path of the answer.
+
+    Returns:
+        (int): Exit status 0.
+    """
     os.environ["YOLO_AUTOINSTALL"] = "false"
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
-        answer = WORKS[job["work"]](job)
-    except Exception as e:  # each runtime fails in its own way, and the row is to say how
-        answer = {"reason": (str(e).strip().splitlines() or [type(e).__name__])[0]}
+        answer = JOBS[job["work"]](job)
+    except Exception as e:  # each runtime has its own errors; the row of the table shows them
+        answer = {"reason": first_line(e)}
     Path(arguments[1]).write_text(json.dumps(answer), encoding="utf-8")
     return 0
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ds2d2_yolo.evaluate.options import ValOptions
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.validation.recording import Found
+    from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 
 ASPECTS = ("tall", "square", "wide")
 CHUNK = 1 << 20  # pairs of boxes that are compared at once
@@ -36,11 +36,11 @@ class Split:
     detections: NDArray[Any]
 
 
-def splits(found: Found, options: ValOptions) -> Iterator[Split]:
+def splits(found: MatchedDetections, options: ValOptions) -> Iterator[Split]:
     """Part what was found by size, by crowding and by orientation.
 
     Args:
-        found (Found): Objects and detections.
+        found (MatchedDetections): Objects and detections.
         options (ValOptions): Edges, radius and bins.
 
     Yields:
@@ -97,14 +97,14 @@ def _aspects(boxes: NDArray[Any], options: ValOptions) -> NDArray[Any]:
     return index
 
 
-def others(found: Found, options: ValOptions) -> tuple[NDArray[Any], NDArray[Any]]:
+def others(found: MatchedDetections, options: ValOptions) -> tuple[NDArray[Any], NDArray[Any]]:
     """Count the other objects, of any class, whose centres lie within the radius of each object and detection.
 
     A detection stands for the object whose box its centre lies in (the nearest one where there are several), and has
     that object's number: a second box on a lone object is not beside a neighbour. One on the background has its own.
 
     Args:
-        found (Found): Objects and detections.
+        found (MatchedDetections): Objects and detections.
         options (ValOptions): Radius and its unit.
 
     Returns:

@@ -29,7 +29,7 @@ from ds2d2_yolo.evaluate.grouping import Split, splits
 from ds2d2_yolo.evaluate.options import ValOptions
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.validation.recording import Found
+    from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Row:
     recall: float
 
 
-def rows_of(found: Found, options: ValOptions) -> tuple[Row, ...]:
+def rows_of(found: MatchedDetections, options: ValOptions) -> tuple[Row, ...]:
     """Measure the whole, each size, crowding and orientation, and each class.
 
     Args:
-        found (Found): What a model found.
+        found (MatchedDetections): What a model found.
         options (ValOptions): Edges, radius and bins.
 
     Returns:
@@ -72,11 +72,13 @@ def rows_of(found: Found, options: ValOptions) -> tuple[Row, ...]:
     return (whole, *parts, *_class_rows(found, dict(zip(classes.tolist(), ap, strict=True))))
 
 
-def group_ap(found: Found, objects: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def group_ap(
+    found: MatchedDetections, objects: NDArray[Any], counts: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the average precision of each class in one group, by Ultralytics' own function.
 
     Args:
-        found (Found): What a model found.
+        found (MatchedDetections): What a model found.
         objects (NDArray[Any]): M booleans: the objects of the group.
         counts (NDArray[Any]): N x T booleans: whether a detection counts, right or wrong, at a threshold.
 
@@ -95,7 +97,7 @@ def group_ap(found: Found, objects: NDArray[Any], counts: NDArray[Any]) -> tuple
     return classes, np.concatenate(columns, axis=1)
 
 
-def _split_rows(found: Found, split: Split) -> Iterator[Row]:
+def _split_rows(found: MatchedDetections, split: Split) -> Iterator[Row]:
     """Measure each group of a split."""
     belongs = np.repeat(split.detections[:, None], found.target.shape[1], axis=1)
     matched = found.target >= 0
@@ -106,7 +108,7 @@ def _split_rows(found: Found, split: Split) -> Iterator[Row]:
         yield _row(found, split.by, name, objects, ap)
 
 
-def _class_rows(found: Found, ap: Mapping[float, NDArray[Any]]) -> Iterator[Row]:
+def _class_rows(found: MatchedDetections, ap: Mapping[float, NDArray[Any]]) -> Iterator[Row]:
     """Measure each class, from the AP of those that have objects; a name that comes twice has its index behind it."""
     names = list(found.names.values())
     for index, name in found.names.items():
@@ -114,7 +116,7 @@ def _class_rows(found: Found, ap: Mapping[float, NDArray[Any]]) -> Iterator[Row]
         yield _row(found, "class", name, found.object_class == index, ap.get(index, np.zeros(0))[None])
 
 
-def _row(found: Found, by: str, group: str, objects: NDArray[Any], ap: NDArray[Any]) -> Row:
+def _row(found: MatchedDetections, by: str, group: str, objects: NDArray[Any], ap: NDArray[Any]) -> Row:
     """Return the row of a group; `ap` is K x T."""
     number = int(objects.sum())
     if not number:

@@ -14,7 +14,7 @@ from ds2d2_yolo.evaluate.table import table
 from ds2d2_yolo.evaluate.writing import draw, write_csv, write_report
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.validation.recording import Validated
+    from ds2d2_yolo.bridge.validation.validate import Validated
 
 # what asks for files, so that `evaluate` leaves a run folder
 WRITES = ("save_dir", "project", "name", "save_json", "save_txt", "plots", "visualize")
@@ -68,7 +68,7 @@ def val(**keys: Any) -> Evaluation:
     """
     options, theirs = _parted(keys)
     outcome = _validate(options, theirs)
-    done = Evaluation(rows_of(outcome.found, options), outcome.facts, options, outcome.metrics, outcome.save_dir)
+    done = Evaluation(rows_of(outcome.detections, options), outcome.facts, options, outcome.metrics, outcome.save_dir)
     _write(done, bool(theirs.get("plots", True)))
     return done
 
@@ -91,12 +91,12 @@ def evaluate(model: str | Path, data: str | Path, **val_keys: Any) -> Evaluation
     options, theirs = _parted({"model": model, "data": data, **keys})
     with tempfile.TemporaryDirectory(prefix="ds2d2-val-") as folder:
         outcome = _validate(options, {**theirs, "save_dir": folder})
-    return Evaluation(rows_of(outcome.found, options), outcome.facts, options, outcome.metrics, None)
+    return Evaluation(rows_of(outcome.detections, options), outcome.facts, options, outcome.metrics, None)
 
 
 def _parted(keys: dict[str, Any]) -> tuple[ValOptions, dict[str, Any]]:
     """Check the names of all keys and part ours from Ultralytics'."""
-    from ds2d2_yolo.bridge.validation.recording import VAL_KEYS
+    from ds2d2_yolo.bridge.validation.validate import VAL_KEYS
 
     options = ValOptions.of(keys, "val", passing=VAL_KEYS)
     if options.model is None:
@@ -106,7 +106,7 @@ def _parted(keys: dict[str, Any]) -> tuple[ValOptions, dict[str, Any]]:
 
 def _validate(options: ValOptions, theirs: dict[str, Any]) -> Validated:
     """Run Ultralytics' validation."""
-    from ds2d2_yolo.bridge.validation.recording import validate
+    from ds2d2_yolo.bridge.validation.validate import validate
 
     return validate(str(options.model), options.data, options.safe, **theirs)
 

@@ -1,4 +1,4 @@
-"""What is measured, kept, measured again and shown."""
+"""What is measured, what is kept for the next command, and what is shown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import cv2
 import pytest
 from filelock import FileLock
 
-from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.upstream.hardware import LoadMeter
-from ds2d2_yolo.deploy import benchmark, benchmarking, worker
-from ds2d2_yolo.deploy.benchmark_inputs import named
-from ds2d2_yolo.deploy.benchmarking import Bench
-from ds2d2_yolo.deploy.table import Row, draw, ratios, row_of, table
+from ds2d2_yolo.deploy import benchmark, benchmark_run, worker
+from ds2d2_yolo.deploy.benchmark_inputs import parse_models
+from ds2d2_yolo.deploy.benchmark_run import BenchmarkRun
+from ds2d2_yolo.deploy.table import BenchmarkRow, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.conftest import write_bands, write_tiny_data
 
@@ -34,17 +34,19 @@ def four_channels(folder: Path) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     """Jobs are answered here instead of in processes; openvino fails."""
-    jobs: list[tuple[str, str, str]] = []
+    started: list[tuple[str, str, str]] = []
 
-    def answer(self: Bench, cell: dict[str, Any], job: dict[str, Any], what: str, rename: Any = None) -> dict[str, Any]:
+    def answer(
+        self: BenchmarkRun, cell: dict[str, Any], job: dict[str, Any], title: str, rename: Any = None
+    ) -> dict[str, Any]:
         if cell.get("reason"):
             return {}
-        jobs.append((cell["model"], cell["format"], what))
+        started.append((cell["model"], cell["format"], title))
         if job["work"] == "export":
             if job["format"] == "openvino":
-                cell["reason"] = f"{what}: no openvino"
+                cell["reason"] = f"{title}: no openvino"
                 return {}
             file = Path(job["folder"]) / "a.onnx"
             file.parent.mkdir(parents=True)
@@ -58,9 +60,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
         batches = {"batches": [4 * ms] * 3} if job["batch"] > 1 else {}
         return {**timed, **batches, "peak_mb": 300.0, "added_mb": 40.0, "threads": 1}
 
-    monkeypatch.setattr(Bench, "_ask", answer)
-    monkeypatch.setattr(benchmarking, "LOAD_SECONDS", 0.01)
-    return jobs
+    monkeypatch.setattr(BenchmarkRun, "_run_job", answer)
+    monkeypatch.setattr(benchmark_run, "LOAD_SECONDS", 0.01)
+    return started
 
 
 def keys(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], out: Path) -> dict[str, Any]:
@@ -69,13 +71,13 @@ def keys(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], out:
 
 
 def test_turns_are_interleaved_and_what_is_measured_is_kept(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     given = keys(checkpoint, tiny_data, tmp_path / "out")
     found = benchmark(**given, formats="pt,onnx,openvino", batch=4)
     cells = [("big", "pt"), ("big", "onnx"), ("small", "pt"), ("small", "onnx")]
-    assert [j[:2] for j in asked if j[2] == "turn 1 of 2"] == cells
-    assert [j[:2] for j in asked if j[2] == "turn 2 of 2"] == cells[::-1]
+    assert [j[:2] for j in jobs if j[2] == "turn 1 of 2"] == cells
+    assert [j[:2] for j in jobs if j[2] == "turn 2 of 2"] == cells[::-1]
     rows = {(r.model, r.format): r for r in found.rows}
     first, second = rows["big", "pt"], rows["small", "onnx"]
     assert (first.times_first, second.times_first, first.runs) == (1, 0.5, 5)
@@ -89,17 +91,17 @@ def test_turns_are_interleaved_and_what_is_measured_is_kept(
         assert [r["total_ms"] for r in csv.DictReader(file)] == ["20.0", "10.0", "", "20.0", "10.0", ""]
     assert cv2.imread(str(tmp_path / "out" / "benchmark.png")) is not None
 
-    asked.clear()
+    jobs.clear()
     again = benchmark(**given, formats="pt,onnx,openvino", batch=4)
-    assert {j[1] for j in asked} == {"openvino"}  # what failed is tried again, nothing else
+    assert {j[1] for j in jobs} == {"openvino"}  # what failed is tried again, nothing else
     assert again.rows == found.rows
-    asked.clear()
+    jobs.clear()
     benchmark(**given, formats="pt", batch=4, warmup=1)
-    assert len(asked) == 2 * 3  # other settings are other measurements
+    assert len(jobs) == 2 * 3  # other settings are other measurements
 
 
 def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{tmp_path / 'a.pt'}"}
     (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
@@ -107,41 +109,41 @@ def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(
     kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     del next(iter(kept["cells"].values()))["turns"]["1"]
     (tmp_path / "benchmark.json").write_text(json.dumps(kept), encoding="utf-8")
-    asked.clear()
+    jobs.clear()
     benchmark(**given)
-    assert [j[2] for j in asked] == ["turn 2 of 2"]
-    asked.clear()
+    assert [j[2] for j in jobs] == ["turn 2 of 2"]
+    jobs.clear()
     (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml", seed=1).read_bytes())
     benchmark(**given)
-    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
+    assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
 
 
 def test_a_busy_machine_is_named_and_its_turns_are_measured_again(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{checkpoint('yolov8n-obb.yaml')}"}
-    answer = Bench._ask
+    answer = BenchmarkRun._run_job
     load = {"before": 1.5, "while": 1.25}
 
-    def answer_under_load(self: Bench, *job: Any) -> dict[str, Any]:
+    def answer_under_load(self: BenchmarkRun, *job: Any) -> dict[str, Any]:
         found = answer(self, *job)
         return {**found, "other_cores": load["while"]} if "forward" in found else found
 
-    monkeypatch.setattr(Bench, "_ask", answer_under_load)
+    monkeypatch.setattr(BenchmarkRun, "_run_job", answer_under_load)
     monkeypatch.setattr(LoadMeter, "__exit__", lambda self, *_: setattr(self, "other_cores", load["before"]))
     found = benchmark(**given)
     assert "WARNING: other processes kept 1.5 of" in capsys.readouterr().out
     assert "WARNING: other processes kept 1.2 of" in str(found)
     assert found.rows[0].other_cores == 1.25
     load.update({"before": 0.05, "while": 0.05})
-    asked.clear()
+    jobs.clear()
     found = benchmark(**given)
-    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2"]
+    assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2"]
     assert "WARNING" not in str(found) + capsys.readouterr().out
-    asked.clear()
+    jobs.clear()
     benchmark(**given)
-    assert not asked
+    assert not jobs
 
 
 @pytest.mark.parametrize(
@@ -172,18 +174,44 @@ def test_bad_use_is_one_line(
 
 
 def test_one_file_under_two_names_and_other_settings_have_files_of_their_own(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     small = checkpoint("yolov8n-obb.yaml")
     given = {**keys(checkpoint, tiny_data, tmp_path / "out"), "model": f"one:{small},two:{small}", "formats": "onnx"}
     assert [r.model for r in benchmark(**given).rows] == ["one", "two"]
-    exports = len([j for j in asked if j[2].startswith("export")])
+    exports = len([j for j in jobs if j[2].startswith("export")])
     benchmark(**given, nms=True)
-    assert len([j for j in asked if j[2].startswith("export")]) == 2 * exports
+    assert len([j for j in jobs if j[2].startswith("export")]) == 2 * exports
+
+
+@pytest.mark.parametrize(
+    ("names", "warning"),
+    [
+        (
+            ["tree", "rock"],
+            "compared by index, but their names differ: data 'tree' as model 'red', data 'rock' as model 'green'",
+        ),
+        (["red", "rock"], "compared by index, but their names differ: data 'rock' as model 'green'"),
+        (["green", "red"], "matched by name, model and data have them under different indices"),
+        (["Red", "green"], None),
+    ],
+)
+def test_classes_of_other_names_are_warned_of_before_and_beside_the_numbers(
+    names: list[str], warning: str | None, jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = write_tiny_data(tmp_path / "data", "obb")
+    data.write_text(data.read_text(encoding="utf-8").partition("names:")[0] + f"names: {names}\n", encoding="utf-8")
+    given = keys(checkpoint, lambda _: data, tmp_path / "out")
+    found = benchmark(**given, formats="onnx")
+    written = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, str(found), written):
+        assert text.count("WARNING: mAP of ") == (2 if warning else 0)
+        assert warning is None or text.count(f": Classes are {warning}.") == 2
 
 
 def test_what_does_not_fit_the_data_is_refused_before_anything_is_measured(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     given = keys(checkpoint, tiny_data, tmp_path / "out")
     with pytest.raises(BadUseError, match=r"labels have 5 columns and big, an obb model, needs 9"):
@@ -197,9 +225,9 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_measured(
     (torn.parent / "images" / "val" / "3.png").write_bytes(b"no image")
     with pytest.raises(BadUseError, match=r"3.png cannot be read as an image: correct it"):
         benchmark(**{**given, "data": str(torn)})
-    assert not asked
+    assert not jobs
     benchmark(**{**given, "model": str(four_channels(tmp_path)), "data": bands, "formats": "pt"})
-    assert [j[2] for j in asked] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
+    assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
 
 
 def test_images_are_timed_with_all_their_channels(tmp_path: Path) -> None:
@@ -218,12 +246,14 @@ def test_torchscript_is_made_on_the_device_that_runs_it(
 ) -> None:
     jobs: list[dict[str, Any]] = []
 
-    def refuse(self: Bench, cell: dict[str, Any], job: dict[str, Any], what: str, rename: Any = None) -> dict[str, Any]:
+    def refuse(
+        self: BenchmarkRun, cell: dict[str, Any], job: dict[str, Any], title: str, rename: Any = None
+    ) -> dict[str, Any]:
         jobs.append(job)
-        cell["reason"] = what
+        cell["reason"] = title
         return {}
 
-    monkeypatch.setattr(Bench, "_ask", refuse)
+    monkeypatch.setattr(BenchmarkRun, "_run_job", refuse)
     with pytest.raises(DS2D2Error):
         benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="torchscript-fp16,onnx", device="cpu")
     devices = {job["format"]: job["args"].get("device") for job in jobs}
@@ -231,15 +261,15 @@ def test_torchscript_is_made_on_the_device_that_runs_it(
 
 
 def test_two_benchmarks_do_not_share_a_folder(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(BadUseError, match="another benchmark is at work in"):
         benchmark(**keys(checkpoint, tiny_data, tmp_path))
-    assert not asked
+    assert not jobs
 
 
 def test_a_tilde_is_the_home_folder(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -250,11 +280,11 @@ def test_a_tilde_is_the_home_folder(
     given = {**keys(checkpoint, tiny_data, Path("~/bench")), "model": "m:~/m.pt"}
     assert benchmark(**given).folder == tmp_path / "home" / "bench"
     assert not (tmp_path / "~").exists()
-    assert named("~/best.pt")[0][0] == "home"
+    assert parse_models("~/best.pt")[0][0] == "home"
 
 
 def test_nothing_measured_is_a_failure(
-    asked: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(DS2D2Error, match="nothing could be measured"):
         benchmark(**keys(checkpoint, tiny_data, tmp_path / "out"), formats="openvino")
@@ -268,12 +298,12 @@ def test_a_size_that_the_model_cannot_take_is_refused(
 
 
 def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
-    found = named("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
+    found = parse_models("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
     assert [name for name, _ in found] == ["teacher", "xx", "model"]
     (tmp_path / "mine.pt").symlink_to(tmp_path / "runs" / "weights" / "best.pt")
-    assert named(str(tmp_path / "mine.pt"))[0][0] == "mine"
+    assert parse_models(str(tmp_path / "mine.pt"))[0][0] == "mine"
     with pytest.raises(BadUseError, match="names two models alike"):
-        named(["a/x.pt", "b/x.pt"])
+        parse_models(["a/x.pt", "b/x.pt"])
 
 
 def test_a_job_that_fails_answers_with_its_reason(tmp_path: Path) -> None:
@@ -308,7 +338,7 @@ def test_medians_percentiles_and_throughput_are_over_all_turns() -> None:
 
 
 def test_a_picture_of_nothing_is_not_drawn(tmp_path: Path) -> None:
-    assert not draw([Row("a", "pt", "no", 1, 1.0)], tmp_path / "a.png", "")
+    assert not draw([BenchmarkRow("a", "pt", "no", 1, 1.0)], tmp_path / "a.png", "")
     assert not list(tmp_path.iterdir())
 
 
@@ -339,4 +369,4 @@ def test_a_real_benchmark(detecting: Callable[..., Path], tiny_data: Callable[[s
         assert row.images_per_s > 0
     assert rows["onnx-int8"].file_mb < rows["onnx"].file_mb / 2
     assert rows["pt"].map50_95 == pytest.approx(rows["onnx"].map50_95, abs=1e-3)
-    assert ultra.open_checkpoint(str(model), "").parameters == rows["pt"].parameters
+    assert exporter.open_checkpoint(str(model), "").parameters == rows["pt"].parameters

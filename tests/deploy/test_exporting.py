@@ -17,10 +17,9 @@ from ultralytics.nn.tasks import OBBModel
 from ultralytics.utils import downloads
 
 from ds2d2_yolo.bridge.data.images import read_image
-from ds2d2_yolo.bridge.inference import export as ultra
-from ds2d2_yolo.bridge.inference.backend_model import Detector
-from ds2d2_yolo.deploy import export
-from ds2d2_yolo.deploy import exporting as deploy
+from ds2d2_yolo.bridge.inference import export as exporter
+from ds2d2_yolo.bridge.inference.backend_model import BackendModel
+from ds2d2_yolo.deploy import export, exporting
 from ds2d2_yolo.deploy.images import find_images, images_for, read_images
 from ds2d2_yolo.deploy.options import ExportOptions
 from ds2d2_yolo.deploy.tensorrt import next_step
@@ -81,10 +80,10 @@ def whole(detecting: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
     def get(quantize: int | None) -> Any:
         if quantize not in made:
             folder = tmp_path_factory.mktemp("whole")
-            checkpoint = ultra.open_checkpoint(str(detecting(OBB, folder, CALM if quantize else 1.0)), "export")
+            checkpoint = exporter.open_checkpoint(str(detecting(OBB, folder, CALM if quantize else 1.0)), "export")
             keys = {"quantize": 8, "data": checkpoint.data} if quantize else {}
-            args = ultra.export_args("onnx", keys, checkpoint)
-            made[quantize] = checkpoint, args, ultra.write_export(checkpoint, "onnx", args, folder)
+            args = exporter.export_args("onnx", keys, checkpoint)
+            made[quantize] = checkpoint, args, exporter.write_export(checkpoint, "onnx", args, folder)
         return made[quantize]
 
     return get
@@ -94,7 +93,7 @@ def checked(whole: Any, file: Path, **keys: Any) -> Any:
     checkpoint, args, _ = whole
     images = read_images(*find_images(None, None, checkpoint.data, 96), 4)
     cpu = torch.device("cpu")
-    return deploy.check(ExportOptions(**keys), checkpoint, Detector(file, "obb", cpu), args, cpu, images)
+    return exporting.check(ExportOptions(**keys), checkpoint, BackendModel(file, "obb", cpu), args, cpu, images)
 
 
 def spoil(source: Path, target: Path, change: Callable[[str, np.ndarray], np.ndarray | None]) -> Path:
@@ -169,13 +168,13 @@ def test_tolerances_can_be_given(whole: Callable[..., Any], tmp_path: Path) -> N
 def test_a_failed_check_fails_the_command_and_keeps_the_files(
     detecting: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = ultra.write_export
+    write = exporter.write_export
 
     def spoiling(*arguments: Any, **keys: Any) -> Path:
         file = write(*arguments, **keys)
         return spoil(file, file, angles)
 
-    monkeypatch.setattr(ultra, "write_export", spoiling)
+    monkeypatch.setattr(exporter, "write_export", spoiling)
     with pytest.raises(DS2D2Error, match=r"best\.onnx fails its check against PyTorch: ") as caught:
         export(model=str(detecting(OBB, tmp_path)), format="onnx")
     assert caught.value.status == 1
@@ -189,7 +188,7 @@ def test_a_failed_check_fails_the_command_and_keeps_the_files(
 # TensorRT --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(ultra.engine_lacks() is None, reason="this machine builds engines")
+@pytest.mark.skipif(exporter.missing_for_engine() is None, reason="this machine builds engines")
 def test_without_a_gpu_the_onnx_file_is_made_and_the_next_step_printed(
     detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -258,7 +257,7 @@ def test_the_check_runs_where_the_file_was_made(
     def found(device: Any) -> torch.device:
         raise BadUseError(f"asked for {device!r}")
 
-    monkeypatch.setattr(deploy, "check_device", found)
+    monkeypatch.setattr(exporting, "check_device", found)
     model = str(detecting(OBB, tmp_path))
     for device, said in ((0, "0"), ("0", "'0'"), (None, "'cpu'"), ("", "'cpu'")):
         with pytest.raises(BadUseError, match=f"asked for {said}$"):
@@ -309,7 +308,7 @@ def test_a_format_that_does_not_run_here_is_not_checked(
     def missing(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("No module named 'runtime'")
 
-    monkeypatch.setattr(deploy, "Detector", missing)
+    monkeypatch.setattr(exporting, "BackendModel", missing)
     found = export(model=str(detecting(OBB, tmp_path)), format="onnx")
     assert "not checked: onnx does not run on this machine: No module named 'runtime'" in str(found)
     assert found.file.is_file()

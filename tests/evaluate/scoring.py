@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ds2d2_yolo.bridge.validation.recording import VALIDATORS, Found
+from ds2d2_yolo.bridge.validation.recording import VALIDATORS, MatchedDetections
 
 SIDE = 512
 Box = tuple[float, ...]  # x, y, w, h in pixels and, for oriented boxes, degrees
@@ -38,11 +38,11 @@ def validator_of(images: Sequence[Image], rotated: bool = False, names: int = 2)
     return validator
 
 
-def found_in(images: Sequence[Image], rotated: bool = False, names: int = 2) -> Found:
+def found_in(images: Sequence[Image], rotated: bool = False, names: int = 2) -> MatchedDetections:
     """Return what was found in these images."""
     validator = validator_of(images, rotated, names)
     validator.get_stats()
-    return validator.found
+    return validator.detections
 
 
 def _boxes(boxes: Sequence[Box], rotated: bool) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ds2d2_yolo.bridge.validation.recording import Found
+from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 from ds2d2_yolo.evaluate.metrics import rows_of
 from ds2d2_yolo.evaluate.options import ValOptions
 from tests.evaluate.scoring import Image, found_in, random_images
@@ -19,7 +19,7 @@ AREAS: list[list[float]] = [[0, 1e10], [0, 14**2], [14**2, 22**2], [22**2, 40**2
 NAMES = [("all", "all"), *(("size", n) for n in ("0-14", "14-22", "22-40", "40+"))]
 
 
-def coco_of(found: Found, areas: list[list[float]] = AREAS) -> Any:
+def coco_of(found: MatchedDetections, areas: list[list[float]] = AREAS) -> Any:
     """COCOeval of the same objects and detections, on groups of area."""
     mask = pytest.importorskip("pycocotools.coco", reason="needs pycocotools")
     from pycocotools.cocoeval import COCOeval

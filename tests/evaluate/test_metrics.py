@@ -33,7 +33,7 @@ def test_the_whole_and_the_classes_are_ultralytics_own_to_the_digit(seed: int, r
     validator = validator_of(random_images(seed, rotated), rotated)
     validator.get_stats()
     box = validator.metrics.box
-    measured = {(r.by, r.group): r for r in rows_of(validator.found, OPTIONS)}
+    measured = {(r.by, r.group): r for r in rows_of(validator.detections, OPTIONS)}
     whole = measured["all", "all"]
     assert (whole.map50, whole.map50_95) == (box.map50, box.map)
     assert 0.1 < whole.map50_95 < 0.9
@@ -60,7 +60,7 @@ def test_equal_confidences_do_not_part_us_from_ultralytics() -> None:
         image.detections = [(c, round(conf, 1), b) for c, conf, b in image.detections]
     validator = validator_of(images)
     validator.get_stats()
-    whole = rows_of(validator.found, OPTIONS)[0]
+    whole = rows_of(validator.detections, OPTIONS)[0]
     assert (whole.map50, whole.map50_95) == (validator.metrics.box.map50, validator.metrics.box.map)
 
 

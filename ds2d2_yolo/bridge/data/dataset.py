@@ -13,6 +13,7 @@ from ultralytics.data.utils import check_det_dataset, convert_ndjson_to_yolo_if_
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -51,8 +52,7 @@ def load_data(args: Namespace) -> dict[str, Any]:
         yaml = convert_ndjson_to_yolo_if_needed(args.data, args.fraction, split=args.split)
         data: dict[str, Any] = check_det_dataset(yaml, split=args.split)
     except Exception as e:  # loading may unpack and download
-        lines = str(e).strip().splitlines()
-        raise BadUseError(f"data={args.data}: {lines[0] if lines else type(e).__name__}") from e
+        raise BadUseError(f"data={args.data}: {first_line(e)}") from e
     return {**data, "names": {0: "item"}, "nc": 1} if args.single_cls else data
 
 
@@ -100,7 +100,6 @@ def obb_data(data: str) -> dict[str, Any]:
     try:
         dataset: dict[str, Any] = check_det_dataset(data)
     except (OSError, SyntaxError, TypeError, ValueError, RuntimeError) as e:
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise BadUseError(f"data={data}: {first}") from e
+        raise BadUseError(f"data={data}: {first_line(e)}") from e
     check_labels(dataset, "obb")
     return dataset

@@ -28,6 +28,7 @@ from ultralytics.data.utils import exif_size
 from ultralytics.utils import SETTINGS, TQDM
 from ultralytics.utils.patches import imread_unicode
 
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 
 # the first bytes of what is read: other files would be taken for HEIC by Ultralytics, which looks for a package then
@@ -84,8 +85,7 @@ def image_size(file: Path) -> tuple[int, int]:
     except UnreadableImageError:
         raise
     except Exception as e:  # Pillow raises whatever a decoder stumbles over
-        said = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise UnreadableImageError(f"is no whole image: {said.replace(str(file), file.name)}") from e
+        raise UnreadableImageError(f"is no whole image: {first_line(e).replace(str(file), file.name)}") from e
     if min(width, height) < SHORTEST:
         raise UnreadableImageError(f"has {width} x {height} px; Ultralytics needs {SHORTEST} or more a side")
     return width, height

@@ -17,9 +17,11 @@ import torch
 from ultralytics.data import dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn import tasks
-from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils import YAML
 
 from ds2d2_yolo.bridge.data.images import label_paths, list_images
+from ds2d2_yolo.bridge.upstream.logging import quiet
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data, resource_dir
 from ds2d2_yolo.errors import BadUseError
 
@@ -146,30 +148,14 @@ def is_archive(file: Path) -> bool:
     return zipfile.is_zipfile(file) or is_tarfile(file)
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of the message of an error, without Ultralytics' decoration.
-
-    Args:
-        error (Exception): Any error.
-
-    Returns:
-        (str): One line; the type of an error without message.
-    """
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.removeprefix("ERROR ❌️ ").partition(". Ultralytics supports")[0]
-
-
 def _splits(file: Path) -> list[Any]:
     """Return the splits of a data set, none if one of them is missing: `read_cache` guards its caches later."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
     try:
-        data = check_det_dataset(file, autodownload=False)
-        return [data[split] for split in ("train", "val", "test") if data.get(split)]
+        with quiet(logging.CRITICAL):
+            data = check_det_dataset(file, autodownload=False)
     except Exception:  # loading the data reports what is wrong
         return []
-    finally:
-        LOGGER.setLevel(level)
+    return [data[split] for split in ("train", "val", "test") if data.get(split)]
 
 
 def _check_caches(splits: Iterable[Any]) -> None:

@@ -1,16 +1,16 @@
-"""A checkpoint or an exported file, run on images as Ultralytics runs it, with what it predicts before NMS."""
+"""A checkpoint or an exported file that runs as Ultralytics runs it, with access to its predictions before NMS."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  Ultralytics' NMS takes torchvision's only where it is loaded: both sides are to have it
+import torchvision  # noqa: F401  Ultralytics takes torchvision's NMS only if it is loaded: both sides need the same one
 from numpy.typing import NDArray
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
@@ -19,37 +19,47 @@ from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 
 F64 = NDArray[np.float64]
-PATIENCE = 600.0  # seconds an image may take in NMS: Ultralytics drops detections after 50 ms, a busy machine or not
+T = TypeVar("T")
+# Seconds of NMS for an image. Ultralytics drops detections after 50 ms, also if only the machine is busy.
+NMS_TIME_LIMIT = 600.0
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """What is kept of the predictions.
+class NMSSettings:
+    """Thresholds of non-maximum suppression.
 
     Attributes:
-        kept (float): Score above which a detection is kept.
-        raw (float): Score above which a prediction before NMS is listed.
+        conf (float): Score above which a detection is kept.
+        candidate_conf (float): Score above which a prediction before NMS is listed.
         iou (float): IoU above which NMS drops the lower score.
-        max_det (int): Most detections of an image.
-        agnostic (bool): Whether NMS looks past classes.
+        max_det (int): Largest number of detections of an image.
+        agnostic (bool): Whether boxes of different classes suppress each other.
     """
 
-    kept: float
-    raw: float
+    conf: float
+    candidate_conf: float
     iou: float
     max_det: int
     agnostic: bool
 
 
-class Detector:
-    """A model with the letterbox before it and Ultralytics' NMS behind it.
+class BackendModel:
+    """A model with Ultralytics' letterbox before it and Ultralytics' NMS after it.
 
     Args:
         file (Path): Checkpoint or exported file.
         task (str): 'detect' or 'obb'.
-        device (torch.device): Where it runs; formats of one device take theirs.
-        end2end (bool | None): Of a checkpoint: which head; None takes its current one.
-        half (bool): Whether it is fed FP16; only TorchScript does not know by itself.
+        device (torch.device): Device; a format that runs on one device only takes that one.
+        end2end (bool | None): Head of a checkpoint: end-to-end or not; None is its current one.
+        half (bool): Whether the input is FP16; only TorchScript does not hold this itself.
+
+    Attributes:
+        rotated (bool): Whether the boxes are oriented.
+        device (torch.device): The given device.
+        classes (int): Number of classes.
+        nms_inside (bool): Whether the file contains NMS.
+        end2end (bool): Whether the head needs no NMS.
+        quantize (Any): Precision that the file was exported with, None if it does not hold one.
     """
 
     def __init__(
@@ -58,10 +68,10 @@ class Detector:
         self.model: Any = AutoBackend(str(file), device=device, end2end=end2end, fp16=half, verbose=False).eval()
         self.rotated, self.device = task == "obb", device
         self.classes = len(self.model.names)
-        exported = self.model.metadata.get("args", {})
-        self.inside = bool(exported.get("nms"))
-        self.end2end = bool(self.model.end2end) and not self.inside
-        self.quantize = exported.get("quantize")
+        export_args = self.model.metadata.get("args", {})
+        self.nms_inside = bool(export_args.get("nms"))
+        self.end2end = bool(self.model.end2end) and not self.nms_inside
+        self.quantize = export_args.get("quantize")
 
     @property
     def format(self) -> str:
@@ -69,8 +79,8 @@ class Detector:
         return str(self.model.format)
 
     @property
-    def computes(self) -> str:
-        """(str): What the runtime computes in where it decides: OpenVINO takes bfloat16 on some processors."""
+    def runtime_precision(self) -> str:
+        """(str): Number format that the runtime computes in: OpenVINO chooses bfloat16 on some processors."""
         if self.format != "openvino":
             return "float32"
         hint = self.model.backend.ov_compiled_model.get_property("INFERENCE_PRECISION_HINT")
@@ -93,73 +103,108 @@ class Detector:
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return what the model predicts, before NMS unless that is inside."""
-        found = self.model(inputs)
-        first: Tensor = found[0] if isinstance(found, (list, tuple)) else found
+        """Return the output of the network: predictions before NMS, or detections if NMS is inside the file.
+
+        Args:
+            inputs (Tensor): Of `prepare`.
+
+        Returns:
+            (Tensor): Ultralytics' output; of several outputs the first.
+        """
+        outputs = self.model(inputs)
+        first: Tensor = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
         return first
 
-    def detections(self, predicted: Tensor, cuts: Cuts) -> list[Tensor]:
-        """Return the detections of each image, N x 6 (xyxy, score, class) or N x 7 (xywh, score, class, angle)."""
-        found: list[Tensor] = non_max_suppression(
-            predicted.float(), cuts.kept, cuts.iou, agnostic=cuts.agnostic, max_det=cuts.max_det, nc=self.classes,
-            rotated=self.rotated, end2end=self.end2end or self.inside, max_time_img=PATIENCE,
-        )  # fmt: skip
-        return found
+    def detections(self, predicted: Tensor, nms: NMSSettings) -> list[Tensor]:
+        """Return the detections of each image.
 
-    def raw(self, predicted: Tensor, low: float) -> list[Tensor]:
-        """Return what each image has before NMS, as `detections` does: each box with each class above `low`."""
+        Args:
+            predicted (Tensor): Of `forward`.
+            nms (NMSSettings): Thresholds.
+
+        Returns:
+            (list[Tensor]): For each image N x 6 (xyxy, score, class) or N x 7 (xywh, score, class, angle).
+        """
+        detections: list[Tensor] = non_max_suppression(
+            predicted.float(), nms.conf, nms.iou, agnostic=nms.agnostic, max_det=nms.max_det, nc=self.classes,
+            rotated=self.rotated, end2end=self.end2end or self.nms_inside, max_time_img=NMS_TIME_LIMIT,
+        )  # fmt: skip
+        return detections
+
+    def candidates(self, predicted: Tensor, conf: float) -> list[Tensor]:
+        """Return the predictions of each image before NMS: a row for each box and each class above a score.
+
+        Args:
+            predicted (Tensor): Of `forward`.
+            conf (float): Score.
+
+        Returns:
+            (list[Tensor]): In the columns of `detections`.
+        """
         if self.end2end:
-            return [rows[rows[:, 4] > low] for rows in predicted.float()]
-        found = []
+            return [rows[rows[:, 4] > conf] for rows in predicted.float()]
+        candidates = []
         for rows in predicted.float().transpose(-1, -2):
             scores = rows[:, 4 : 4 + self.classes]
-            which, kind = (scores > low).nonzero(as_tuple=True)
-            box, rest = rows[which, :4], rows[which, 4 + self.classes :]
+            anchor, label = (scores > conf).nonzero(as_tuple=True)
+            box, angle = rows[anchor, :4], rows[anchor, 4 + self.classes :]
             box = box if self.rotated else xywh2xyxy(box)
-            found.append(torch.cat((box, scores[which, kind, None], kind[:, None].float(), rest), 1))
-        return found
+            candidates.append(torch.cat((box, scores[anchor, label, None], label[:, None].float(), angle), 1))
+        return candidates
 
-    def look(
-        self, images: Sequence[NDArray[np.uint8]], shape: tuple[int, int], batch: int, cuts: Cuts
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], shape: tuple[int, int], batch: int, nms: NMSSettings
     ) -> Iterator[tuple[F64, F64 | None]]:
-        """Find the objects of images.
+        """Detect objects in images.
 
         Args:
             images (Sequence[NDArray[np.uint8]]): Images H x W x channels; BGR where there are 3.
             shape (tuple[int, int]): Height and width of the network input, in pixels.
-            batch (int): Images at once; the last ones may be fewer.
-            cuts (Cuts): What is kept.
+            batch (int): Images in a batch; the last batch may be smaller.
+            nms (NMSSettings): Thresholds.
 
         Yields:
-            kept (F64): Detections N x 7: x, y, w, h in pixels of the network input, angle, score, class.
-            raw (F64 | None): The same before NMS, None where NMS is inside the file.
+            detections (F64): N x 7: x, y, w, h in pixels of the network input, angle, score, class.
+            candidates (F64 | None): The same before NMS, None where NMS is inside the file.
         """
         for start in range(0, len(images), batch):
             predicted = self.forward(self.prepare(images[start : start + batch], shape))
-            raw = [None] * len(predicted) if self.inside else [self._rows(r) for r in self.raw(predicted, cuts.raw)]
-            yield from zip([self._rows(r) for r in self.detections(predicted, cuts)], raw, strict=True)
+            detections = [self._to_rows(x) for x in self.detections(predicted, nms)]
+            candidates: Sequence[F64 | None] = [None] * len(predicted)
+            if not self.nms_inside:
+                candidates = [self._to_rows(x) for x in self.candidates(predicted, nms.candidate_conf)]
+            yield from zip(detections, candidates, strict=True)
 
-    def _rows(self, found: Tensor) -> F64:
+    def _to_rows(self, detections: Tensor) -> F64:
         """Return Ultralytics' columns in the order of `deploy.matching`."""
-        rows = found.cpu().double()
-        box = rows[:, :4].clone() if self.rotated else xyxy2xywh(rows[:, :4])
+        columns = detections.cpu().double()
+        box = columns[:, :4].clone() if self.rotated else xyxy2xywh(columns[:, :4])
         box[:, 2:] = box[:, 2:].abs()  # a head without bins can give a negative side: the rectangle is the same
-        angle = rows[:, 6:7] if self.rotated else torch.zeros(len(rows), 1, dtype=torch.float64)
-        array: F64 = torch.cat((box, angle, rows[:, 4:6]), 1).numpy()
-        return array
+        angle = columns[:, 6:7] if self.rotated else torch.zeros(len(columns), 1, dtype=torch.float64)
+        rows: F64 = torch.cat((box, angle, columns[:, 4:6]), 1).numpy()
+        return rows
 
 
-def time_of(work: Any, device: torch.device) -> float:
-    """Return the seconds that a call takes, the device's own queue included."""
-    _wait(device)
-    began = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - began
+def timed_call(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Call a function and measure its time, including the work that it queues on the device.
+
+    Args:
+        call (Callable[[], T]): The function.
+        device (torch.device): Device whose queue is awaited before and after the call.
+
+    Returns:
+        result (T): Return value of the function.
+        seconds (float): Duration.
+    """
+    _synchronize(device)
+    start = time.perf_counter()
+    result = call()
+    _synchronize(device)
+    return result, time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
-    """Wait until a device has computed all that it was given."""
+def _synchronize(device: torch.device) -> None:
+    """Wait until a device has computed all that is queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

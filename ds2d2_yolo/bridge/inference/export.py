@@ -1,13 +1,10 @@
-"""Ultralytics' exporter: its keys checked early, its files whole or not at all, and the images to compare them on."""
+"""Ultralytics' exporter: checks its settings early, writes complete files or none, and lists images to compare on."""
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,18 +15,21 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine.exporter import export_formats, validate_args
-from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_file, check_imgsz
 
+from ds2d2_yolo.bridge.data.class_map import class_names
 from ds2d2_yolo.bridge.data.images import list_images
-from ds2d2_yolo.bridge.data.security import first_line, is_archive
+from ds2d2_yolo.bridge.data.security import is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.models.input_channels import input_channels
+from ds2d2_yolo.bridge.upstream.logging import warnings_only
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import temporary_of
 
-# module, and what pip installs it with; what the formats that are not named need, Ultralytics says
-NEEDS = {
+# modules of a format and the requirement that installs each; Ultralytics names those of the other formats
+REQUIRED_MODULES = {
     "onnx": (("onnx", "ds2d2-yolo[export]"), ("onnxruntime", "ds2d2-yolo[export]")),
     "openvino": (("openvino", "ds2d2-yolo[openvino]"),),
     "ncnn": (("ncnn", "ncnn"), ("pnnx", "pnnx==20260526")),
@@ -48,6 +48,7 @@ class Checkpoint:
         channels (int): Channels of its input.
         data (str | None): The data YAML that it was trained on, as it was named then.
         parameters (int): Number of parameters.
+        names (tuple[str, ...]): Class names.
     """
 
     path: Path
@@ -57,44 +58,19 @@ class Checkpoint:
     channels: int
     data: str | None
     parameters: int
-
-
-@contextmanager
-def quiet(loud: bool = False) -> Iterator[None]:
-    """Let Ultralytics and what it calls say warnings only while the context lasts, unless they are to be loud.
-
-    What it logs as an error it raises too, and that becomes the one line of the command.
-    """
-    if loud:
-        yield
-        return
-    loggers = (LOGGER, logging.getLogger("nncf"))
-    for logger in loggers:
-        logger.addFilter(_only_warnings)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the tracer, about every shape that it takes as fixed
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_only_warnings)
-
-
-def _only_warnings(record: logging.LogRecord) -> bool:
-    """Return whether a message is a warning."""
-    return record.levelno == logging.WARNING
+    names: tuple[str, ...]
 
 
 def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Checkpoint:
-    """Look at a checkpoint before anything is done with it.
+    """Open a checkpoint and return its facts.
 
     Args:
         name (str | None): Its path.
-        mode (str): The mode that asks, for the message.
-        unfinished (bool): Whether that of an unfinished training will do.
+        mode (str): The command, for the message.
+        unfinished (bool): Whether the checkpoint of an unfinished training is accepted.
 
     Returns:
-        (Checkpoint): What it is.
+        (Checkpoint): Its facts.
 
     Raises:
         BadUseError: If it is missing, unreadable, of another kind or unfinished.
@@ -103,7 +79,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
         raise BadUseError(f"model= missing: ds2d2-yolo {mode} model=best.pt ...")
     if Path(name).suffix != ".pt":
         raise BadUseError(f"model={name} is no checkpoint (.pt)")
-    file = Path(name).expanduser()  # no shell does that behind an equals sign but bash
+    file = Path(name).expanduser()  # only bash expands it after an equals sign
     if not file.is_file():
         raise BadUseError(f"model={name} does not exist")
     try:
@@ -120,18 +96,18 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
         )
     args = model.args if isinstance(model.args, dict) else {}
     return Checkpoint(
-        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), int(model.yaml.get("channels", 3)),
-        args.get("data"), sum(p.numel() for p in model.parameters()),
+        file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), input_channels(model),
+        args.get("data"), sum(p.numel() for p in model.parameters()), class_names(model.names),
     )  # fmt: skip
 
 
 def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Let Ultralytics check the keys of an export now, and return them under its present names.
+    """Let Ultralytics check the settings of an export, and return them under their present names.
 
     Args:
         format (str): What to write.
         keys (Mapping[str, Any]): Keys of Ultralytics' export; half and int8 become quantize, end2end becomes nms.
-        checkpoint (Checkpoint): What is exported.
+        checkpoint (Checkpoint): The checkpoint.
 
     Returns:
         (dict[str, Any]): Keys for `write_export`, always with imgsz (height, width), batch, quantize
@@ -140,20 +116,23 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
     Raises:
         BadUseError: If a value is wrong, the format does not take a key, INT8 has no data, or a package is missing.
     """
-    known = export_formats()
-    takes = dict(zip(known["Argument"], known["Arguments"], strict=True))[format]
-    given = {"imgsz": checkpoint.imgsz, "batch": 1, "nms": None, **keys}
+    formats = export_formats()
+    supported = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
+    settings = {"imgsz": checkpoint.imgsz, "batch": 1, "nms": None, **keys}
     try:
-        with quiet():
-            args = get_cfg(overrides={"data": None, "device": None, **given, "format": format, "mode": "export"})
-            data, args.data = args.data, args.data if "data" in takes else None  # the check's images need it too
-            validate_args(format, args, takes)
-            size = check_imgsz(given["imgsz"], stride=checkpoint.stride, min_dim=2)
+        with warnings_only():
+            args = get_cfg(overrides={"data": None, "device": None, **settings, "format": format, "mode": "export"})
+            data, args.data = (
+                args.data,
+                args.data if "data" in supported else None,
+            )  # the check takes its images from it, whatever the format
+            validate_args(format, args, supported)
+            size = check_imgsz(settings["imgsz"], stride=checkpoint.stride, min_dim=2)
     except (AssertionError, TypeError, ValueError, SyntaxError) as e:
-        raise BadUseError(_first(e).removeprefix("ERROR ❌️ ")) from e
+        raise BadUseError(first_line(e)) from e
     if not isinstance(args.batch, int) or args.batch < 1:
         raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
-    if args.quantize in {8, "w8a16"} and "data" in takes and not args.data:
+    if args.quantize in {8, "w8a16"} and "data" in supported and not args.data:
         raise BadUseError("INT8 needs images to calibrate on: name a data YAML, data=...")
     if args.data:
         args.data = resolve_data(str(args.data))
@@ -166,39 +145,39 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
 
 
 def _refuse_missing(format: str, args: Any) -> None:
-    """Refuse a format whose packages are not installed; Ultralytics would install them, or fail in the middle."""
-    needed = list(NEEDS.get(format, ()))
+    """Refuse a format whose packages are not installed: Ultralytics would install them, or fail halfway."""
+    required = list(REQUIRED_MODULES.get(format, ()))
     if format == "onnx" and args.simplify:
-        needed.append(("onnxslim", "ds2d2-yolo[export]"))
+        required.append(("onnxslim", "ds2d2-yolo[export]"))
     if format == "openvino" and args.quantize == 8:
-        needed.append(("nncf", "ds2d2-yolo[openvino]"))
-    missing = [(module, pip) for module, pip in needed if find_spec(module) is None]
+        required.append(("nncf", "ds2d2-yolo[openvino]"))
+    missing = [(module, pip) for module, pip in required if find_spec(module) is None]
     if missing:
         names, pips = ", ".join(m for m, _ in missing), " ".join(f"'{p}'" for p in dict.fromkeys(p for _, p in missing))
         raise BadUseError(f"format={format} needs {names}: pip install {pips}")
 
 
-def engine_lacks() -> str | None:
-    """Return what this machine lacks to build a TensorRT engine, None if nothing."""
-    lacks = [] if torch.cuda.is_available() else ["an NVIDIA GPU"]
-    lacks += [] if find_spec("tensorrt") else ["the package tensorrt"]
-    return " and ".join(lacks) or None
+def missing_for_engine() -> str | None:
+    """Return what is missing on this machine to build a TensorRT engine, None if nothing."""
+    missing = [] if torch.cuda.is_available() else ["an NVIDIA GPU"]
+    missing += [] if find_spec("tensorrt") else ["the package tensorrt"]
+    return " and ".join(missing) or None
 
 
 def write_export(
-    checkpoint: Checkpoint, format: str, args: Mapping[str, Any], folder: Path, loud: bool = False
+    checkpoint: Checkpoint, format: str, args: Mapping[str, Any], folder: Path, verbose: bool = False
 ) -> Path:
-    """Export a checkpoint, whole or not at all.
+    """Export a checkpoint to a complete file or folder, or to none.
 
-    Ultralytics writes beside the checkpoint, step by step. Here it works in a folder of its own, which starts with a
-    dot and ends in '.tmp', and its result is moved when it is whole; an older one of the name is replaced.
+    Ultralytics writes beside the checkpoint, step by step. Here it works in a temporary folder, whose name starts with
+    a dot and ends in '.tmp'. The complete result is moved to its place, where it replaces an older one of its name.
 
     Args:
-        checkpoint (Checkpoint): What to export.
+        checkpoint (Checkpoint): The checkpoint.
         format (str): What to write.
         args (Mapping[str, Any]): Of `export_args`.
-        folder (Path): Where the result is to lie.
-        loud (bool): Whether Ultralytics may say what it does.
+        folder (Path): Folder of the result.
+        verbose (bool): Whether Ultralytics logs what it does.
 
     Returns:
         (Path): The file or folder.
@@ -209,39 +188,50 @@ def write_export(
     """
     work = temporary_of(folder / f"{checkpoint.path.stem}-{format}")
     try:
-        shutil.rmtree(work, ignore_errors=True)  # in a container the number of this process may be that of a dead one
+        shutil.rmtree(work, ignore_errors=True)  # in a container, a dead process may have had the same number
         work.mkdir(parents=True)
     except OSError as e:
         raise BadUseError(f"{folder} cannot be written: {e.strerror}") from e
     try:
         copy = work / checkpoint.path.name
         shutil.copyfile(checkpoint.path, copy)
-        with quiet(loud):
-            made = Path(YOLO(str(copy)).export(**{**args, "format": format}))
-        return _place(made, folder / made.name)
+        with warnings_only(verbose):
+            exported = Path(YOLO(str(copy)).export(**{**args, "format": format}))
+        return _move_into_place(exported, folder / exported.name)
     except ModuleNotFoundError as e:
         raise DS2D2Error(f"format={format} needs the package {e.name}, which is not installed") from e
     except DS2D2Error:
         raise
     except Exception as e:  # what an export raises depends on other packages
-        raise DS2D2Error(f"the {format} export of {checkpoint.path} failed: {_first(e)}") from e
+        raise DS2D2Error(f"the {format} export of {checkpoint.path} failed: {first_line(e)}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _place(made: Path, target: Path) -> Path:
-    """Move a finished file or folder to its place; a folder in the way goes aside first, so that none is half old."""
-    aside = temporary_of(target.with_name(f"{target.name}.old"))
-    shutil.rmtree(aside, ignore_errors=True)
+def _move_into_place(exported: Path, target: Path) -> Path:
+    """Move a complete file or folder; an older folder is renamed first, so that no folder is a mixture of both."""
+    older = temporary_of(target.with_name(f"{target.name}.old"))
+    shutil.rmtree(older, ignore_errors=True)
     if target.is_dir():
-        os.replace(target, aside)
-    os.replace(made, target)
-    shutil.rmtree(aside, ignore_errors=True)
+        os.replace(target, older)
+    os.replace(exported, target)
+    shutil.rmtree(older, ignore_errors=True)
     return target
 
 
 def val_images(data: str, download: bool = True) -> list[Path]:
-    """Return the validation images of a data set: see `val_data`."""
+    """Return the validation images of a data set.
+
+    Args:
+        data (str): Data YAML.
+        download (bool): See `val_data`.
+
+    Returns:
+        (list[Path]): The images, one or more.
+
+    Raises:
+        BadUseError: As `val_data`.
+    """
     return list_images(val_data(data, download)["val"])
 
 
@@ -250,8 +240,8 @@ def val_data(data: str, download: bool = True) -> dict[str, Any]:
 
     Args:
         data (str): Data YAML.
-        download (bool): Whether what is not there may be downloaded or drawn, as the YAML says. Without it `data` must
-            be a YAML on this machine: Ultralytics would fetch an address and unpack an archive all the same (8.4.190).
+        download (bool): Whether missing images may be downloaded or drawn, as the YAML specifies. Without it `data`
+            must be a YAML on this machine: Ultralytics downloads an address and unpacks an archive anyway (8.4.190).
 
     Returns:
         (dict[str, Any]): As `check_det_dataset` returns it.
@@ -262,24 +252,19 @@ def val_data(data: str, download: bool = True) -> dict[str, Any]:
     try:
         if not download:
             data = _local_yaml(data)
-        with quiet(download):
-            found: dict[str, Any] = check_det_dataset(data, autodownload=download)
+        with warnings_only(download):
+            dataset: dict[str, Any] = check_det_dataset(data, autodownload=download)
     except Exception as e:  # reading it can mean unpacking and downloading
-        raise BadUseError(f"data={data}: {_first(e)}") from e
-    if not list_images(found["val"]):
-        raise BadUseError(f"data={data}: no validation images in {found['val']}")
-    return found
+        raise BadUseError(f"data={data}: {first_line(e)}") from e
+    if not list_images(dataset["val"]):
+        raise BadUseError(f"data={data}: no validation images in {dataset['val']}")
+    return dataset
 
 
 def _local_yaml(data: str) -> str:
-    """Return the path of a data YAML on this machine, also of one of Ultralytics' own by its name."""
+    """Return the path of a data YAML on this machine; Ultralytics' packaged ones may be given by name."""
     name = data if data.endswith((".yaml", ".yml")) else f"{data}.yaml"
     file = Path(check_file(name, (".yaml", ".yml"), download=False))
     if is_archive(file):
         raise BadUseError("an archive with the name of a YAML")
     return str(file)
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of an error, its type if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

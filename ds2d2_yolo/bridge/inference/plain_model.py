@@ -17,6 +17,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
 from ds2d2_yolo.bridge.data.images import label_paths, read_image
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import DS2D2Error
 
 
@@ -88,8 +89,7 @@ def export_onnx(weights: Path, imgsz: int) -> Path:
     try:
         return Path(YOLO(str(weights)).export(format="onnx", imgsz=imgsz, device="cpu"))
     except Exception as e:  # what an export raises depends on three other packages
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise DS2D2Error(f"the ONNX export of {weights} failed: {first}") from e
+        raise DS2D2Error(f"the ONNX export of {weights} failed: {first_line(e)}") from e
 
 
 def network_input(image: Path, imgsz: int) -> NDArray[np.float32]:

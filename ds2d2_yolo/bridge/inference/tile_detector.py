@@ -19,9 +19,9 @@ from ultralytics.cfg import QUANTIZE_ALIASES, get_cfg, get_save_dir
 from ultralytics.engine.results import Results as Results
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
 
-from ds2d2_yolo.bridge.data.security import first_line
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 TASKS = ("detect", "obb")
@@ -124,7 +124,7 @@ class Detector:
             with _quiet():
                 self._predictor = _predictor(yolo, {**settings, "save": False, "verbose": False, "batch": 1})
         except Exception as e:  # each format's runtime has its own errors
-            raise BadUseError(f"model={yolo.model_name} cannot be used: {_line(e)}") from e
+            raise BadUseError(f"model={yolo.model_name} cannot be used: {first_line(e)}") from e
         loaded = self._predictor.model
         self.oriented = yolo.task == "obb"
         self.names = {int(k): str(v) for k, v in loaded.names.items()}
@@ -159,7 +159,7 @@ class Detector:
             with _quiet():
                 found = self._predictor(source=list(tiles), stream=False)
         except Exception as e:  # each format's runtime has its own errors
-            raise DS2D2Error(f"the model fails on a tile of {tiles[0].shape}: {_line(e)}") from e
+            raise DS2D2Error(f"the model fails on a tile of {tiles[0].shape}: {first_line(e)}") from e
         return [rows_of(r) for r in found]
 
 
@@ -265,8 +265,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         LOGGER.setLevel(level)
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@ from ultralytics.utils import USER_CONFIG_DIR
 from ds2d2_yolo.bridge.data.class_map import join_names
 from ds2d2_yolo.bridge.models.amplifier import FORMAT, KINDS
 from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
@@ -149,7 +150,7 @@ def load_amplifier(path: Path) -> tuple[dict[str, Tensor], AmplifierCard]:
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, OSError) as e:
         if isinstance(e, BadUseError):
             raise
-        raise BadUseError(f"amplifier={path} cannot be read: {str(e).splitlines()[0]}") from e
+        raise BadUseError(f"amplifier={path} cannot be read: {first_line(e)}") from e
     return state, card
 
 

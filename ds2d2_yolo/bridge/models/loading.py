@@ -12,8 +12,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, OBBModel, load_checkpoint
 from ultralytics.utils.checks import check_model_file_from_stem
 
-from ds2d2_yolo.bridge.data.security import first_line, refuse_activation, safe_loading_active
+from ds2d2_yolo.bridge.data.security import refuse_activation, safe_loading_active
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.errors import BadUseError
 

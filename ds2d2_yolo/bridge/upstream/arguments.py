@@ -11,7 +11,7 @@ from ultralytics.cfg import get_cfg, merge_equals_args, smart_value
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
-from ds2d2_yolo.bridge.data.security import first_line
+from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError

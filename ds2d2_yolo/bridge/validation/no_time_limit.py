@@ -1,4 +1,4 @@
-"""Validation whose result and pictures do not hang on how busy the machine is."""
+"""A validator without Ultralytics' NMS time limit, so that mAP does not depend on machine load."""
 
 from __future__ import annotations
 
@@ -9,29 +9,52 @@ from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionValidator
 
 
-class PatientValidator(DetectionValidator):
-    """Ultralytics' validator, but that it leaves nothing out when it is slow, and its threads share no image.
+class NoTimeLimitValidator(DetectionValidator):
+    """Ultralytics' validator without its time limit of NMS, and without images that two threads write to.
 
-    Ultralytics (8.4.190, `utils/nms.py`) stops a batch's suppression after 2 s and 50 ms an image, and the images that
-    were left then have no detections: a young model with many faint oriented boxes loses mAP on a slow or busy machine.
-    Of a batch of one image nothing is left out. Ultralytics' warning about the time stays.
+    Ultralytics (8.4.190, `utils/nms.py`) stops the NMS of a batch after 2 s and 50 ms an image. The remaining images
+    then have no detections: a young model with many faint oriented boxes loses mAP on a slow or busy machine. In a
+    batch of one image no image remains, so NMS runs image by image here. Ultralytics' warning about the time stays.
 
-    It draws a batch's objects and its detections in two threads (`utils/plotting.py`), each of which takes the images
-    times 255 in place if they go up to 1. On a CPU both have the same memory, and what is drawn hangs on which of them
-    is where. Each has a copy here.
+    Ultralytics draws the objects and the detections of a batch in two threads (`utils/plotting.py`), each of which
+    multiplies the images by 255 in place if their largest value is 1. On a CPU both have the same memory, and the
+    picture depends on which thread comes first. Each thread gets a copy here.
     """
 
     def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
-        """Return the detections of each image, as Ultralytics would with all the time in the world."""
-        whole: Tensor = preds[0] if isinstance(preds, (list, tuple)) else preds
-        return [found for image in torch.split(whole, 1) for found in super(PatientValidator, self).postprocess(image)]
+        """Return the detections of each image, as Ultralytics does without a time limit.
+
+        Args:
+            preds (Any): Output of the model, or a sequence that begins with it.
+
+        Returns:
+            (list[dict[str, Tensor]]): For each image `bboxes`, `conf` and `cls` of Ultralytics.
+        """
+        batch: Tensor = preds[0] if isinstance(preds, (list, tuple)) else preds
+        return [
+            detections
+            for image in torch.split(batch, 1)
+            for detections in super(NoTimeLimitValidator, self).postprocess(image)
+        ]
 
     def plot_val_samples(self, batch: dict[str, Any], ni: int) -> None:
-        """Draw a batch's objects, as Ultralytics does."""
+        """Draw the objects of a batch, as Ultralytics does.
+
+        Args:
+            batch (dict[str, Any]): The batch.
+            ni (int): Its number.
+        """
         super().plot_val_samples({**batch, "img": batch["img"].clone()}, ni)
 
     def plot_predictions(
         self, batch: dict[str, Any], preds: list[dict[str, Tensor]], ni: int, max_det: int | None = None
     ) -> None:
-        """Draw a batch's detections, as Ultralytics does."""
+        """Draw the detections of a batch, as Ultralytics does.
+
+        Args:
+            batch (dict[str, Any]): The batch.
+            preds (list[dict[str, Tensor]]): Its detections.
+            ni (int): Its number.
+            max_det (int | None): Largest number of detections that are drawn.
+        """
         super().plot_predictions({**batch, "img": batch["img"].clone()}, preds, ni, max_det)

@@ -1,4 +1,4 @@
-"""The teacher's own validation on the student's data: what it reaches there before it teaches anything."""
+"""The teacher's mAP on the student's data, before training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,27 @@ import numpy as np
 from torch.utils.data import DataLoader
 from ultralytics.data import build_yolo_dataset
 from ultralytics.models.yolo.obb import OBBValidator
-from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.data.dataset import map_to_teacher_classes
 from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.bridge.upstream.logging import quiet
 from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
-from ds2d2_yolo.bridge.validation.no_time_limit import PatientValidator
+from ds2d2_yolo.bridge.validation.no_time_limit import NoTimeLimitValidator
 
-# What the run's validation shares with the teacher's; images are not cached for one pass.
+# Settings of the run's validation that the teacher's takes too; cache= is left out, since images are read once.
 SHARED = ("agnostic_nms", "classes", "conf", "fraction", "imgsz", "iou", "max_det", "split", "workers")
 
 
-class TeacherValidator(PatientValidator):
-    """Validates a teacher on the data of a run, whose labels are given its class indices.
+class TeacherValidator(NoTimeLimitValidator):
+    """Validates a teacher on the data of a run, whose labels get the teacher's class indices.
 
     Args:
         data (Mapping[str, Any]): The run's data set as `check_det_dataset` returns it.
         single_cls (bool): Whether the run takes all classes of its data as one.
         class_map (ClassMap): The data's classes and the teacher's.
-        batches (int | None): Number of batches to look at, spread evenly; None is all.
-        **keys (Any): What Ultralytics' validator takes.
+        batches (int | None): Number of batches, spread evenly; None is all.
+        **keys (Any): Arguments of Ultralytics' validator.
     """
 
     def __init__(
@@ -46,8 +45,16 @@ class TeacherValidator(PatientValidator):
         self.run_data, self.single_cls, self.class_map, self.batches = data, single_cls, class_map, batches
 
     def get_dataloader(self, dataset_path: str, batch_size: int) -> DataLoader[dict[str, Any]]:
-        """Return the batches to look at; the label cache on disk stays the one of the run."""
-        # labels are cached on disk by the number of the data's classes and by single_cls: both as in the run
+        """Return the batches to validate on; the label cache on disk stays valid for the run.
+
+        Args:
+            dataset_path (str): Images of the split.
+            batch_size (int): Images in a batch.
+
+        Returns:
+            (DataLoader): Batches of images of one shape each.
+        """
+        # Ultralytics' cache depends on the number of the data's classes and on single_cls: both as in the run
         args = copy(self.args)
         args.single_cls = self.single_cls
         dataset = build_yolo_dataset(
@@ -68,17 +75,17 @@ class TeacherOBBValidator(TeacherValidator, OBBValidator):
 def teacher_map(
     teacher: Teacher, data: Mapping[str, Any], args: Namespace, class_map: ClassMap, batches: int | None = None
 ) -> tuple[float, float]:
-    """Return what a teacher reaches on a run's validation split, measured on the classes that it shares with the data.
+    """Return a teacher's mAP on the validation split of a run, over the classes that it shares with the data.
 
-    A copy of the teacher is validated. Nothing is printed, no file stays behind but Ultralytics' label cache, and the
-    global random state is left as it was.
+    A copy of the teacher is validated. Nothing is printed, the only file that stays is Ultralytics' label cache, and
+    the global random state is restored.
 
     Args:
         teacher (Teacher): The teacher, unfused.
         data (Mapping[str, Any]): The run's data set as `check_det_dataset` returns it.
         args (Namespace): The run's Ultralytics settings.
         class_map (ClassMap): The data's classes and the teacher's.
-        batches (int | None): Number of validation batches to look at, spread evenly; None is all of them.
+        batches (int | None): Number of validation batches, spread evenly; None is all.
 
     Returns:
         map50 (float): mAP50, 0 to 1.
@@ -91,21 +98,12 @@ def teacher_map(
         "batch": args.batch if isinstance(args.batch, int) and args.batch > 0 else 16,
         "device": str(args.device or "").split(",")[0],
         "plots": False,
-        "val": False,  # or COCO and LVIS would be measured by their own tools
+        "val": False,  # otherwise Ultralytics evaluates COCO and LVIS with their own tools
     }
-    kind = TeacherOBBValidator if teacher.rotated else TeacherValidator
-    with _silence(), preserve_rng(), tempfile.TemporaryDirectory() as folder:
-        validator = kind(data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings)
-        found = validator(model=teacher.model)
-    return float(found["metrics/mAP50(B)"]), float(found["metrics/mAP50-95(B)"])
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Let Ultralytics log nothing and draw no bars while the context lasts."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
+    validator_type = TeacherOBBValidator if teacher.rotated else TeacherValidator
+    with quiet(logging.CRITICAL), preserve_rng(), tempfile.TemporaryDirectory() as folder:
+        validator = validator_type(
+            data, bool(args.single_cls), class_map, batches, save_dir=Path(folder), args=settings
+        )
+        metrics = validator(model=teacher.model)
+    return float(metrics["metrics/mAP50(B)"]), float(metrics["metrics/mAP50-95(B)"])

@@ -11,7 +11,7 @@ import torch
 from ultralytics import YOLO
 from ultralytics.engine.exporter import export_formats
 
-from ds2d2_yolo.bridge.inference import export as ultra
+from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.deploy.options import FORMATS
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
@@ -21,9 +21,10 @@ def test_the_listed_formats_are_ultralytics() -> None:
 
 
 def test_a_checkpoint_is_read(checkpoint: Callable[..., Path]) -> None:
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n-obb.yaml")), "export")
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n-obb.yaml")), "export")
     assert (found.task, found.imgsz, found.stride, found.channels, found.data) == ("obb", 96, 32, 3, None)
     assert found.parameters > 3e6
+    assert found.names == ("red", "green")
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -41,21 +42,21 @@ def test_what_cannot_be_exported_is_said_in_one_line(checkpoint: Callable[..., P
     ]
     for name, said in cases:
         with pytest.raises(BadUseError) as caught:
-            ultra.open_checkpoint(name, "export")
+            exporter.open_checkpoint(name, "export")
         assert said in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
-    assert ultra.open_checkpoint(str(unfinished), "export", unfinished=True).task == "detect"
+    assert exporter.open_checkpoint(str(unfinished), "export", unfinished=True).task == "detect"
 
 
 def test_older_names_become_the_present_ones(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path]) -> None:
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
-    assert ultra.export_args("onnx", {"half": True, "imgsz": 65}, found) == {
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    assert exporter.export_args("onnx", {"half": True, "imgsz": 65}, found) == {
         "imgsz": [96, 96], "batch": 1, "quantize": 16, "nms": None
     }  # fmt: skip
     data = str(tiny_data("detect"))
-    args = ultra.export_args("openvino", {"int8": True, "data": data, "end2end": True}, found)
+    args = exporter.export_args("openvino", {"int8": True, "data": data, "end2end": True}, found)
     assert (args["quantize"], args["nms"], args["data"]) == (8, False, data)
-    assert "data" not in ultra.export_args("torchscript", {"data": data}, found)  # the check alone takes it
+    assert "data" not in exporter.export_args("torchscript", {"data": data}, found)  # the check alone takes it
 
 
 @pytest.mark.parametrize(
@@ -72,17 +73,17 @@ def test_missing_packages_are_named_before_anything_is_done(
     format: str, gone: str, keys: dict[str, Any], said: str, checkpoint: Callable[..., Path],
     tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(ultra, "find_spec", lambda name: None if name == gone else object())
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == gone else object())
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     with pytest.raises(BadUseError) as caught:
-        ultra.export_args(format, {**keys, "data": str(tiny_data("detect"))}, found)
+        exporter.export_args(format, {**keys, "data": str(tiny_data("detect"))}, found)
     assert said in str(caught.value)
 
 
 def test_an_export_that_fails_leaves_the_old_file_alone(
     checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "old_model").mkdir()
     (tmp_path / "old_model" / "weights").write_text("old", encoding="utf-8")
 
@@ -95,7 +96,7 @@ def test_an_export_that_fails_leaves_the_old_file_alone(
     with monkeypatch.context() as patch:
         patch.setattr(YOLO, "export", half)
         with pytest.raises(DS2D2Error, match=r"failed: disk full$"):
-            ultra.write_export(found, "openvino", {}, tmp_path)
+            exporter.write_export(found, "openvino", {}, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["old_model"]
     assert (tmp_path / "old_model" / "weights").read_text(encoding="utf-8") == "old"
 
@@ -103,7 +104,7 @@ def test_an_export_that_fails_leaves_the_old_file_alone(
 def test_a_folder_takes_the_place_of_an_older_one(
     checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "new_model").mkdir()
     (tmp_path / "new_model" / "stale").write_text("old", encoding="utf-8")
 
@@ -114,13 +115,13 @@ def test_a_folder_takes_the_place_of_an_older_one(
         return str(made)
 
     monkeypatch.setattr(YOLO, "export", whole)
-    file = ultra.write_export(found, "openvino", {}, tmp_path)
+    file = exporter.write_export(found, "openvino", {}, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["new_model", "weights"]
     assert file == tmp_path / "new_model"
 
 
 def test_a_folder_that_cannot_be_written_is_named(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    found = ultra.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadUseError, match="cannot be written"):
-        ultra.write_export(found, "onnx", {}, tmp_path / "file")
+        exporter.write_export(found, "onnx", {}, tmp_path / "file")

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.inference.benchmark import accuracy
-from ds2d2_yolo.bridge.validation.class_names import ByNameValidator
+from ds2d2_yolo.bridge.validation.class_names import ClassNameValidator, class_warning
 from ds2d2_yolo.evaluate import evaluate
 from tests.bridge.validation.test_recording import MODELS, QUICK, TASKS
 
@@ -85,9 +87,9 @@ def test_pictures_and_files_go_by_the_datas_classes(
 ) -> None:  # fmt: skip
     other = write_data(tmp_path / "other", tiny_data(task), {0: "green", 1: "blue", 2: "red"}, {0: 2, 1: 0})
     let_it_find(monkeypatch, {2: 0, 0: 1})
-    seen: list[ByNameValidator] = []
-    finish = ByNameValidator.finalize_metrics
-    monkeypatch.setattr(ByNameValidator, "finalize_metrics", lambda self: (seen.append(self), finish(self))[1])
+    seen: list[ClassNameValidator] = []
+    finish = ClassNameValidator.finalize_metrics
+    monkeypatch.setattr(ClassNameValidator, "finalize_metrics", lambda self: (seen.append(self), finish(self))[1])
     keys = {**QUICK, "plots": True, "visualize": True, "save_json": True, "save_dir": str(tmp_path / "run")}
     evaluate(str(checkpoint(MODELS[task])), other, **keys)
     assert seen[0].confusion_matrix.task == task
@@ -130,3 +132,54 @@ def test_names_that_say_nothing_against_the_indices_leave_them(
     ]  # fmt: skip
     assert rows[0] == rows[1]
     assert rows[0].map50 > 0.2
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Ultralytics' logger is given as a warning."""
+    messages: list[str] = []
+    monkeypatch.setattr(LOGGER, "warning", lambda message, *_, **__: messages.append(str(message)))
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("names", "keys", "pairs"),
+    [
+        ({0: "tree", 1: "rock"}, {}, "data 'tree' as model 'red', data 'rock' as model 'green'"),
+        ({0: "red", 1: "rock"}, {}, "data 'rock' as model 'green'"),
+        ({0: "tree", 1: "rock", 2: "car"}, {}, "data 'tree' as model 'red', data 'rock' as model 'green'"),
+        ({0: "tree", 1: "rock"}, {"classes": [1]}, "data 'rock' as model 'green'"),
+        ({0: "tree", 1: "rock"}, {"single_cls": True}, None),
+        ({0: "Red", 1: "GREEN"}, {}, None),
+        ({0: "red"}, {}, None),
+    ],
+)
+def test_classes_that_are_scored_under_other_names_are_warned_of(
+    names: dict[int, str], keys: dict[str, Any], pairs: str | None, tiny_data: Callable[[str], Path],
+    checkpoint: Callable[..., Path], warned: list[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    data = write_data(tmp_path / "data", tiny_data("obb"), names, {0: 0, 1: min(1, len(names) - 1)})
+    evaluate(str(checkpoint(MODELS["obb"])), data, **QUICK, **keys)
+    said = [message for message in warned if "by index" in message]
+    assert said == ([f"Classes are compared by index, but their names differ: {pairs}."] if pairs else [])
+
+
+def test_an_exported_file_is_warned_of_by_the_names_that_it_holds(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], warned: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "model.pt").write_bytes(checkpoint(MODELS["obb"]).read_bytes())
+    onnx = YOLO(str(tmp_path / "model.pt")).export(format="onnx", imgsz=96, device="cpu", simplify=False)
+    data = write_data(tmp_path / "data", tiny_data("obb"), {0: "red", 1: "rock"}, {0: 0, 1: 1})
+    accuracy(Path(onnx), "obb", data=str(data), imgsz=96, device="cpu")
+    evaluate(onnx, data, **QUICK)
+    said = [message for message in warned if "by index" in message]
+    assert said == ["Classes are compared by index, but their names differ: data 'rock' as model 'green'."] * 2
+
+
+def test_a_long_list_of_other_names_is_cut() -> None:
+    model, data = [f"a{i}" for i in range(12)], [f"b{i}" for i in range(12)]
+    warning = class_warning(model, data)
+    assert warning is not None
+    assert warning.count(" as model ") == 8
+    assert warning.endswith("and 4 more.")

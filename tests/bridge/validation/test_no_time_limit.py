@@ -18,8 +18,8 @@ from ultralytics.utils import nms
 
 from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
 from ds2d2_yolo.bridge.models.teacher import load_teacher
-from ds2d2_yolo.bridge.validation.recording import validate
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
+from ds2d2_yolo.bridge.validation.validate import validate
 from tests.bridge.validation.taught import CONF, SIZE, write_taught
 from tests.bridge.validation.test_teacher_map import settings
 
@@ -47,7 +47,7 @@ def test_no_image_of_a_slow_batch_goes_without_detections(task: str, tmp_path: P
 
     def evaluated(name: str) -> tuple[float, int]:
         done = validate(str(teacher), str(data), save_dir=str(tmp_path / name), **KEYS)
-        return float(done.metrics.box.map), len(done.found.image)
+        return float(done.metrics.box.map), len(done.detections.image)
 
     quick = measured(), evaluated("quick")
     assert quick[0][0] > 0.1

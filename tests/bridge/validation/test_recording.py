@@ -19,8 +19,9 @@ from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.models.yolo.obb import val as obb_val
 from ultralytics.utils.plotting import plot_images
 
-from ds2d2_yolo.bridge.validation import recording as validating
-from ds2d2_yolo.bridge.validation.recording import KeepingOBBValidator, KeepingValidator, validate
+from ds2d2_yolo.bridge.validation import recording
+from ds2d2_yolo.bridge.validation.recording import RecordingOBBValidator, RecordingValidator
+from ds2d2_yolo.bridge.validation.validate import validate
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.evaluate import evaluate
 from tests.evaluate.scoring import random_images, validator_of
@@ -54,7 +55,7 @@ class Knowing:
 KINDS = {
     kind: {"theirs": type("Theirs", (Knowing, theirs), {}), "ours": type("Ours", (Knowing, ours), {})}
     for kind, theirs, ours in (
-        ("detect", DetectionValidator, KeepingValidator), ("obb", OBBValidator, KeepingOBBValidator)
+        ("detect", DetectionValidator, RecordingValidator), ("obb", OBBValidator, RecordingOBBValidator)
     )
 }  # fmt: skip
 
@@ -84,9 +85,9 @@ def test_boxes_come_back_to_the_pixels_of_the_image(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(validating.VALIDATORS, task, KINDS[task]["ours"])
+    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["ours"])
     keys = {**QUICK, "rect": rect, "save_dir": str(tmp_path)}
-    found = validate(str(checkpoint(MODELS[task])), str(uneven), **keys).found
+    found = validate(str(checkpoint(MODELS[task])), str(uneven), **keys).detections
     shapes = {(60, 200), (200, 60), (96, 96), (301, 207)}
     hull = (24 * np.cos(np.pi / 6) + 6, 12 + 12 * np.cos(np.pi / 6))
     sides = (24, 12) if task == "obb" else hull
@@ -110,7 +111,7 @@ def test_matches_are_those_of_ultralytics(seed: int, task: str) -> None:
     validator = validator_of(random_images(seed, task == "obb", 30), task == "obb")
     correct = np.concatenate(validator.metrics.stats["tp"])
     validator.get_stats()
-    found = validator.found
+    found = validator.detections
     assert ((found.target >= 0) == correct).all()
     assert correct[:, :8].any(0).all()
     for column in found.target.T:
@@ -123,7 +124,7 @@ def test_matches_are_those_of_ultralytics(seed: int, task: str) -> None:
 def test_which_object_was_found_is_the_one_overlapped_most() -> None:
     overlap = np.array([[0.9, 0.8, 0.0], [0.6, 0.7, 0.6]])
     correct = np.array([[True, True], [True, False], [False, False]])
-    assert validating.targets_of(correct, overlap).tolist() == [[0, 0], [1, -1], [-1, -1]]
+    assert recording.matched_objects(correct, overlap).tolist() == [[0, 0], [1, -1], [-1, -1]]
 
 
 @TASKS
@@ -135,8 +136,8 @@ def test_numbers_and_files_stay_those_of_ultralytics(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(Knowing, "noise", 1.0)
-    monkeypatch.setitem(validating.VALIDATORS, task, KINDS[task]["ours"])
-    for module in (detect_val, obb_val):  # Ultralytics' own threads draw from one memory: test_patient.py
+    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["ours"])
+    for module in (detect_val, obb_val):  # Ultralytics' own threads draw from one memory: test_no_time_limit.py
         monkeypatch.setattr(module, "plot_images", partial(plot_images, threaded=False))
     model, data = str(checkpoint(MODELS[task])), str(tiny_data(task))
     keys = {**QUICK, "save_json": task == "obb", "save_txt": True, "save_conf": True, "plots": task == "obb"}
@@ -161,7 +162,7 @@ def test_end_to_end_models(
     data = str(tiny_data("obb" if "obb" in yaml else "detect"))
     keys = {**QUICK, "conf": 1e-6, "max_det": 7}
     done = validate(str(checkpoint(yaml)), data, save_dir=str(tmp_path / "a"), **keys)
-    assert np.bincount(done.found.image).tolist() == [7] * 8
+    assert np.bincount(done.detections.image).tolist() == [7] * 8
     theirs = YOLO(str(checkpoint(yaml))).val(data=data, save_dir=str(tmp_path / "b"), **keys)
     assert done.metrics.results_dict == theirs.results_dict
 
@@ -197,7 +198,7 @@ def test_a_detect_model_takes_the_hulls_of_oriented_labels(
     tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     model, data = str(checkpoint(MODELS["detect"])), str(tiny_data("obb"))
-    found = validate(model, data, save_dir=str(tmp_path), **QUICK).found
+    found = validate(model, data, save_dir=str(tmp_path), **QUICK).detections
     lines = [(tiny_data("obb").parent / "labels" / "val" / f"{i}.txt").read_text().splitlines() for i in range(8)]
     for i, line in enumerate(row for rows in lines for row in rows):
         corners = np.array(line.split()[1:], float).reshape(4, 2) * 96
