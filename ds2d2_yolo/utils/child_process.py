@@ -50,7 +50,7 @@ def run_child(
         write_json(request_file, request)
         output = None if show_output else subprocess.DEVNULL
         process = subprocess.run(
-            child_command(module, request_file, response_file), env=child_environment(environment), stdout=output,
+            child_command(module, request_file, response_file), env=child_environment(base=environment), stdout=output,
             stderr=None if show_output else subprocess.PIPE, check=False,
         )  # fmt: skip
         if process.returncode == 0 and response_file.is_file():
@@ -75,17 +75,19 @@ def child_command(module: str, request: Path, response: Path) -> list[str]:
     return [sys.executable, "-m", module, str(request), str(response)]
 
 
-def child_environment(base: Mapping[str, str] | None = None, **variables: str) -> dict[str, str]:
+def child_environment(
+    variables: Mapping[str, str] | None = None, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the environment of a child process.
 
     Args:
-        base (Mapping[str, str] | None): Environment to begin with, None for that of this process.
-        **variables (str): Variables that are set in it.
+        variables (Mapping[str, str] | None): Variables that are set in it.
+        base (Mapping[str, str] | None): Environment to start from, None for that of this process.
 
     Returns:
         (dict[str, str]): With the short spin of OpenMP threads.
     """
-    environment = {**(os.environ if base is None else base), **variables}
+    environment = {**(os.environ if base is None else base), **(variables or {})}
     shorten_openmp_spin(environment)
     return environment
 

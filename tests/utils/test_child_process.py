@@ -40,7 +40,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     (tmp_path / "child_module.py").write_text(CHILD, encoding="utf-8")
     for name in (*SHORT_SPIN, "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    return child_environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)]), EXTRA="yes")
+    return child_environment({"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)]), "EXTRA": "yes"})
 
 
 def test_the_response_comes_back(environment: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,4 +85,4 @@ def test_a_chosen_wait_policy_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert not SHORT_SPIN.keys() & child_environment().keys()
-    assert child_environment({"A": "b"}, C="d") == {"A": "b", "C": "d", **SHORT_SPIN}
+    assert child_environment({"C": "d"}, {"A": "b"}) == {"A": "b", "C": "d", **SHORT_SPIN}
