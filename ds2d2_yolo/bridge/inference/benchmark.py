@@ -6,7 +6,6 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ds2d2_yolo.bridge.data.dataset import data_hash
 from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector, time_of
 from ds2d2_yolo.bridge.inference.export import quiet
 from ds2d2_yolo.bridge.validation.class_names import VALIDATORS
+from ds2d2_yolo.utils.environment import package_versions
 from ds2d2_yolo.utils.threads import usable_cores
 
 PACKAGES = ("torch", "ultralytics", "onnxruntime", "openvino", "ncnn", "tensorrt")
@@ -92,12 +92,7 @@ def data_identity(data: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Return the processor, the threads and the versions that measurements depend on."""
-    versions = {"ds2d2-yolo": version("ds2d2-yolo"), "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    installed = {name: version for name, version in package_versions(PACKAGES).items() if version is not None}
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "system": platform.platform(),
@@ -105,5 +100,5 @@ def machine() -> dict[str, Any]:
         "gpu": gpu,
         "cores": usable_cores(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **installed},
     }
