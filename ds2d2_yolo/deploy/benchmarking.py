@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +32,7 @@ from ds2d2_yolo.deploy.options import BenchmarkOptions, listed
 from ds2d2_yolo.deploy.table import Row, as_csv, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
-from ds2d2_yolo.utils.threads import shorten_openmp_spin
+from ds2d2_yolo.utils.child_process import ChildError, child_environment, run_child
 
 LOAD_SECONDS = 1.0  # of the look at the machine before anything is measured
 QUANTIZE = {"": None, "fp16": 16, "int8": 8}
@@ -265,19 +261,10 @@ class Bench:
         if cell.get("reason"):
             return {}
         print(f"{cell['model']} {cell['format']}: {what}", flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            asked, told = Path(place, "job.json"), Path(place, "answer.json")
-            asked.write_text(json.dumps(job), encoding="utf-8")
-            command = [sys.executable, "-m", "ds2d2_yolo.deploy.worker", str(asked), str(told)]
-            environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
-            shorten_openmp_spin(environment)
-            done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            answer = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {
-                "reason": f"its process ended with status {done.returncode}" + (f": {said[-1]}" if said else "")
-            }  # fmt: skip
-        if "reason" in answer:
-            cell["reason"] = f"{what}: {answer['reason']}"
+        try:
+            answer = run_child("ds2d2_yolo.deploy.worker", job, child_environment({"YOLO_AUTOINSTALL": "false"}))
+        except ChildError as e:
+            cell["reason"] = f"{what}: {e}"
             print(f"{cell['model']} {cell['format']}: {cell['reason']}", flush=True)
             return {}
         for old, new in (rename or {}).items():

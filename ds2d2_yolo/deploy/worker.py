@@ -1,16 +1,17 @@
-"""One piece of a benchmark in a process of its own: `python -m ds2d2_yolo.deploy.worker JOB.json ANSWER.json`.
+"""One piece of a benchmark in a process of its own: `python -m ds2d2_yolo.deploy.worker REQUEST.json RESPONSE.json`.
 
 A process of its own keeps memory honest, and a crash of a runtime from taking the benchmark with it.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.utils.child_process import serve
 
 Job = dict[str, Any]
 
@@ -21,7 +22,7 @@ def export(job: Job) -> Job:
 
     checkpoint = ultra.open_checkpoint(job["model"], "benchmark", unfinished=True)
     if job["format"] == "engine" and (lacks := ultra.engine_lacks()):
-        raise RuntimeError(f"this machine lacks {lacks}")
+        raise DS2D2Error(f"this machine lacks {lacks}")
     args = ultra.export_args(job["format"], job["args"], checkpoint)
     file = ultra.write_export(checkpoint, job["format"], args, Path(job["folder"]))
     return {"file": str(file)}
@@ -41,7 +42,7 @@ def timing(job: Job) -> Job:
 
         device = check_device(job["device"])
         if job["format"] == "pt" and job["half"] and device.type == "cpu":
-            raise RuntimeError("PyTorch in FP16 needs a GPU")
+            raise DS2D2Error("PyTorch in FP16 needs a GPU")
         images = [read_image(Path(p), job["channels"]) for p in job["images"]]
         before = memory_now()
 
@@ -76,17 +77,17 @@ def accuracy(job: Job) -> Job:
 WORKS: dict[str, Callable[[Job], Job]] = {"export": export, "timing": timing, "accuracy": accuracy}
 
 
-def main(arguments: list[str]) -> int:
-    """Do one job; what goes wrong becomes one line in the answer."""
-    os.environ["YOLO_AUTOINSTALL"] = "false"
-    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    try:
-        answer = WORKS[job["work"]](job)
-    except Exception as e:  # each runtime fails in its own way, and the row is to say how
-        answer = {"reason": (str(e).strip().splitlines() or [type(e).__name__])[0]}
-    Path(arguments[1]).write_text(json.dumps(answer), encoding="utf-8")
-    return 0
+def work(job: Job) -> Job:
+    """Do one job.
+
+    Args:
+        job (Job): `work`, a key of `WORKS`, and what that function needs.
+
+    Returns:
+        (Job): Its result.
+    """
+    return WORKS[job["work"]](job)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(work, sys.argv[1:]))
