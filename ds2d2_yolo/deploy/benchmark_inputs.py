@@ -10,7 +10,7 @@ from typing import Any
 from ds2d2_yolo.bridge.data.dataset import refuse_upright
 from ds2d2_yolo.bridge.data.images import read_image
 from ds2d2_yolo.bridge.inference.export import Checkpoint
-from ds2d2_yolo.deploy.images import evenly
+from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.deploy.options import listed
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
@@ -19,7 +19,7 @@ IMAGES = 16  # validation images that the timed runs take in turn
 
 def timed(images: list[Path]) -> list[Path]:
     """Return the validation images that the timed runs take in turn."""
-    return evenly(images, IMAGES)
+    return evenly_spaced(images, IMAGES)
 
 
 def refuse_unfit(models: Mapping[str, Checkpoint], data: Mapping[str, Any], images: list[Path]) -> None:

@@ -117,12 +117,12 @@ def read_images(source: str, found: list[Path] | int, limit: int, channels: int 
         side, count = -(-found // 4) * 4, min(limit, SCENES)
         drawn = tuple(draw_scene(0, 1, i, side)[0] for i in range(count))
         return Images(f"{count} {source}", tuple(f"scene {i}" for i in range(count)), drawn)
-    chosen = evenly(found, limit)
+    chosen = evenly_spaced(found, limit)
     pixels = tuple(read_image(path, channels) for path in chosen)
     return Images(f"{len(chosen)} of {len(found)} {source}", tuple(str(p) for p in chosen), pixels)
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     """Return up to `count` items at even distances."""
     if len(items) <= count:
         return list(items)
