@@ -116,13 +116,13 @@ class ComparePlan:
 def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse settings of recipes that hold for the entire comparison or do not fit its other arms."""
     resolved = {arm.name: resolve_settings(settings[arm.name]) for arm in arms if arm.kind == "ds2d2"}
-    for name, arm in resolved.items():
-        if arm.safe and not options.safe:  # its runs load their students before they read the recipe
+    for name, values in resolved.items():
+        if values.safe and not options.safe:  # its runs load their students before they read the recipe
             raise BadUseError(
-                f"arm {name}: safe=True of the recipe {arm.recipe} holds for all arms: give it to the command too"
+                f"arm {name}: safe=True of the recipe {values.recipe} holds for all arms: give it to the command too"
             )
     others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model")]
-    if others and any(arm.teacher_channels is not None for arm in resolved.values()):
+    if others and any(values.teacher_channels is not None for values in resolved.values()):
         raise BadUseError(
             f"teacher_channels= does not hold for {', '.join(others)}: the teacher would get all channels there; name "
             "other arms, such as arms=plain,ds2d2"

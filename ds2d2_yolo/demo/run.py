@@ -22,7 +22,7 @@ from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.training import Trainings
 from ds2d2_yolo.deploy import export
 from ds2d2_yolo.deploy.images import evenly_spaced
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_whole
 
 STEPS = 8
@@ -204,14 +204,16 @@ class Demo:
         if (parity := exported.parity) is not None:
             largest = {kind: spread.largest for kind, spread in parity.differences.items()}
             result |= {"images": parity.images, "matched": parity.matched, "differences": largest}
+        elif confidence is not None:
+            raise DS2D2Error(f"{exported.file} could not be compared with PyTorch: {exported.unchecked}")
         self.state.finish("onnx", {**result, "confidence": confidence})
         return dict(self.state.steps["onnx"])
 
     def _check_confidence(self, weights: Path) -> float | None:
         """Return the score from which the check compares detections.
 
-        It is that of the picture, or the lowest possible one if no detection in the check's images has so high a score.
-        None if there is no detection: a student can be that poor after a short training on few images of its user.
+        It is that of the picture, or the lowest one that `export` takes if all scores in the check's images are below.
+        None if there is no detection at all, as after a short training on a few images of the user.
         """
         images = evenly_spaced(self.images, CHECK_IMAGES)
         detected = detect(weights, images, self.plan.imgsz, MIN_CONFIDENCE, self.settings.device)

@@ -364,6 +364,22 @@ def test_a_corrupted_onnx_file_fails_the_demo(project: Path, plan: DemoPlan, mon
     assert steps["onnx"] == "started"
 
 
+def test_an_onnx_file_that_cannot_be_loaded_fails_the_demo(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export = exporter.write_export
+
+    def truncating(*args: Any, **keys: Any) -> Path:
+        file = write_export(*args, **keys)
+        file.write_bytes(file.read_bytes()[:1000])
+        return file
+
+    (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
+    monkeypatch.setattr(exporter, "write_export", truncating)
+    with pytest.raises(DS2D2Error, match="could not be compared with PyTorch: onnx does not run"):
+        Demo(plan, settings_in(project)).run()
+
+
 def test_a_student_that_detects_nothing_is_exported_without_a_comparison(
     project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
