@@ -58,7 +58,7 @@ class CompareOptions(Options):
         BadUseError: If any value is wrong; the message names all of them in one line.
 
     Examples:
-        >>> CompareOptions(seeds=[0, 1]).all_seeds
+        >>> CompareOptions(results="results.csv", seeds=[0, 1]).all_seeds
         (0, 1)
     """
 
