@@ -136,6 +136,26 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return get
 
 
+@pytest.fixture(scope="session")
+def detecting(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A checkpoint of a model YAML that finds boxes in the tiny data; each call gives a copy in a folder of its own."""
+    folder = tmp_path_factory.mktemp("detecting")
+
+    def get(yaml: str, at: Path, strength: float = 1.0) -> Path:
+        made = folder / f"{Path(yaml).stem}-{strength}.pt"
+        if not made.exists():
+            from tests.helpers.detecting import write_detecting_checkpoint  # it imports torch
+
+            task = "obb" if "obb" in yaml else "detect"
+            write_detecting_checkpoint(checkpoint(yaml), tiny_data(task), task, made, strength)
+        at.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(made, at / "best.pt"))
+
+    return get
+
+
 TINY = {
     "imgsz": 96, "epochs": 1, "batch": 4, "nbs": 4, "device": "cpu", "workers": 0, "optimizer": "AdamW", "lr0": 0.001,
     "warmup_epochs": 0, "plots": False, "val": False, "seed": 3, "mosaic": 0.0,

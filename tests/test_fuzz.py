@@ -29,7 +29,7 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import SideFile
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.cli.parsing import parse
 from ds2d2_yolo.compare.arms import read_arms
-from ds2d2_yolo.compare.results import COLUMNS, Result, read_results, write_results
+from ds2d2_yolo.compare.results import COLUMNS, RunResult, read_results, write_results
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.config.recipes import load_recipe
@@ -286,14 +286,14 @@ def try_side_file(folder: Path, content: bytes) -> None:
 
 # Tables and state files ----------------------------------------------------------------------------------------------
 
-ROW = Result("plain", 0, "d", "t", "s", 640, 1, "last", "all", "all", 0.5, 0.3, 1, 1)
+ROW = RunResult("plain", 0, "d", "t", "s", 640, 1, "last", "all", "all", 0.5, 0.3, 1, 1)
 
 
 def table(folder: Path) -> bytes:
     """Return sound results of two arms."""
     file = folder / "sound.csv"
     if not file.exists():
-        write_results(file, [ROW, Result(**{**vars(ROW), "arm": "ds2d2"})])
+        write_results(file, [ROW, RunResult(**{**vars(ROW), "arm": "ds2d2"})])
     return file.read_bytes()
 
 

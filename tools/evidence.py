@@ -1,12 +1,12 @@
-"""Run the comparisons of docs/evidence.md: HIT-UAV with oriented boxes, or drawn scenes, from nothing to the tables.
+"""Run the comparisons of docs/evidence.md on HIT-UAV with oriented boxes or on drawn scenes, from training to tables.
 
-The teacher is trained first, unless its folder holds one; then every named arm with every named seed, a process each.
-The same command goes on after an interruption, and arms and seeds may be added to a folder later.
+The teacher is trained first, unless its folder holds one. Then every arm is trained with every seed, each in its own
+process. The same command continues after an interruption, and arms and seeds may be added to a folder later.
 
     python tools/evidence.py hituav/data.yaml --arms ds2d2 --seeds 0      # one arm and seed, and the teacher
-    python tools/evidence.py aerial-scenes.yaml --arms plain --seeds 0    # likewise, on the built-in scenes
-    python tools/evidence.py hituav/data.yaml --held-out                  # everything, on the held-out images too
-    ds2d2-yolo compare results=docs/evidence/hituav/results.csv           # the tables of what was measured, in seconds
+    python tools/evidence.py aerial-scenes.yaml --arms plain --seeds 0    # the same on the built-in scenes
+    python tools/evidence.py hituav/data.yaml --held-out                  # all, measured on the held-out images too
+    ds2d2-yolo compare results=docs/evidence/hituav/results.csv           # tables of the results, in seconds
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TEACHER, STUDENT = "yolov8s-obb.yaml", "yolov8n-obb.yaml"
 ARMS = "teacher,plain,ds2d2,distill_model,explicit,implicit"
 TEACHER_SEED = 0
 SCENES = "aerial-scenes.yaml"
-PLACES = ("device", "workers", "plots")  # which change no weights
+NEUTRAL_KEYS = ("device", "workers", "plots")  # they do not change the weights
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How teacher and students are trained on one kind of data.
+    """Training schedules of teacher and students for one kind of data.
 
     Attributes:
         schedule (dict[str, Any]): Ultralytics training settings of the students.
-        teacher_epochs (int): Epochs of the teacher, which has the same schedule otherwise.
+        teacher_epochs (int): Epochs of the teacher, which has the same schedule in all other respects.
     """
 
     schedule: dict[str, Any]
@@ -49,17 +49,17 @@ PHOTOGRAPHS = Protocol(
 
 
 def protocol_of(data: str) -> Protocol:
-    """Return how to train on a data set: the built-in scenes have the schedule of the small demonstration."""
+    """Return the protocol of a data set: the built-in scenes have the schedule of the small demonstration."""
     if data != SCENES:
         return PHOTOGRAPHS
     from ds2d2_yolo.demo.plan import SMALL
 
-    own = {"imgsz": SMALL.imgsz, "batch": SMALL.batch, "epochs": SMALL.student_epochs, "workers": 1, "device": "cpu"}
-    return Protocol({**SMALL.common, **own}, SMALL.teacher_epochs)
+    sizes = {"imgsz": SMALL.imgsz, "batch": SMALL.batch, "epochs": SMALL.student_epochs, "workers": 1, "device": "cpu"}
+    return Protocol({**SMALL.common, **sizes}, SMALL.teacher_epochs)
 
 
 def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
-    """Train the teacher as plain Ultralytics does, or find it; a training that was cut off goes on.
+    """Train the teacher with plain Ultralytics, continue an interrupted training, or find a finished one.
 
     Args:
         data (str): Data-set YAML.
@@ -70,77 +70,81 @@ def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
         (Path): Its best checkpoint.
 
     Raises:
-        BadUseError: If the folder holds a teacher that was trained otherwise.
+        BadUseError: If the folder holds a teacher of another training.
     """
-    from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finish_files
+    from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints
     from ds2d2_yolo.bridge.training.plain_run import resume_plain, train_plain, trained_epochs
 
     best, last, done = (folder / name for name in ("weights/best.pt", "weights/last.pt", "done"))
-    refuse_other(folder, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule})
+    refuse_other_settings(folder, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule})
     if done.exists():
         return best
-    behind = trained_epochs(last)
-    if behind is None:  # none, or cut off in the middle of a write
+    epochs = trained_epochs(last)
+    if epochs is None:  # no checkpoint, or one whose write was interrupted
         keys = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
         train_plain(TEACHER, {"data": data, "seed": TEACHER_SEED, "pretrained": False, **schedule, **keys})
-    elif 0 <= behind < schedule["epochs"]:
+    elif 0 <= epochs < schedule["epochs"]:
         resume_plain(last, schedule["device"])
-    else:  # only the end is lacking: Ultralytics would take a finished checkpoint for the start of another training
-        finish_files(last.parent)
+    else:  # Ultralytics would start another training from a finished checkpoint
+        finalize_checkpoints(last.parent)
     done.touch()
     return best
 
 
-def refuse_other(folder: Path, keys: dict[str, Any]) -> None:
-    """Refuse the folder of a teacher's training that had other settings; the data may have moved with their folder.
+def refuse_other_settings(folder: Path, keys: dict[str, Any]) -> None:
+    """Refuse the folder of a teacher's training with other settings; the folder of the data may have moved.
 
     Args:
-        folder (Path): Folder of the training, there or not.
-        keys (dict[str, Any]): Ultralytics training settings that are asked for.
+        folder (Path): Folder of the training, existing or not.
+        keys (dict[str, Any]): Ultralytics training settings of this command.
 
     Raises:
-        BadUseError: If it differs.
+        BadUseError: If a setting differs.
     """
     import yaml
 
     from ds2d2_yolo.errors import BadUseError
 
     file = folder / "args.yaml"
-    had = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else keys
+    earlier = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else keys
 
     def same(key: str) -> bool:
-        a, b = had.get(key), keys[key]
+        a, b = earlier.get(key), keys[key]
         return Path(a).parts[-2:] == Path(b).parts[-2:] if key == "data" and a else a == b
 
-    if other := [f"{k} was {had.get(k)}, is {keys[k]}" for k in keys if k not in PLACES and not same(k)]:
-        raise BadUseError(f"{folder} holds a teacher of other settings ({'; '.join(other)}): name another --folder")
+    if differences := [
+        f"{k} was {earlier.get(k)}, is {keys[k]}" for k in keys if k not in NEUTRAL_KEYS and not same(k)
+    ]:
+        raise BadUseError(
+            f"{folder} holds a teacher of other settings ({'; '.join(differences)}): name another --folder"
+        )
 
 
 def baseline_of(arms: str, folder: Path) -> str:
-    """Return the arm that differences are taken from: plain, or the first of the named ones while there is no plain.
+    """Return the baseline: plain, or the first arm of the command as long as there is no plain.
 
     Args:
-        arms (str): As `ds2d2-yolo compare` takes them.
-        folder (Path): The comparison's folder, there or not.
+        arms (str): Arms as for `ds2d2-yolo compare`.
+        folder (Path): Folder of the comparison, existing or not.
 
     Returns:
-        (str): Its name.
+        (str): Name of the baseline.
     """
     from ds2d2_yolo.compare.arms import read_arms
-    from ds2d2_yolo.compare.state import rows_in
+    from ds2d2_yolo.compare.state import read_rows
 
     trained = [arm.name for arm in read_arms(arms) if arm.kind != "teacher"]
-    there = {*trained, *(row.arm for row in rows_in(folder))}
-    return "plain" if "plain" in there or not trained else trained[0]
+    available = {*trained, *(row.arm for row in read_rows(folder))}
+    return "plain" if "plain" in available or not trained else trained[0]
 
 
 def held_out(data: str, fraction: float, folder: Path) -> Path:
-    """Write a data YAML whose validation split is what `fraction` leaves out of the training split.
+    """Write a data YAML whose validation split is the part of the training split that `fraction` leaves out.
 
     Args:
         data (str): Data-set YAML.
-        fraction (float): Share of the training split that runs train on: its first images by name.
-        folder (Path): Folder to write into, made here.
+        fraction (float): Share of the training split that runs train on, its first images by name.
+        folder (Path): Folder to write to; it is made.
 
     Returns:
         (Path): The YAML.
@@ -151,72 +155,82 @@ def held_out(data: str, fraction: float, folder: Path) -> Path:
     from ds2d2_yolo.bridge.data.dataset import load_data
     from ds2d2_yolo.bridge.data.images import list_images
 
-    found = load_data(get_cfg(overrides={"data": data, "task": "obb"}))
-    images = list_images(found["train"])
-    left = images[max(1, round(len(images) * fraction)) :]
+    dataset = load_data(get_cfg(overrides={"data": data, "task": "obb"}))
+    images = list_images(dataset["train"])
+    held_out_images = images[max(1, round(len(images) * fraction)) :]
     folder.mkdir(parents=True, exist_ok=True)
     listed, file = folder / "images.txt", folder / "data.yaml"
-    listed.write_text("".join(f"{image}\n" for image in left), encoding="utf-8")
-    split = {"path": str(folder), "train": str(listed), "val": str(listed), "names": found["names"]}
+    listed.write_text("".join(f"{image}\n" for image in held_out_images), encoding="utf-8")
+    split = {"path": str(folder), "train": str(listed), "val": str(listed), "names": dataset["names"]}
     file.write_text(yaml.safe_dump(split), encoding="utf-8")
     return file
 
 
 def measure_held_out(yaml: Path, compared: Path, teacher: Path, schedule: dict[str, Any]) -> Path:
-    """Measure the last checkpoint of every finished run on the held-out images; what is measured is not measured again.
+    """Measure the last checkpoint of every finished run on the held-out images, each run once.
 
     Args:
-        yaml (Path): From `held_out`; the rows go into results.csv beside it.
-        compared (Path): The comparison's folder.
-        teacher (Path): The teacher's checkpoint.
+        yaml (Path): Data YAML of `held_out`; results.csv is written to its folder.
+        compared (Path): Folder of the comparison.
+        teacher (Path): Checkpoint of the teacher.
         schedule (dict[str, Any]): Ultralytics training settings of the runs.
 
     Returns:
         (Path): The raw results.
     """
     from ds2d2_yolo.compare.results import add_results, read_results
-    from ds2d2_yolo.compare.state import folder_of, rows_in
-    from ds2d2_yolo.compare.summary import TEACHER as TEACHERS_SEED
+    from ds2d2_yolo.compare.state import read_rows, run_folder
+    from ds2d2_yolo.compare.summary import TEACHER_SEED as TEACHER_ROW_SEED
     from ds2d2_yolo.evaluate import evaluate
 
     results = yaml.parent / "results.csv"
-    there = {(row.arm, row.seed) for row in (read_results(results) if results.is_file() else [])}
-    for row in rows_in(compared):
-        if row.by != "all" or row.weights == "best" or (row.arm, row.seed) in there:
+    measured = {(row.arm, row.seed) for row in (read_results(results) if results.is_file() else [])}
+    for row in read_rows(compared):
+        if row.by != "all" or row.weights == "best" or (row.arm, row.seed) in measured:
             continue
-        file = teacher if row.seed == TEACHERS_SEED else folder_of(compared, row.arm, row.seed) / "weights/last.pt"
-        found = evaluate(file, yaml, **{k: schedule[k] for k in ("imgsz", "batch", "device", "workers")})
-        own = [
+        run = run_folder(compared, row.arm, row.seed)
+        file = teacher if row.seed == TEACHER_ROW_SEED else run / "weights/last.pt"
+        evaluation = evaluate(file, yaml, **{k: schedule[k] for k in ("imgsz", "batch", "device", "workers")})
+        rows = [
             replace(row, data=f"{yaml.parent.name}/{yaml.name}", by=x.by, group=x.group, images=x.images,
                     objects=x.objects, map50=round(x.map50, 6), map50_95=round(x.map50_95, 6))
-            for x in found.rows
+            for x in evaluation.rows
         ]  # fmt: skip
-        add_results(results, own)
+        add_results(results, rows)
     return results
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; what a user can put right is told in one line.
+    """Run the command; an error that the user can correct is one line.
 
     Args:
-        arguments (list[str] | None): Of the command line, None is this process's.
+        arguments (list[str] | None): Arguments of the command line, None for those of this process.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help=f"data-set YAML of HIT-UAV with oriented boxes, or {SCENES}")
-    parser.add_argument("--arms", default=ARMS, help="as ds2d2-yolo compare takes them")
+    parser.add_argument("--arms", default=ARMS, help="arms as for ds2d2-yolo compare")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, help="one for each data set; runs/evidence/scenes or .../photographs")
     parser.add_argument(
-        "--parallel", type=int, default=1, help="runs at the same time, one CPU thread each; threads of the teacher"
+        "--folder", type=Path, help="one for each data set, by default runs/evidence/scenes or .../photographs"
     )
-    parser.add_argument("--teacher-epochs", type=int, help="of the teacher's training, instead of the protocol's")
-    parser.add_argument("--teacher-from", type=Path, help="checkpoint whose weights the teacher's training begins with")
-    parser.add_argument("--teacher-bf16", action="store_true", help="all teachers' forward passes in bfloat16")
-    parser.add_argument("--epochs", type=int, help="of teacher and students: another experiment, to try this")
-    parser.add_argument("--held-out", action="store_true", help="measure on the images that fraction leaves out too")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        help="runs at the same time, one CPU thread each; also the threads of the teacher's training",
+    )
+    parser.add_argument("--teacher-epochs", type=int, help="epochs of the teacher, instead of those of the protocol")
+    parser.add_argument("--teacher-from", type=Path, help="checkpoint that the teacher's training starts from")
+    parser.add_argument("--teacher-bf16", action="store_true", help="run the teacher's forward passes in bfloat16")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of teacher and students, for a trial: it is another experiment"
+    )
+    parser.add_argument("--held-out", action="store_true", help="also measure on the images that fraction leaves out")
     given = parser.parse_args(arguments)
     shorten_openmp_spin()
-    os.environ["OMP_NUM_THREADS"] = str(given.parallel)  # before torch is imported: the teacher's rounding follows it
+    os.environ["OMP_NUM_THREADS"] = str(
+        given.parallel
+    )  # before torch is imported: the rounding of the teacher's training depends on it
 
     from ds2d2_yolo.errors import BadUseError
 
@@ -229,11 +243,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Train what is missing and print the tables.
+    """Train all unfinished runs and print the tables.
 
     Args:
-        given (argparse.Namespace): The command's arguments.
-        parser (argparse.ArgumentParser): Says what is wrong with them.
+        given (argparse.Namespace): Arguments of the command.
+        parser (argparse.ArgumentParser): Parser that reports errors in them.
 
     Raises:
         BadUseError: If an arm is unknown, or the folder holds something else.
@@ -247,24 +261,24 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())
     folder = given.folder or Path("runs/evidence", "scenes" if given.data == SCENES else "photographs")
     folder, schedule = folder.resolve(), {**protocol.schedule}
-    teaching = {**schedule, "epochs": given.teacher_epochs or given.epochs or protocol.teacher_epochs}
+    teacher_schedule = {**schedule, "epochs": given.teacher_epochs or given.epochs or protocol.teacher_epochs}
     if given.teacher_from:
         if not given.teacher_from.is_file():
             parser.error(f"--teacher-from: there is no file {given.teacher_from}")
-        teaching["pretrained"] = str(given.teacher_from.resolve())
+        teacher_schedule["pretrained"] = str(given.teacher_from.resolve())
     schedule["epochs"] = given.epochs or schedule["epochs"]
     if given.held_out and schedule.get("fraction", 1.0) == 1.0:
         parser.error(f"--held-out: nothing is left out of {given.data}")
-    baseline = baseline_of(given.arms, folder / "compare")  # a wrong arm is refused before the teacher's training
+    baseline = baseline_of(given.arms, folder / "compare")  # it refuses unknown arms before the teacher is trained
     if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(given.arms)):
         schedule["teacher_bf16"] = True
-    with cpu_threads():  # as many as OMP_NUM_THREADS says
-        teacher = train_teacher(resolve_data(data), folder / "teacher", teaching)
-    done = compare(
+    with cpu_threads():  # OMP_NUM_THREADS
+        teacher = train_teacher(resolve_data(data), folder / "teacher", teacher_schedule)
+    comparison = compare(
         teacher=str(teacher), student=STUDENT, data=data, arms=given.arms, seeds=given.seeds,
         parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare", **schedule,
     )  # fmt: skip
-    print(done)
+    print(comparison)
     if given.held_out:
         yaml = held_out(data, schedule["fraction"], folder / "heldout")
         print(compare(results=str(measure_held_out(yaml, folder / "compare", teacher, schedule)), baseline=baseline))

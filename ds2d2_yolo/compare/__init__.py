@@ -1,6 +1,6 @@
-"""Comparison of ways to train one student: arms over seeds, restartable, with statistics of the paired differences.
+"""Comparison of ways to train one student: arms over seeds, resumable, with statistics of the paired differences.
 
-Importing this package imports nothing heavy, so that help and shell completion can read the options.
+Importing this package does not import torch, so that help and shell completion can read the options quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["CompareOptions", "Comparison", "compare"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the entrance when it is first used (PEP 562)."""
+    """Import the public names on first use (PEP 562)."""
     if name in {"Comparison", "compare"}:
         return getattr(import_module("ds2d2_yolo.compare.run"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what each trains with, read from a command or a YAML."""
+"""The arms of a comparison and their settings, read from a command or a YAML file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ds2d2_yolo.config.recipes import load_recipe, resolve_settings
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.errors import BadUseError
 
-UPSTREAM = "dis"  # the one setting of Ultralytics' own distillation
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-OWN = re.compile(r"[^:]*:\s*\w+\s*=")  # how an arm with settings begins; a path such as C:\arms.yaml does not
+UPSTREAM_KEY = "dis"  # the only setting of Ultralytics' own distillation
+ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ARM_WITH_SETTINGS = re.compile(r"[^:]*:\s*\w+\s*=")  # does not match a path such as C:\arms.yaml
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Arm:
     """A way to train the student.
 
     Attributes:
-        name (str): Its name, also of its folder.
-        kind (str): 'teacher' (measured, not trained), 'plain' (student alone), 'distill_model' (Ultralytics' own
-            distillation) or 'ds2d2'.
-        settings (dict[str, Any]): Its own settings: of DS2D2, or `dis` of Ultralytics' distillation.
+        name (str): Name of the arm and of its folder.
+        kind (str): 'teacher' (measured, not trained), 'plain' (training without a teacher), 'distill_model'
+            (Ultralytics' own distillation) or 'ds2d2'.
+        settings (dict[str, Any]): Settings that differ from the shared ones: of DS2D2, or `dis` of Ultralytics'
+            distillation.
     """
 
     name: str
@@ -46,114 +47,118 @@ BUILT_IN = {
 }
 
 
-def read_arms(given: str | Iterable[str]) -> tuple[Arm, ...]:
+def read_arms(names: str | Iterable[str]) -> tuple[Arm, ...]:
     """Return the arms that a command names.
 
     Args:
-        given (str | Iterable[str]): Parted by commas, each a built-in arm's name, `name:key=value;key=value`, or the
-            path of a YAML that maps names to settings; a built-in arm stands there with no settings.
+        names (str | Iterable[str]): Arms separated by commas: the name of a built-in arm, `name:key=value;key=value`,
+            or the path of a YAML file that maps names to settings, where a built-in arm has no settings.
 
     Returns:
-        (tuple[Arm, ...]): In the order named.
+        (tuple[Arm, ...]): The arms in the order of the command.
 
     Raises:
-        BadUseError: If an arm is unknown, named twice, or has a setting that no arm takes.
+        BadUseError: If an arm is unknown, named twice, or has an unknown setting.
 
     Examples:
         >>> [arm.settings for arm in read_arms("plain,db2:wavelet=db2;levels=[8,16]")]
         [{}, {'wavelet': 'db2', 'levels': [8, 16]}]
     """
-    texts = [given] if isinstance(given, str) else [str(text) for text in given]
+    texts = [names] if isinstance(names, str) else [str(text) for text in names]
     arms: list[Arm] = []
-    for text in (part.strip() for whole in texts for part in re.split(r",(?![^\[]*\])", whole)):
-        if text.endswith((".yaml", ".yml")) and not OWN.match(text):  # the last setting may be recipe=PATH.yaml
+    for text in (part.strip() for listed in texts for part in re.split(r",(?![^\[]*\])", listed)):
+        if text.endswith((".yaml", ".yml")) and not ARM_WITH_SETTINGS.match(
+            text
+        ):  # the last setting may be recipe=PATH.yaml
             arms += [_arm(name, settings) for name, settings in _read_yaml(text).items()]
         elif text:
             name, colon, settings = text.partition(":")
             arms.append(_arm(name.strip(), _parse(text, settings) if colon else None))
-    names = [arm.name for arm in arms]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BadUseError(f"arms= names {', '.join(twice)} twice")
+    named = [arm.name for arm in arms]
+    if repeated := sorted({name for name in named if named.count(name) > 1}):
+        raise BadUseError(f"arms= names {', '.join(repeated)} twice")
     if not arms:
         raise BadUseError("arms= names no arm")
     return tuple(arms)
 
 
-def settings_of(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the DS2D2 settings that an arm runs with: its own over the shared ones.
+def arm_settings(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the DS2D2 settings of an arm: the settings of the command, overridden by those of the arm.
 
-    A shared gain of a stream that the arm switches off is left out, it would contradict that. So is what the arm's own
-    recipe sets: a recipe stands under the settings beside it, and the shared ones would undo it.
+    Two kinds of shared settings are left out. The gains of a stream that the arm switches off would contradict it. The
+    settings of the arm's recipe would be undone, because explicit settings override a recipe.
 
     Args:
-        arm (Arm): The arm; those of other kinds than 'ds2d2' take none.
+        arm (Arm): The arm.
         shared (Mapping[str, Any]): DS2D2 settings of the command, without teacher.
 
     Returns:
-        (dict[str, Any]): Settings as `distill` takes them.
+        (dict[str, Any]): Settings for `distill`; empty for an arm of another kind than 'ds2d2'.
 
     Raises:
-        BadUseError: If they are wrong or contradict each other, naming the arm.
+        BadUseError: If the settings are wrong or contradict each other; the message names the arm.
     """
     if arm.kind != "ds2d2":
         return {}
     streams = ("explicit", EXPLICIT), ("implicit", IMPLICIT)
-    out = {t for on, terms in streams if arm.settings.get(on) is False for t in terms}
+    excluded = {t for stream, terms in streams if arm.settings.get(stream) is False for t in terms}
     try:
         if arm.settings.get("recipe"):
-            out |= load_recipe(str(arm.settings["recipe"])).keys()
-        found = {**{k: v for k, v in shared.items() if k not in out}, **arm.settings}
-        active = resolve_settings(found).active
+            excluded |= load_recipe(str(arm.settings["recipe"])).keys()
+        settings = {**{k: v for k, v in shared.items() if k not in excluded}, **arm.settings}
+        active = resolve_settings(settings).active
     except BadUseError as e:
         raise BadUseError(f"arm {arm.name}: {e}") from e
     if not active:
         raise BadUseError(f"arm {arm.name} has no term that is on: that is the arm plain")
-    return found
+    return settings
 
 
 def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
-    """Return an arm by its name and its own settings, checked."""
+    """Return the arm of a name and its settings, checked; None stands for a built-in arm."""
     if settings is None:
         if name not in BUILT_IN:
             near = get_close_matches(name, BUILT_IN, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(BUILT_IN)}"
-            raise BadUseError(f"unknown arm '{name}': {hint} One of your own has settings: {name}:wavelet=db2")
+            raise BadUseError(f"unknown arm '{name}': {hint} A custom arm has settings: {name}:wavelet=db2")
         return BUILT_IN[name]
     if name in BUILT_IN:
         raise BadUseError(f"arm '{name}' is built in: give the one with other settings another name")
-    if not NAME.fullmatch(name) or name == "amplifiers":  # the folder of those
+    if not ARM_NAME.fullmatch(name) or name == "amplifiers":  # the folder of those
         raise BadUseError(
             f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not 'amplifiers'"
         )
-    known = {*Settings.keys(), UPSTREAM} - {"teacher", "safe"}
+    known = {*Settings.keys(), UPSTREAM_KEY} - {"teacher", "safe"}
     if unknown := [k for k in settings if k not in known]:
         near = get_close_matches(unknown[0], known, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        said = f"arm {name}: '{unknown[0]}'{hint} is no setting of an arm"
-        raise BadUseError(f"{said}: one takes DS2D2 settings, or {UPSTREAM}=; the rest is the same for all arms")
-    if UPSTREAM in settings and len(settings) > 1:
-        raise BadUseError(f"arm {name}: {UPSTREAM}= is of Ultralytics' own distillation and goes with nothing else")
-    return Arm(name, "distill_model" if UPSTREAM in settings else "ds2d2", dict(settings))
+        raise BadUseError(
+            f"arm {name}: '{unknown[0]}'{hint} is no setting of an arm: one takes DS2D2 settings, or {UPSTREAM_KEY}=; "
+            "all other settings are the same for all arms"
+        )
+    if UPSTREAM_KEY in settings and len(settings) > 1:
+        raise BadUseError(f"arm {name}: {UPSTREAM_KEY}= is of Ultralytics' own distillation and goes with nothing else")
+    return Arm(name, "distill_model" if UPSTREAM_KEY in settings else "ds2d2", dict(settings))
 
 
 def _parse(text: str, settings: str) -> dict[str, Any]:
     """Return the settings of `key=value;key=value`, typed as YAML types them."""
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in settings.split(";"))):
         key, equals, value = (p.strip() for p in part.partition("="))
-        if not (equals and key and value) or key in found:
+        if not (equals and key and value) or key in parsed:
             raise BadUseError(f"arm '{text}' must read name:key=value;key=value, each key once")
-        found[key] = _typed(value)
-    if not found:
+        parsed[key] = _typed(value)
+    if not parsed:
         raise BadUseError(f"arm '{text}' must read name:key=value;key=value")
-    return found
+    return parsed
 
 
 def _typed(value: str) -> Any:
-    """Type a text as YAML does; 1e-5, which YAML 1.1 takes for a text, becomes a number."""
+    """Parse a value as YAML, and 1e-5, which YAML 1.1 reads as text, as a number."""
     try:
-        found = yaml.safe_load(value)
-        return float(found) if isinstance(found, str) and re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", found) else found
+        parsed = yaml.safe_load(value)
+        return float(parsed) if isinstance(parsed, str) and re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", parsed) else parsed
     except yaml.YAMLError:
         return value
 
@@ -161,10 +166,10 @@ def _typed(value: str) -> Any:
 def _read_yaml(path: str) -> dict[str, dict[str, Any] | None]:
     """Return the arms of a YAML file."""
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        arms = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise BadUseError(f"arms={path} cannot be read as YAML: {str(e).splitlines()[0]}") from e
-    if not isinstance(found, dict) or not all(v is None or isinstance(v, dict) for v in found.values()):
+    if not isinstance(arms, dict) or not all(v is None or isinstance(v, dict) for v in arms.values()):
         raise BadUseError(f"arms={path} holds no arms: 'name: {{key: value}}' a line is expected")
     return {str(k): v if v is None else {str(a): _typed(b) if isinstance(b, str) else b for a, b in v.items()}
-            for k, v in found.items()}  # fmt: skip
+            for k, v in arms.items()}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The options of a comparison; the settings of DS2D2 and of Ultralytics' training come beside them."""
+"""The options of `compare`; DS2D2 settings and Ultralytics' training settings are accepted beside them."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from ds2d2_yolo.config.options import Options, option
 ARMS = "teacher,plain,distill_model,ds2d2"
 
 
-def _wrong_seeds(value: Any) -> str | None:
-    """Return what is wrong with one seed or a list of them."""
+def _seeds_error(value: Any) -> str | None:
+    """Return the error of one seed or a list of seeds, None for valid ones."""
     seeds = list(value) if isinstance(value, (list, tuple)) else [value]
     if not seeds or any(ok.whole(0)(seed) for seed in seeds):
         return "must be whole numbers of at least 0, such as seeds=0,1,2"
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    return f"names {', '.join(map(str, twice))} twice" if twice else None
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    return f"names {', '.join(map(str, repeated))} twice" if repeated else None
 
 
-def _wrong_arms(value: Any) -> str | None:
-    """Return what is wrong with the form of a list of arms; their names are checked where they are read."""
+def _arms_error(value: Any) -> str | None:
+    """Return the error of a list of arms that is no text; `read_arms` checks the names."""
     texts = value if isinstance(value, (list, tuple)) else [value]
     if texts and all(isinstance(text, (str, Path)) and str(text).strip() for text in texts):
         return None
     return f"must name arms, such as arms={ARMS}"
 
 
-SEEDS = ok.Check("whole numbers, 0 or more", _wrong_seeds)
-NAMES = ok.Check("names, 'name:key=value;key=value' (quoted), or a YAML", _wrong_arms)
+SEEDS = ok.Check("whole numbers, 0 or more", _seeds_error)
+NAMES = ok.Check("names, 'name:key=value;key=value' (quoted), or a YAML", _arms_error)
 
 
 @dataclass(frozen=True)
 class CompareOptions(Options):
-    """Options of a comparison, validated when made.
+    """Options of a comparison, validated on construction.
 
     Attributes:
-        teacher (str | None): Trained checkpoint (.pt) of the big model.
-        student (str | None): Model YAML or checkpoint that every arm but `teacher` trains.
+        teacher (str | None): Trained checkpoint (.pt) of the large model.
+        student (str | None): Model YAML or checkpoint that every arm except `teacher` trains.
         data (str | None): Data-set YAML.
         arms (str | list[str]): Arms, see `arms.read_arms`.
         seeds (int | list[int]): Seeds; every arm runs with each of them.
-        baseline (str): Arm from which the differences of the others are taken.
-        level (float): Confidence level of their intervals, above 0 and under 1.
-        parallel (int | None): Runs at the same time; None is what the device has room for, see `parallel.room`.
-        threads (int | None): CPU threads of a run; None is `OMP_NUM_THREADS` where it is set, otherwise on a CPU the
-            cores over `parallel`, and 1 without that.
-        results (str | None): Raw results of earlier comparisons, to make tables and plot of and train nothing.
-        project (str): Folder of the comparison's folder.
+        baseline (str): Arm that the differences are taken from.
+        level (float): Confidence level of the intervals, above 0 and under 1.
+        parallel (int | None): Runs at the same time; None is as many as fit on the device, see `plan.run_slots`.
+        threads (int | None): CPU threads of a run; None is `OMP_NUM_THREADS` if it is set, otherwise on a CPU the
+            number of cores divided by `parallel`, or 1 without `parallel`.
+        results (str | None): Raw results of an earlier comparison: only tables and plot are made.
+        project (str): Parent of the comparison's folder.
         name (str): Name of the comparison's folder.
-        resume (bool): Accepted for habit's sake: the same command goes on anyway.
-        safe (bool): Whether models and data sets that could run code are refused, in the processes of the runs too.
+        resume (bool): Accepted but not needed: the same command continues anyway.
+        safe (bool): Whether models and data sets that could run code are refused, also in the child processes.
 
     Raises:
-        BadUseError: If any value is wrong; all of them are named in one line.
+        BadUseError: If any value is wrong; the message names all of them in one line.
 
     Examples:
-        >>> CompareOptions(seeds=[0, 1]).all_seeds
+        >>> CompareOptions(results="results.csv", seeds=[0, 1]).all_seeds
         (0, 1)
     """
 
@@ -70,7 +70,7 @@ class CompareOptions(Options):
     )
     seeds: int | list[int] = option((0, 1, 2), SEEDS, "seeds that every arm runs with")
     baseline: str = option("plain", ok.text, "arm that the others are compared with")
-    level: float = option(0.95, ok.Check("0 to 1", lambda v: _wrong_level(v)), "confidence level of the intervals")
+    level: float = option(0.95, ok.Check("0 to 1", lambda v: _level_error(v)), "confidence level of the intervals")
     parallel: int | None = option(
         None, ok.optional(ok.whole(1)), "runs at the same time, None is what there is room for"
     )
@@ -84,24 +84,24 @@ class CompareOptions(Options):
     safe: bool = option(False, ok.flag, ok.SAFE)
 
     def _contradictions(self) -> list[str]:
-        """Return what is missing for a comparison that trains."""
+        """Return the missing options of a comparison that trains."""
         if self.results is not None:
             return []
         missing = [f"{k}=" for k in ("teacher", "student", "data") if getattr(self, k) is None]
-        said = "missing: ds2d2-yolo compare teacher=T.pt student=S.yaml data=D.yaml, or results=results.csv"
-        return [f"{', '.join(missing)} {said}"] if missing else []
+        usage = "ds2d2-yolo compare teacher=T.pt student=S.yaml data=D.yaml, or results=results.csv"
+        return [f"{', '.join(missing)} missing: {usage}"] if missing else []
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """(tuple[int, ...]): The seeds in their order."""
+        """(tuple[int, ...]): The seeds in the order of the command."""
         return tuple(self.seeds) if isinstance(self.seeds, (list, tuple)) else (self.seeds,)
 
     @property
     def folder(self) -> Path:
-        """(Path): The comparison's folder, absolute: Ultralytics would put a relative one elsewhere."""
+        """(Path): The comparison's folder, absolute: Ultralytics puts relative ones under its own runs folder."""
         return Path(self.project, self.name).expanduser().resolve()
 
 
-def _wrong_level(value: Any) -> str | None:
-    """Return what is wrong with a confidence level."""
+def _level_error(value: Any) -> str | None:
+    """Return the error of a confidence level, None for a valid one."""
     return ok.number(0, 1, above=True)(value) or ("must be under 1" if value == 1 else None)

@@ -1,31 +1,31 @@
-"""The picture of a comparison: for each group the mean difference of each arm from the baseline, with its interval."""
+"""The plot of a comparison: mean difference of each arm from the baseline by object group, with its interval."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.compare.summary import METRICS, TEACHER, Summary
-from ds2d2_yolo.compare.tables import FEW, percent
+from ds2d2_yolo.compare.summary import METRICS, TEACHER_SEED, Summary
+from ds2d2_yolo.compare.tables import MIN_OBJECTS, percent
 from ds2d2_yolo.utils.atomic_files import replacing
 
 SPLITS = ("all", "size", "crowding", "orientation")
-MARKERS = "os^Dv"  # of ten arms each, which is how many colours there are
+MARKERS = "os^Dv"  # one for every ten arms, as there are ten colours
 
 
 def draw(summary: Summary, file: Path, weights: str = "last") -> None:
-    """Draw mean differences and intervals, a row for each group of objects enough, a column a metric; write a PNG.
+    """Draw mean differences with their intervals into a PNG file: one panel for each metric, one row for each group.
 
     Args:
         summary (Summary): The statistics.
-        file (Path): The picture.
+        file (Path): The PNG file.
         weights (str): 'last' or 'best'.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     groups = shown_groups(summary)
-    arms = [a for a in summary.arms if a != summary.baseline and TEACHER not in summary.seeds(a)]
+    arms = [a for a in summary.arms if a != summary.baseline and TEACHER_SEED not in summary.seeds(a)]
     figure = Figure(figsize=(12, 1.8 + 0.32 * len(groups) * max(1.0, len(arms) / 3)), layout="constrained")
     FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, len(METRICS), sharey=True)
@@ -48,16 +48,16 @@ def draw(summary: Summary, file: Path, weights: str = "last") -> None:
 
 
 def shown_groups(summary: Summary) -> list[tuple[str, str]]:
-    """Return the groups that are drawn: those of a few objects swing so far that nothing else could be read.
+    """Return the groups that are drawn: the intervals of groups with few objects would set the scale of the plot.
 
     Args:
         summary (Summary): The statistics.
 
     Returns:
-        (list[tuple[str, str]]): What objects are split by, and the part, in the order of `SPLITS`.
+        (list[tuple[str, str]]): Property and name of each group, in the order of `SPLITS`.
     """
     objects = {(row.by, row.group): row.objects for row in summary.rows}
-    return [g for by in SPLITS for g in summary.groups() if g[0] == by and (by == "all" or objects[g] >= FEW)]
+    return [g for by in SPLITS for g in summary.groups() if g[0] == by and (by == "all" or objects[g] >= MIN_OBJECTS)]
 
 
 def _panel(
@@ -70,12 +70,12 @@ def _panel(
             axes.axhline(place - 0.5, color="0.85", linewidth=1)
     for number, arm in enumerate(arms):
         offset = (number - (len(arms) - 1) / 2) * 0.8 / max(len(arms), 1)
-        found = [(i, x.difference) for i, (by, g) in enumerate(groups)
-                 if (x := summary.line(weights, by, g, metric, arm)) and x.difference]  # fmt: skip
-        heights = [i + offset for i, _ in found]
+        differences = [(i + offset, entry.difference) for i, (by, group) in enumerate(groups)
+                       if (entry := summary.entry(weights, by, group, metric, arm)) and entry.difference]  # fmt: skip
         color, marker = f"C{number % 10}", MARKERS[number // 10 % len(MARKERS)]
-        axes.plot([d.mean for _, d in found], heights, marker, markersize=4, color=color, label=arm)
-        for height, (_, d) in zip(heights, found, strict=True):
+        heights, means = [height for height, _ in differences], [d.mean for _, d in differences]
+        axes.plot(means, heights, marker, markersize=4, color=color, label=arm)
+        for height, d in differences:
             if d.low is not None and d.high is not None:
                 axes.plot([d.low, d.high], [height, height], "-", linewidth=1.5, color=color)
     axes.grid(axis="x", color="0.92")

@@ -1,4 +1,4 @@
-"""The entrance to a comparison: `compare` runs what is not done yet and makes tables and picture of all that is."""
+"""`compare`: runs all unfinished runs of a comparison and writes tables and plot of all finished ones."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ds2d2_yolo.compare.child import RESULT, TASK, read_result
+from ds2d2_yolo.compare.child import RESULT_FILE, TASK_FILE, read_result
 from ds2d2_yolo.compare.options import CompareOptions
-from ds2d2_yolo.compare.plan import Plan, arms_as_kept, default_settings, jobs_of, room
+from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, default_settings, make_jobs, run_slots
 from ds2d2_yolo.compare.plot import draw
-from ds2d2_yolo.compare.results import Result, read_results
+from ds2d2_yolo.compare.results import RunResult, read_results
 from ds2d2_yolo.compare.schedule import Job, run_jobs
-from ds2d2_yolo.compare.state import CompareState, folder_of, rows_in
+from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.child_process import child_command
 from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
-TEXT, TABLE, PICTURE = "compare.md", "summary.csv", "compare.png"
-OF_RESULTS = {"results", "baseline", "level"}
+REPORT_FILE, SUMMARY_FILE, PLOT_FILE = "compare.md", "summary.csv", "compare.png"
+RESULTS_KEYS = {"results", "baseline", "level"}  # of a command that trains nothing
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What the checks of the arms found that their jobs depend on.
+class ArmChecks:
+    """Results of the arms' pre-flight checks.
 
     Attributes:
-        step (int | None): Bytes of the hungriest training step, estimated.
-        explicit_alone (frozenset[str]): Arms for which teacher and data share no class.
+        step_bytes (int | None): Estimated bytes of the largest training step.
+        explicit_only (frozenset[str]): Arms for which teacher and data share no class.
     """
 
-    step: int | None
-    explicit_alone: frozenset[str]
+    step_bytes: int | None
+    explicit_only: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Comparison:
     """A finished comparison.
 
     Attributes:
-        folder (Path): Where results.csv, summary.csv, compare.md and compare.png lie.
-        summary (Summary): Its statistics, with the raw results that they were made of.
-        text (str): Its tables, as in compare.md.
+        folder (Path): Folder of results.csv, summary.csv, compare.md and compare.png.
+        summary (Summary): Statistics and raw results.
+        text (str): The tables, as in compare.md.
     """
 
     folder: Path
@@ -57,25 +58,25 @@ class Comparison:
     text: str
 
     def __str__(self) -> str:
-        """Return the tables."""
-        return f"{self.text}\nIn {self.folder}: results.csv, {TABLE}, {TEXT}, {PICTURE}"
+        """Return the tables and the names of the files."""
+        return f"{self.text}\nIn {self.folder}: results.csv, {SUMMARY_FILE}, {REPORT_FILE}, {PLOT_FILE}"
 
 
 def compare(**keys: Any) -> Comparison:
-    """Compare ways to train a student: run every arm with every seed, or make the tables of runs that are done.
+    """Compare ways to train a student: run every arm with every seed, or make the tables of earlier results.
 
-    Each run is a process of its own. The same call goes on after any interruption: finished runs are in results.csv
-    and are not repeated, the others go on after their last saved epoch. Arms and seeds may be added to a folder.
+    Each run is a separate process. The same call continues after any interruption: finished runs are in results.csv and
+    are not repeated, the others continue after their last saved epoch. Arms and seeds may be added to a folder.
 
     Args:
-        **keys (Any): See `CompareOptions`; DS2D2 settings, which hold for the arms that are DS2D2's; and Ultralytics
-            training settings, which hold for all arms. Several GPUs in `device` take a run each.
+        **keys (Any): Options (see `CompareOptions`); DS2D2 settings for all DS2D2 arms; Ultralytics training settings
+            for all arms. With several GPUs in `device`, each of them takes a run.
 
     Returns:
-        (Comparison): Tables and statistics, written beside results.csv too.
+        (Comparison): Tables and statistics, which are also written to the folder of results.csv.
 
     Raises:
-        BadUseError: If anything does not fit, before anything is trained.
+        BadUseError: If keys, files or the folder do not fit, before anything is trained.
         DS2D2Error: If runs failed; the tables of the others are written.
 
     Examples:
@@ -84,34 +85,34 @@ def compare(**keys: Any) -> Comparison:
         >>> print(compare(results="runs/compare/results.csv", baseline="distill_model"))  # doctest: +SKIP
     """
     if keys.get("results") is not None:
-        return _of_results(keys)
+        return _from_results(keys)
     from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
     from ds2d2_yolo.bridge.training.compared_run import TRAIN_KEYS
     from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
     from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 
     options = CompareOptions.of(keys, "compare", passing={*Settings.keys(), *TRAIN_KEYS})
-    plan = Plan.of(options, CompareOptions.split(keys)[1])
+    plan = ComparePlan.of(options, CompareOptions.split(keys)[1])
     check_ultralytics()
     validate_ultralytics_args(plan.keys)
     with safe_loading(options.safe):
         if options.safe:
             refuse_code_in_data(str(options.data))
-        failed = _run(plan)
+        failed = _run_all(plan)
     return _finish(options.folder, options, failed)
 
 
-def _of_results(keys: Mapping[str, Any]) -> Comparison:
-    """Make tables and picture of raw results anew, beside them."""
+def _from_results(keys: Mapping[str, Any]) -> Comparison:
+    """Write tables and plot of raw results into their folder."""
     options = CompareOptions.of(keys, "compare", passing=set(keys))
-    if idle := [f"{k}=" for k in keys if k not in OF_RESULTS | {"verbose"}]:
-        raise BadUseError(f"results= trains nothing: leave out {', '.join(idle)}")
+    if unused := [f"{k}=" for k in keys if k not in RESULTS_KEYS | {"verbose"}]:
+        raise BadUseError(f"results= trains nothing: leave out {', '.join(unused)}")
     file = Path(str(options.results)).expanduser().resolve()
-    return _written(file.parent, summarise(read_results(file), options.baseline, options.level))
+    return _write_outputs(file.parent, summarise(read_results(file), options.baseline, options.level))
 
 
-def _run(plan: Plan) -> dict[str, str]:
-    """Run all that is not done yet and return what failed, with the reason."""
+def _run_all(plan: ComparePlan) -> dict[str, str]:
+    """Run all unfinished runs and return the reasons of those that failed."""
     from ds2d2_yolo.bridge.training.compared_run import identify
     from ds2d2_yolo.bridge.upstream.hardware import devices_of
 
@@ -120,133 +121,142 @@ def _run(plan: Plan) -> dict[str, str]:
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
     mixed = len({arm.kind == "ds2d2" for arm in plan.arms if arm.kind != "teacher"}) == 2
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed))
-    state = CompareState(o.folder, plan.fingerprint(subjects), arms_as_kept(plan), default_settings())
-    checked = _check_arms(plan, state, subjects, devices[0])
+    state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
+    checks = _check_arms(plan, state, subjects, devices[0])
     try:
         o.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(o.folder / ".lock", timeout=0):
             state.begin()
-            _collect(plan, state)
-            return _run_open(plan, state, subjects, devices, checked)
+            _collect_results(plan, state)
+            return _run_unfinished(plan, state, subjects, devices, checks)
     except Timeout as e:
         raise BadUseError(f"another process compares in {o.folder}: wait for it, or name another folder") from e
 
 
-def _run_open(
-    plan: Plan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checked: Checked
+def _run_unfinished(
+    plan: ComparePlan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checks: ArmChecks
 ) -> dict[str, str]:
-    """Run the jobs of all runs that are not done."""
+    """Run the jobs of all unfinished runs."""
     from ds2d2_yolo.bridge.upstream.hardware import free_memory
 
     options = plan.options
-    threads = options.threads or (_threads_of_a_run(options.parallel) if devices[0] == "cpu" else None)
+    threads = options.threads or (_threads_per_run(options.parallel) if devices[0] == "cpu" else None)
     memory = {d: free_memory(d) for d in devices if d != "mps"}
-    slots = room(devices, usable_cores(), threads or 1, memory, checked.step)
+    slots = run_slots(devices, usable_cores(), threads or 1, memory, checks.step_bytes)
     if options.parallel:
         slots = [devices[i % len(devices)] for i in range(options.parallel)]
-    slots = slots[: max(1, len(plan.runs) - _done(plan, state))]  # a run that has no other beside it keeps its times
-    jobs = jobs_of(plan, state, subjects, len(slots), threads, checked.explicit_alone)
+    # the times of a run count only if no other run was allowed beside it
+    slots = slots[: max(1, len(plan.runs) - _count_finished(plan, state))]
+    jobs = make_jobs(plan, state, subjects, len(slots), threads, checks.explicit_only)
     if not jobs:
         return {}
     runs = len(plan.runs)
-    where = ", ".join(dict.fromkeys(slots))
-    print(f"{runs} runs, {len(jobs)} jobs to do, {len(slots)} at a time on {where}: {options.folder}", flush=True)
-    threaded = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    used = ", ".join(dict.fromkeys(slots))
+    print(f"{runs} runs, {len(jobs)} jobs to do, {len(slots)} at a time on {used}: {options.folder}", flush=True)
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
-    def begun(job: Job) -> None:
+    def on_start(job: Job) -> None:
         print(f"{job.name}: begins, log {job.log}", flush=True)
 
-    def ended(job: Job) -> None:
-        said = _keep(job, state)
-        print(f"{job.name}: done{said}; {_done(plan, state)} of {runs} runs", flush=True)
+    def on_success(job: Job) -> None:
+        scores = _store_result(job, state)
+        print(f"{job.name}: done, {scores}; {_count_finished(plan, state)} of {runs} runs", flush=True)
 
     try:
-        return run_jobs(jobs, slots, _command, begun, ended, threaded)
+        return run_jobs(jobs, slots, job_command, on_start, on_success, environment)
     except KeyboardInterrupt:
-        said = f"stopped with {_done(plan, state)} of {runs} runs done; the same command goes on"
-        print(said, file=sys.stderr, flush=True)
+        finished = _count_finished(plan, state)
+        print(f"stopped with {finished} of {runs} runs done; the same command goes on", file=sys.stderr, flush=True)
         raise
 
 
-def _threads_of_a_run(parallel: int | None) -> int:
-    """Return the CPU threads of a run where `threads=` names none: `OMP_NUM_THREADS`, or an equal part of the cores."""
+def _threads_per_run(parallel: int | None) -> int:
+    """Return the CPU threads of a run without `threads=`: `OMP_NUM_THREADS`, or an equal share of the cores."""
     if os.environ.get("OMP_NUM_THREADS"):
         return thread_count()
     return max(1, usable_cores() // parallel) if parallel else 1
 
 
-def _check_arms(plan: Plan, state: CompareState, subjects: Mapping[str, str], device: str) -> Checked:
-    """Check every DS2D2 arm that is still to run as `check` does."""
+def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], device: str) -> ArmChecks:
+    """Run the pre-flight check of every DS2D2 arm that has unfinished runs."""
     from ds2d2_yolo.bridge.api import check
 
-    done = {(row.arm, row.seed) for row in state.rows()}
-    open_arms = {arm.name for arm, seed in plan.runs if (arm.name, seed) not in done}
-    steps: list[int] = []
-    explicit_alone: set[str] = set()
+    finished = {(row.arm, row.seed) for row in state.rows()}
+    unfinished = {arm.name for arm, seed in plan.runs if (arm.name, seed) not in finished}
+    step_bytes: list[int] = []
+    explicit_only: set[str] = set()
     for arm in plan.arms:
-        if arm.kind == "ds2d2" and arm.name in open_arms:
+        if arm.kind == "ds2d2" and arm.name in unfinished:
             keys = {**plan.keys, **plan.settings[arm.name], "device": device}
             try:
                 facts = check(subjects["teacher"], plan.options.student, subjects["data"], **keys)
             except BadUseError as e:
                 raise BadUseError(f"arm {arm.name}: {e}") from e
             if facts.memory is not None and facts.memory.total:
-                steps.append(facts.memory.total)
+                step_bytes.append(facts.memory.total)
             if not facts.classes.shared:
-                explicit_alone.add(arm.name)
-    return Checked(max(steps, default=None), frozenset(explicit_alone))
+                explicit_only.add(arm.name)
+    return ArmChecks(max(step_bytes, default=None), frozenset(explicit_only))
 
 
-def _done(plan: Plan, state: CompareState) -> int:
-    """Return how many of the runs are finished."""
-    done = {(row.arm, row.seed) for row in state.rows()}
-    return sum((arm.name, seed) in done for arm, seed in plan.runs)
+def _count_finished(plan: ComparePlan, state: CompareState) -> int:
+    """Return the number of finished runs."""
+    finished = {(row.arm, row.seed) for row in state.rows()}
+    return sum((arm.name, seed) in finished for arm, seed in plan.runs)
 
 
-def _command(job: Job, device: str) -> list[str]:
-    """Write a job's task and return the command of its process."""
-    write_json(job.folder / TASK, job.task)
-    (job.folder / RESULT).unlink(missing_ok=True)
-    return [sys.executable, "-m", "ds2d2_yolo.compare.child", str(job.folder / TASK), device]
+def job_command(job: Job, device: str) -> list[str]:
+    """Write the task file of a job and return the command of its process.
+
+    Args:
+        job (Job): The job.
+        device (str): Device that it runs on.
+
+    Returns:
+        (list[str]): For `subprocess`.
+    """
+    write_json(job.folder / TASK_FILE, {**job.task, "device": device})
+    (job.folder / RESULT_FILE).unlink(missing_ok=True)
+    return child_command("ds2d2_yolo.compare.child", job.folder / TASK_FILE, job.folder / RESULT_FILE)
 
 
-def _collect(plan: Plan, state: CompareState) -> None:
-    """Keep results that were left by runs whose parent was killed before it could."""
+def _collect_results(plan: ComparePlan, state: CompareState) -> None:
+    """Store the results of runs that finished after their parent was killed."""
     for arm, seed in plan.runs:
-        rows = [Result(**row) for row in read_result(folder_of(state.folder, arm.name, seed))]
+        rows = [RunResult(**row) for row in read_result(run_folder(state.folder, arm.name, seed))]
         if rows and not state.done(arm.name, seed):
             state.add(rows)
 
 
-def _keep(job: Job, state: CompareState) -> str:
-    """Keep the result of a job and return what it reached."""
-    found = read_result(job.folder)
+def _store_result(job: Job, state: CompareState) -> str:
+    """Store the result of a job and return its scores in words."""
+    result = read_result(job.folder)
     if "row" not in job.task:
-        return f", {found[0]['reached']}"
-    rows = [Result(**row) for row in found]
+        return str(result[0]["reached"])
+    rows = [RunResult(**row) for row in result]
     state.add(rows)
-    whole = next(row for row in rows if row.by == "all")
-    return f", mAP50 {whole.map50:.3f}, mAP50-95 {whole.map50_95:.3f}"
+    overall = next(row for row in rows if row.by == "all")
+    return f"mAP50 {overall.map50:.3f}, mAP50-95 {overall.map50_95:.3f}"
 
 
 def _finish(folder: Path, options: CompareOptions, failed: Mapping[str, str]) -> Comparison:
-    """Make tables and picture of the runs that are done, and say which failed."""
-    rows = rows_in(folder)
-    known = options.baseline in {row.arm for row in rows}
-    done = _written(folder, summarise(rows, options.baseline, options.level)) if known else None
+    """Write tables and plot of the finished runs, and raise an error that names the failed ones."""
+    rows = read_rows(folder)
+    comparable = options.baseline in {row.arm for row in rows}
+    comparison = _write_outputs(folder, summarise(rows, options.baseline, options.level)) if comparable else None
     if failed:
-        if done is not None:
-            print(done, flush=True)
-        said = "; ".join(f"{job}: {why}" for job, why in failed.items())
-        raise DS2D2Error(f"{len(failed)} failed, the same command tries again ({said})")
-    assert done is not None  # the baseline is among the arms
-    return done
+        if comparison is not None:
+            print(comparison, flush=True)
+        reasons = "; ".join(f"{job}: {reason}" for job, reason in failed.items())
+        raise DS2D2Error(f"{len(failed)} failed, the same command tries again ({reasons})")
+    assert comparison is not None  # the baseline is among the arms
+    return comparison
 
 
-def _written(folder: Path, summary: Summary) -> Comparison:
-    """Write tables and picture."""
+def _write_outputs(folder: Path, summary: Summary) -> Comparison:
+    """Write tables and plot."""
     text = report(summary)
-    write_whole(folder / TEXT, text + f"\n![differences]({PICTURE})\n")
-    summary.write(folder / TABLE)
-    draw(summary, folder / PICTURE)
+    write_whole(folder / REPORT_FILE, text + f"\n![differences]({PLOT_FILE})\n")
+    summary.write(folder / SUMMARY_FILE)
+    draw(summary, folder / PLOT_FILE)
     return Comparison(folder, summary, text)

@@ -1,15 +1,15 @@
-"""Mean, spread and confidence interval of paired differences, over seeds; plain numbers, no model and no file."""
+"""Mean, standard deviation and confidence interval of paired differences over seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import atan, cos, pi, sin, sqrt
+from math import sqrt
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean of several values and how far they lie apart.
+class SampleStatistics:
+    """Mean and standard deviation of a sample.
 
     Attributes:
         n (int): Number of values.
@@ -23,109 +23,82 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Difference(Spread):
-    """Mean of paired differences and the interval that it is known to.
+class PairedDifference(SampleStatistics):
+    """Statistics of paired differences, with the confidence interval of their mean.
 
     Attributes:
         low (float | None): Lower end of the confidence interval; None for one pair.
-        high (float | None): Upper end.
+        high (float | None): Upper end; None for one pair.
     """
 
     low: float | None
     high: float | None
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation of values.
+def sample_statistics(values: Sequence[float]) -> SampleStatistics:
+    """Return mean and standard deviation of a sample.
 
     Args:
-        values (Sequence[float]): At least one.
+        values (Sequence[float]): At least one value.
 
     Returns:
-        (Spread): Of the sample, with ``n - 1`` in the denominator.
+        (SampleStatistics): With ``n - 1`` in the denominator of the variance.
 
     Examples:
-        >>> spread([1.0, 2.0, 3.0])
-        Spread(n=3, mean=2.0, sd=1.0)
+        >>> sample_statistics([1.0, 2.0, 3.0])
+        SampleStatistics(n=3, mean=2.0, sd=1.0)
     """
     n = len(values)
     mean = sum(values) / n
     sd = sqrt(sum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else None
-    return Spread(n, mean, sd)
+    return SampleStatistics(n, mean, sd)
 
 
-def paired_difference(arm: Mapping[int, float], baseline: Mapping[int, float], level: float) -> Difference | None:
-    """Return the mean of an arm's differences from the baseline, seed by seed, with its confidence interval.
+def paired_difference(arm: Mapping[int, float], baseline: Mapping[int, float], level: float) -> PairedDifference | None:
+    """Return the mean difference of an arm from the baseline over seeds, with its confidence interval.
 
-    ``d_i = arm_i - baseline_i`` over the n seeds that both have, ``m = mean(d)``, ``s`` their standard deviation; the
-    interval is ``m -+ t s / sqrt(n)`` with ``t`` the ``(1 + level) / 2`` quantile of Student's t with ``n - 1`` degrees
-    of freedom. It takes the differences as independent draws of one normal distribution, which few seeds cannot show.
+    ``d_i = arm_i - baseline_i`` over the n seeds that both have, ``m = mean(d)``, ``s`` their standard deviation. The
+    interval is ``m -+ t s / sqrt(n)``, where ``t`` is the ``(1 + level) / 2`` quantile of Student's t distribution with
+    ``n - 1`` degrees of freedom. It assumes that the differences are independent draws of one normal distribution,
+    which a few seeds cannot show.
 
     Args:
         arm (Mapping[int, float]): Value of each seed.
-        baseline (Mapping[int, float]): Likewise.
-        level (float): Share of such intervals that hold the true mean, above 0 and under 1.
+        baseline (Mapping[int, float]): Value of each seed.
+        level (float): Share of such intervals that contain the true mean, above 0 and under 1.
 
     Returns:
-        (Difference | None): Without interval for one pair; None where no seed is shared.
+        (PairedDifference | None): Without interval for one pair; None if no seed is shared.
 
     Examples:
-        >>> found = paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0}, 0.95)
-        >>> found.mean, round(found.high, 2)
+        >>> difference = paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0}, 0.95)
+        >>> difference.mean, round(difference.high, 2)
         (2.0, 14.71)
     """
     shared = sorted(arm.keys() & baseline.keys())
     if not shared:
         return None
-    found = spread([arm[seed] - baseline[seed] for seed in shared])
-    if found.sd is None:
-        return Difference(found.n, found.mean, None, None, None)
-    half = t_quantile((1 + level) / 2, found.n - 1) * found.sd / sqrt(found.n)
-    return Difference(found.n, found.mean, found.sd, found.mean - half, found.mean + half)
+    sample = sample_statistics([arm[seed] - baseline[seed] for seed in shared])
+    if sample.sd is None:
+        return PairedDifference(sample.n, sample.mean, None, None, None)
+    half = t_quantile((1 + level) / 2, sample.n - 1) * sample.sd / sqrt(sample.n)
+    return PairedDifference(sample.n, sample.mean, sample.sd, sample.mean - half, sample.mean + half)
 
 
-def t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution, by bisection of its distribution function.
+def t_quantile(probability: float, degrees_of_freedom: int) -> float:
+    """Return a quantile of Student's t distribution.
 
     Args:
-        probability (float): From 0.5 to under 1.
-        freedom (int): Degrees of freedom, a whole number of at least 1.
+        probability (float): Above 0 and under 1.
+        degrees_of_freedom (int): At least 1.
 
     Returns:
-        (float): The t under which a share `probability` of the distribution lies.
+        (float): The t below which the share `probability` of the distribution lies.
 
     Examples:
         >>> round(t_quantile(0.975, 2), 4)
         4.3027
     """
-    low, high = 0.0, 1.0
-    while t_within(high, freedom) < 2 * probability - 1:
-        low, high = high, 2 * high
-    for _ in range(100):  # halves the interval to the last bit
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, freedom) < 2 * probability - 1 else (low, middle)
-    return (low + high) / 2
+    from scipy.special import stdtrit  # a second to import, and the command line does not need it
 
-
-def t_within(t: float, freedom: int) -> float:
-    """Return the probability that Student's t lies within -t and t.
-
-    With ``a = atan(t / sqrt(n))``: for even n ``sin a (1 + 1/2 cos^2 a + 1 3/(2 4) cos^4 a + ...)`` of n/2 terms; for
-    odd n ``2/pi (a + sin a (cos a + 2/3 cos^3 a + 2 4/(3 5) cos^5 a + ...))`` of (n-1)/2 terms in the inner bracket.
-
-    Args:
-        t (float): 0 or more.
-        freedom (int): Degrees of freedom n, a whole number of at least 1.
-
-    Returns:
-        (float): From 0 to 1.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    angle = atan(t / sqrt(freedom))
-    odd = freedom % 2
-    term, total = (cos(angle) if odd else 1.0), 0.0
-    for k in range(freedom // 2):
-        total += term
-        term *= cos(angle) ** 2 * (2 * k + 1 + odd) / (2 * k + 2 + odd)
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+    return float(stdtrit(degrees_of_freedom, probability))

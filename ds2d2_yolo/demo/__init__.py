@@ -1,1 +1,1 @@
-"""The demonstration: the whole story on the built-in scenes, from a teacher's first epoch to a checked ONNX student."""
+"""The demonstration on the built-in scenes: teacher, amplifier, distilled and plain student, checked ONNX file."""

@@ -1,17 +1,20 @@
-"""One picture: a few validation images, each with its ground truth and what the three models find in it."""
+"""One picture of a few validation images: ground truth and the detections of the three models side by side."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.data.images import read_image
-from ds2d2_yolo.bridge.inference.plain_model import Boxes
+from ds2d2_yolo.bridge.data.images import label_paths, read_image
+from ds2d2_yolo.deploy.images import evenly_spaced
+from ds2d2_yolo.predict import predict
 
 Image = NDArray[np.uint8]
 
@@ -21,30 +24,87 @@ BAND = 44  # height of a line of text
 INK = (40, 40, 40)
 
 
-def choose(images: Sequence[Path], number: int) -> list[Path]:
-    """Choose images evenly from a sorted list, the same ones every time."""
-    count = min(number, len(images))
-    return [images[(2 * i + 1) * len(images) // (2 * count)] for i in range(count)]
+@dataclass(frozen=True)
+class Boxes:
+    """Oriented boxes of an image.
+
+    Attributes:
+        corners (NDArray[np.float32]): N x 4 x 2 in pixels of the image.
+        classes (NDArray[np.int64]): N class indices.
+        scores (NDArray[np.float32]): N scores, 1 for labels.
+    """
+
+    corners: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
-def choose_varied(images: Sequence[Path], truth: Sequence[Boxes], number: int) -> list[Path]:
-    """Choose images that show as many classes as possible: for each class, the rarest first, the one richest in it.
+def ground_truth(images: Sequence[Path]) -> list[Boxes]:
+    """Return the labelled boxes of images.
+
+    Args:
+        images (Sequence[Path]): Images with oriented labels.
+
+    Returns:
+        (list[Boxes]): Boxes of each image; an image without labels has none.
+    """
+    labelled = []
+    for image, label in zip(images, label_paths(images), strict=True):
+        text = label.read_text(encoding="utf-8") if label.is_file() else ""
+        rows = np.array([line.split()[:9] for line in text.splitlines() if line.strip()], dtype=np.float32)
+        rows = rows.reshape(-1, 9)
+        height, width = read_image(image).shape[:2]
+        corners = rows[:, 1:].reshape(-1, 4, 2) * np.array([width, height], dtype=np.float32)
+        labelled.append(Boxes(corners, rows[:, 0].astype(np.int64), np.ones(len(rows), np.float32)))
+    return labelled
+
+
+def detect(weights: Path, images: Sequence[Path], imgsz: int, conf: float, device: Any) -> list[Boxes]:
+    """Return the detections of a checkpoint in images.
+
+    Args:
+        weights (Path): Checkpoint of an OBB model.
+        images (Sequence[Path]): The images.
+        imgsz (int): Image size in pixels.
+        conf (float): Lowest score.
+        device (Any): Device as Ultralytics takes it, None for its choice.
+
+    Returns:
+        (list[Boxes]): Boxes of each image.
+    """
+    keys = {"imgsz": imgsz, "conf": conf, "save": False, "verbose": False} | (
+        {} if device is None else {"device": device}
+    )
+    detected = []
+    for image in images:
+        obb: Any = predict(model=str(weights), source=str(image), **keys).results[0].obb
+        corners, classes, scores = (x.cpu().numpy() for x in (obb.xyxyxyxy, obb.cls, obb.conf))
+        detected.append(Boxes(corners.reshape(-1, 4, 2), classes.astype(np.int64), scores))
+    return detected
+
+
+def choose_varied(images: Sequence[Path], labelled: Sequence[Boxes], number: int) -> list[Path]:
+    """Choose images that show as many classes as possible, always the same ones.
+
+    Classes are visited from the rarest to the most frequent; each adds the image with most of its objects.
 
     Args:
         images (Sequence[Path]): Images to choose from.
-        truth (Sequence[Boxes]): The labelled boxes of each.
-        number (int): How many to choose; fewer come back if there are fewer images.
+        labelled (Sequence[Boxes]): The labelled boxes of each.
+        number (int): Number of images to choose.
 
     Returns:
-        (list[Path]): In the order of choice, the same ones every time.
+        (list[Path]): In the order of choice; fewer than `number` if there are fewer images.
     """
-    counts = np.zeros((len(images), 1 + max((int(b.classes.max(initial=0)) for b in truth), default=0)), dtype=np.int64)
-    for row, boxes in zip(counts, truth, strict=True):
+    counts = np.zeros(
+        (len(images), 1 + max((int(b.classes.max(initial=0)) for b in labelled), default=0)), dtype=np.int64
+    )
+    for row, boxes in zip(counts, labelled, strict=True):
         np.add.at(row, boxes.classes, 1)
     totals = counts.sum(0)
     rarest = sorted((k for k in range(len(totals)) if totals[k]), key=lambda k: int(totals[k]))
     best = [images[int(counts[:, k].argmax())] for k in rarest]
-    return list(dict.fromkeys([*best, *choose(images, number), *images]))[:number]
+    return list(dict.fromkeys([*best, *evenly_spaced(images, number), *images]))[:number]
 
 
 def draw(
@@ -54,14 +114,14 @@ def draw(
     path: Path,
     note: str = "",
 ) -> None:
-    """Draw a row for each image and a column for each source of boxes, and write it as a JPEG.
+    """Write a JPEG with a row for each image and a column for each source of boxes.
 
     Args:
         images (Sequence[Path]): The images.
-        columns (Mapping[str, Sequence[Boxes]]): Heading of a column -> its boxes for each image.
+        columns (Mapping[str, Sequence[Boxes]]): Title of each column -> its boxes in each image.
         names (Mapping[int, str]): Class names.
-        path (Path): File to write.
-        note (str): What to say behind the class names.
+        path (Path): The JPEG file.
+        note (str): Text behind the class names.
     """
     palette = [_colour(i, len(names)) for i in range(len(names))]
     heads = [_text(title, SIDE) for title in columns]
@@ -84,28 +144,28 @@ def _panel(pixels: Image, boxes: Boxes, palette: Sequence[tuple[int, int, int]])
     for corners, kind in zip(boxes.corners * scale, boxes.classes, strict=True):
         fine = [np.round(corners * 16).astype(np.int32)]
         cv2.polylines(panel, fine, True, palette[int(kind) % len(palette)], 2, cv2.LINE_AA, shift=4)
-    said = f"{len(boxes.classes)} boxes"
-    width = cv2.getTextSize(said, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0]
+    count = f"{len(boxes.classes)} boxes"
+    width = cv2.getTextSize(count, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0]
     cv2.rectangle(panel, (0, 0), (width + 12, 26), (255, 255, 255), -1)
-    cv2.putText(panel, said, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.6, INK, 1, cv2.LINE_AA)
+    cv2.putText(panel, count, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.6, INK, 1, cv2.LINE_AA)
     return panel
 
 
 def _joined(panels: Sequence[Image]) -> Image:
-    """Return panels side by side, with a gap after each and one below."""
+    """Return panels side by side, with a gap on the right of each and below."""
     padded = [cv2.copyMakeBorder(p, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for p in panels]
     return np.concatenate(padded, axis=1).astype(np.uint8)
 
 
-def _text(said: str, width: int) -> Image:
+def _text(text: str, width: int) -> Image:
     """Return a white band with a line of text."""
     band: Image = np.full((BAND, width, 3), 255, np.uint8)
-    cv2.putText(band, said, (6, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.9, INK, 2, cv2.LINE_AA)
+    cv2.putText(band, text, (6, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.9, INK, 2, cv2.LINE_AA)
     return band
 
 
 def _legend(names: Sequence[str], palette: Sequence[tuple[int, int, int]], width: int, note: str) -> Image:
-    """Return a band that names each class in its colour, with a note; names that do not fit are left out."""
+    """Return a band with the class names in their colours and a note; names that do not fit are left out."""
     band: Image = np.full((BAND, width, 3), 255, np.uint8)
     x = 6
     for name, colour in zip(names, palette, strict=True):
@@ -120,6 +180,6 @@ def _legend(names: Sequence[str], palette: Sequence[tuple[int, int, int]], width
 
 
 def _colour(index: int, count: int) -> tuple[int, int, int]:
-    """Return the colour of a class, hues spread evenly, in BGR."""
+    """Return the BGR colour of a class; the hues of all classes are evenly spaced."""
     red, green, blue = colorsys.hsv_to_rgb(index / max(count, 1), 0.95, 1.0)
     return int(255 * blue), int(255 * green), int(255 * red)

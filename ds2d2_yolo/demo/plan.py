@@ -1,4 +1,4 @@
-"""What a demonstration trains, and for how long: two public sizes, and the settings that a person gives."""
+"""Models and schedules of the two sizes of the demonstration, and the settings of its command."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ds2d2_yolo.config.options import Options, option
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What a demonstration trains.
+    """Models and schedule of a demonstration.
 
     Attributes:
-        data (str): Data set, unless the person names another.
+        data (str): Data-set YAML, unless the command names another.
         teacher (str): Model YAML of the teacher.
-        student (str): Model YAML of both students.
+        student (str): Model YAML of both students, or a checkpoint to start them from.
         teacher_epochs (int): Epochs of the teacher.
         student_epochs (int): Epochs of each student.
         amplifier_epochs (int): Epochs of the high-frequency amplifier.
         imgsz (int): Image size of all trainings, measurements and of the export, in pixels.
         batch (int): Images per batch.
         images (int | None): Largest number of training images, None for all.
-        duration (str): How long it takes, in words.
-        verdict (str): What the table may be read as.
+        duration (str): Duration in words.
+        verdict (str): What can be concluded from the table.
         common (Mapping[str, Any]): Further Ultralytics settings of all trainings.
-        confidence (float): Smallest confidence of the boxes in the picture.
+        confidence (float): Lowest score of the boxes in the picture.
         workers (int): Processes that load images.
     """
 
@@ -72,10 +72,10 @@ SMALL = DemoPlan(
         "scale": 0.2,
         "val": False,
         "plots": False,
-        # so young a model has thousands of faint boxes in a dense scene; their suppression would take minutes
+        # after so few epochs a dense scene has thousands of boxes with low scores; their suppression would take minutes
         "conf": 0.03,
     },
-    confidence=0.1,  # nothing is sure of itself after so short a training
+    confidence=0.1,  # scores are low after so few epochs
     workers=2,
 )
 
@@ -97,32 +97,32 @@ FULL = DemoPlan(
 PLANS: dict[str, DemoPlan] = {"small": SMALL, "full": FULL}
 
 
-def _wrong_device(value: Any) -> str | None:
-    """Return what is wrong with the name of one device."""
-    one = isinstance(value, (str, int)) and not isinstance(value, bool) and "," not in str(value)
-    return None if one else "must be one device: cpu, mps, or the number of a GPU"
+def _device_error(value: Any) -> str | None:
+    """Return the error of the name of one device, None for a valid one."""
+    valid = isinstance(value, (str, int)) and not isinstance(value, bool) and "," not in str(value)
+    return None if valid else "must be one device: cpu, mps, or the number of a GPU"
 
 
-ONE_DEVICE = ok.Check("one device", _wrong_device)
+ONE_DEVICE = ok.Check("one device", _device_error)
 
 
 @dataclass(frozen=True)
 class DemoSettings(Options):
-    """What a person can set, validated when made.
+    """Settings of the command, validated on construction.
 
     Attributes:
         size (str): 'small' (minutes on a CPU) or 'full' (meant for a GPU).
-        data (str | None): Data-set YAML with oriented boxes instead of the built-in scenes.
-        project (str): Folder of the run's folder.
-        name (str | None): Name of the run's folder; None is the size.
-        device (str | int | None): One device as Ultralytics takes it; None lets it choose.
+        data (str | None): Data-set YAML with oriented boxes; None for the built-in scenes.
+        project (str): Parent of the demonstration's folder.
+        name (str | None): Name of the demonstration's folder; None for the size.
+        device (str | int | None): One device as Ultralytics takes it; None for its choice.
         seed (int): Seed of all trainings.
-        batch (int | None): Images per batch; None is the plan's own.
+        batch (int | None): Images per batch; None for that of the size.
         verbose (bool): Whether the command line shows tracebacks.
-        resume (bool): Accepted for habit's sake: the same command goes on anyway.
+        resume (bool): Accepted but not needed: the same command continues anyway.
 
     Raises:
-        BadUseError: If any value is wrong; all of them are named in one line.
+        BadUseError: If any value is wrong; the message names all of them in one line.
     """
 
     size: str = option("small", ok.one_of(*PLANS), "small: minutes on a CPU; full: meant for a GPU")
@@ -141,21 +141,21 @@ class DemoSettings(Options):
 
     @property
     def folder(self) -> Path:
-        """(Path): The run's folder, absolute: Ultralytics would put a relative one elsewhere."""
+        """(Path): The demonstration's folder, absolute: Ultralytics puts relative ones under its own runs folder."""
         return Path(self.project, self.name or self.size).expanduser().resolve()
 
 
 def fingerprint(plan: DemoPlan, settings: DemoSettings, data_hash: str) -> dict[str, Any]:
-    """Return all that the results of a demonstration depend on, as JSON keeps it.
+    """Return everything that the results of a demonstration depend on.
 
     Args:
-        plan (DemoPlan): What is trained.
-        settings (DemoSettings): What the person set.
+        plan (DemoPlan): Models and schedule.
+        settings (DemoSettings): Settings of the command.
         data_hash (str): Identity of the data set.
 
     Returns:
-        (dict[str, Any]): Plain values; the device is left out, so that a run can go on elsewhere.
+        (dict[str, Any]): Values for JSON, without the device: a demonstration can be continued elsewhere.
     """
-    words = ("duration", "verdict", "workers", "data")
-    trained = {k: v for k, v in asdict(plan).items() if k not in words}
+    neutral = ("duration", "verdict", "workers", "data")
+    trained = {k: v for k, v in asdict(plan).items() if k not in neutral}
     return {**trained, "batch": settings.batch or plan.batch, "seed": settings.seed, "data": data_hash}

@@ -1,4 +1,4 @@
-"""The demonstration, step by step; each finished step is kept, so the same command goes on after a kill."""
+"""The steps of the demonstration. Finished steps are stored, so that the same command continues after a kill."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Any
 
 from ds2d2_yolo.bridge.data.dataset import data_hash, obb_data
 from ds2d2_yolo.bridge.data.images import list_images
-from ds2d2_yolo.bridge.inference import plain_model as ultra
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.demo import parity, picture
+from ds2d2_yolo.demo.picture import choose_varied, detect, draw, ground_truth
 from ds2d2_yolo.demo.plan import PLANS, DemoPlan, DemoSettings, fingerprint
+from ds2d2_yolo.demo.scores import LABELS, ModelScores, measure, scores_table
 from ds2d2_yolo.demo.state import DemoState
-from ds2d2_yolo.demo.table import LABELS, table
 from ds2d2_yolo.demo.training import Trainings
+from ds2d2_yolo.deploy import export
+from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_whole
 
@@ -28,21 +29,22 @@ STEPS = 8
 EXPORT_NEEDS = ("onnx", "onnxslim", "onnxruntime")
 PICTURE_IMAGES = 4
 PICTURE_CANDIDATES = 64
-PARITY_IMAGES = 8
+CHECK_IMAGES = 8  # on which the exported file is compared with PyTorch
+MIN_CONFIDENCE = 0.01  # lowest score that the check of `export` compares
 
 
 def run_demo(**keys: Any) -> dict[str, Any]:
-    """Run the demonstration of the command line.
+    """Run the demonstration.
 
     Args:
         **keys (Any): See `DemoSettings`.
 
     Returns:
-        (dict[str, Any]): What demo.json holds.
+        (dict[str, Any]): Content of demo.json.
 
     Raises:
-        BadUseError: If a setting is wrong, something is not installed, or the folder holds something else.
-        DS2D2Error: If the ONNX student does not answer as the PyTorch one does.
+        BadUseError: If a setting is wrong, a package is missing, or the folder holds something else.
+        DS2D2Error: If the exported student fails its check against PyTorch.
 
     Examples:
         >>> run_demo(size="small", seed=1, name="seed1")  # doctest: +SKIP
@@ -56,11 +58,11 @@ class Demo:
     """One demonstration.
 
     Args:
-        plan (DemoPlan): What is trained.
-        settings (DemoSettings): What the person set.
+        plan (DemoPlan): Models and schedule.
+        settings (DemoSettings): Settings of the command.
 
     Raises:
-        BadUseError: If something that a later step needs is not installed, or there is no such device.
+        BadUseError: If a package that a later step needs is missing, or the device does not exist.
     """
 
     def __init__(self, plan: DemoPlan, settings: DemoSettings) -> None:
@@ -78,8 +80,12 @@ class Demo:
         self.images: list[Path] = []
 
     def run(self) -> dict[str, Any]:
-        """Run all steps and return what demo.json holds."""
-        began = time.time()
+        """Run all steps.
+
+        Returns:
+            (dict[str, Any]): Content of demo.json.
+        """
+        start = time.time()
         self._announce()
         self._step(1, f"data: {self.data}", self.prepare)
         self._step(
@@ -88,17 +94,17 @@ class Demo:
         students = f"{self.plan.student}, {self.plan.student_epochs} epochs"
         self._step(3, f"amplifier, then the distilled student: {students}", lambda: self.trainings.distilled())
         self._step(4, f"plain student, same seed and schedule: {students}", lambda: self.trainings.plain())
-        measured = self._step(5, "validation of the three, the same call for each", self.validation)
+        scores = self._step(5, "validation of the three, the same call for each", self.validation)
         onnx = self._step(6, "ONNX export of the distilled student, compared with PyTorch", self.onnx)
         self._step(7, "picture of what the three find", self.picture)
-        found: dict[str, Any] = self._step(8, "table", lambda: self.table(measured, onnx))
-        print(f"\nDone in {_minutes(time.time() - began)}. In {self.folder}:", flush=True)
-        for name, what in self._left():
-            print(f"  {name:28} {what}")
-        return found
+        report: dict[str, Any] = self._step(8, "table", lambda: self.table(scores, onnx))
+        print(f"\nDone in {_minutes(time.time() - start)}. In {self.folder}:", flush=True)
+        for name, description in self._files():
+            print(f"  {name:28} {description}")
+        return report
 
     def _announce(self) -> None:
-        """Say what will happen, how long it takes and how to go on after a stop."""
+        """Print the steps, their duration and how to continue after a stop."""
         plan = self.plan
         print(
             f"ds2d2-yolo demo, size {self.settings.size}: {plan.duration}; this one runs on {self.device}.\n"
@@ -112,17 +118,17 @@ class Demo:
             print("Note: size=full is meant for a GPU; on this device it takes days.", flush=True)
 
     def _step(self, number: int, title: str, work: Callable[[], Any]) -> Any:
-        """Run a step under its heading and say how long it took."""
+        """Run a step under its heading and print its duration."""
         print(f"\n[{number}/{STEPS}] {title}", flush=True)
-        began = time.time()
+        start = time.time()
         result = work()
-        print(f"[{number}/{STEPS}] done in {_minutes(time.time() - began)}", flush=True)
+        print(f"[{number}/{STEPS}] done in {_minutes(time.time() - start)}", flush=True)
         return result
 
     # The steps ---------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Get the data set, drawn on first use, and find out which steps are done already."""
+        """Load the data set, which is drawn on first use, and the finished steps of an earlier command."""
         data = obb_data(self.data)
         if data.get("channels", 3) != 3:
             raise BadUseError(f"data={self.data} has {data['channels']} channels: the demo takes 3, train takes any")
@@ -139,94 +145,131 @@ class Demo:
         self.state = DemoState(self.folder, fingerprint(self.plan, self.settings, identity))
         self.trainings = Trainings(self.plan, self.settings, self.state, self.data, fraction)
 
-    def validation(self) -> dict[str, ultra.Measured]:
-        """Measure the three checkpoints on the validation split."""
+    def validation(self) -> dict[str, ModelScores]:
+        """Measure the three checkpoints on the validation split.
+
+        Returns:
+            (dict[str, ModelScores]): Scores of 'teacher', 'plain' and 'distilled'.
+        """
         if self.state.done("validation"):
             print("measured already")
-            return {k: ultra.Measured(**v) for k, v in self.state.steps["validation"].items()}
+            return {k: ModelScores(**v) for k, v in self.state.steps["validation"].items()}
         self.state.start("validation")
-        found = {}
+        scores = {}
         for which in self.trainings.models:
-            found[which] = ultra.measure(
+            scores[which] = measure(
                 self.trainings.weights(which),
-                data=self.data,
-                imgsz=self.plan.imgsz,
+                self.data,
+                self.plan.imgsz,
                 batch=self.trainings.batch,
                 conf=self.plan.common.get("conf"),
                 device=self.settings.device,
                 workers=self.plan.workers,
             )
-            print(f"{which}: mAP50 {found[which].map50:.3f}, mAP50-95 {found[which].map50_95:.3f}", flush=True)
-        self.state.finish("validation", {k: asdict(v) for k, v in found.items()})
-        return found
+            print(f"{which}: mAP50 {scores[which].map50:.3f}, mAP50-95 {scores[which].map50_95:.3f}", flush=True)
+        self.state.finish("validation", {k: asdict(v) for k, v in scores.items()})
+        return scores
 
     def onnx(self) -> dict[str, Any]:
-        """Export the distilled student and compare its raw outputs with PyTorch's.
+        """Export the distilled student with the check of `export` against PyTorch.
+
+        Returns:
+            (dict[str, Any]): `file_mb`, and of the check `images`, `confidence`, `matched` and `differences`, the
+                largest one of each kind; without detections there is no check, and `images` is 0.
 
         Raises:
-            DS2D2Error: If they differ by more than the tolerance.
+            DS2D2Error: If the export or its check fails.
         """
         weights = self.trainings.weights("distilled")
-        file = weights.with_suffix(".onnx")
-        if self.state.done("onnx", [file]):
+        # a folder of an older version has other numbers
+        if self.state.done("onnx", [weights.with_suffix(".onnx")]) and "matched" in self.state.steps["onnx"]:
             print("exported and compared already")
             return dict(self.state.steps["onnx"])
         self.state.start("onnx")
-        exported = ultra.export_onnx(weights, self.plan.imgsz)
-        inputs = [ultra.network_input(x, self.plan.imgsz) for x in picture.choose(self.images, PARITY_IMAGES)]
-        answer = parity.compare(ultra.torch_output(weights, inputs), parity.onnx_output(exported, inputs))
-        print(f"ONNX against PyTorch, {answer}")
-        if not answer.holds:
-            raise DS2D2Error(f"{exported} does not answer as PyTorch does: {answer}")
-        found = {**asdict(answer), "file_mb": exported.stat().st_size / 1e6}
-        self.state.finish("onnx", found)
-        return found
+        confidence = self._check_confidence(weights)
+        exported = export(
+            model=str(weights),
+            format="onnx",
+            imgsz=self.plan.imgsz,
+            data=self.data,
+            check=confidence is not None,
+            check_limit=CHECK_IMAGES,
+            check_conf=confidence or MIN_CONFIDENCE,
+        )
+        if confidence is None:
+            print("the student detects nothing yet, its ONNX file is not compared with PyTorch")
+        else:
+            print(exported)
+        result: dict[str, Any] = {"file_mb": exported.megabytes, "images": 0, "matched": 0, "differences": {}}
+        if (parity := exported.parity) is not None:
+            largest = {kind: spread.largest for kind, spread in parity.differences.items()}
+            result |= {"images": parity.images, "matched": parity.matched, "differences": largest}
+        elif confidence is not None:
+            raise DS2D2Error(f"{exported.file} could not be compared with PyTorch: {exported.unchecked}")
+        self.state.finish("onnx", {**result, "confidence": confidence})
+        return dict(self.state.steps["onnx"])
+
+    def _check_confidence(self, weights: Path) -> float | None:
+        """Return the score from which the check compares detections.
+
+        It is that of the picture, or the lowest one that `export` takes if all scores in the check's images are below.
+        None if there is no detection at all, as after a short training on a few images of the user.
+        """
+        images = evenly_spaced(self.images, CHECK_IMAGES)
+        detected = detect(weights, images, self.plan.imgsz, MIN_CONFIDENCE, self.settings.device)
+        highest = max((float(boxes.scores.max(initial=0)) for boxes in detected), default=0.0)
+        return next((c for c in (self.plan.confidence, MIN_CONFIDENCE) if highest >= c), None)
 
     def picture(self) -> None:
-        """Draw ground truth and predictions side by side."""
+        """Draw ground truth and detections side by side."""
         path = self.folder / "demo.jpg"
         if self.state.done("picture", [path]):
             print("drawn already")
             return
         self.state.start("picture")
-        candidates = picture.choose(self.images, PICTURE_CANDIDATES)
-        images = picture.choose_varied(candidates, ultra.ground_truth(candidates), PICTURE_IMAGES)
-        columns = {"ground truth": ultra.ground_truth(images)}
+        candidates = evenly_spaced(self.images, PICTURE_CANDIDATES)
+        images = choose_varied(candidates, ground_truth(candidates), PICTURE_IMAGES)
+        columns = {"ground truth": ground_truth(images)}
         for which, model in self.trainings.models.items():
-            columns[f"{which}: {Path(model).stem}"] = ultra.predict(
+            columns[f"{which}: {Path(model).stem}"] = detect(
                 self.trainings.weights(which), images, self.plan.imgsz, self.plan.confidence, self.settings.device
             )
-        picture.draw(images, columns, self.names, path, f"predictions: confidence {self.plan.confidence} and more")
+        draw(images, columns, self.names, path, f"predictions: confidence {self.plan.confidence} and more")
         self.state.finish("picture")
 
-    def table(self, measured: dict[str, ultra.Measured], onnx: dict[str, Any]) -> dict[str, Any]:
-        """Print the table and write demo.md and demo.json."""
-        rows = table(measured, self.trainings.models)
-        exported = (
-            f"ONNX of the distilled student ({onnx['file_mb']:.1f} MB) against PyTorch: "
-            f"{parity.Parity(**{k: v for k, v in onnx.items() if k != 'file_mb'})}."
-        )
-        said = (
+    def table(self, scores: dict[str, ModelScores], onnx: dict[str, Any]) -> dict[str, Any]:
+        """Print the table and write demo.md and demo.json.
+
+        Args:
+            scores (dict[str, ModelScores]): Of `validation`.
+            onnx (dict[str, Any]): Of `onnx`.
+
+        Returns:
+            (dict[str, Any]): Content of demo.json.
+        """
+        rows = scores_table(scores, self.trainings.models)
+        conditions = (
             f"mAP on {len(self.images)} validation images at {self.plan.imgsz} px, GFLOPs at the same size, "
             f"seed {self.settings.seed}."
         )
-        print(f"\n{rows}\n\n{said}\n{self.plan.verdict}", flush=True)
+        print(f"\n{rows}\n\n{conditions}\n{self.plan.verdict}", flush=True)
         write_whole(
             self.folder / "demo.md",
-            f"# ds2d2-yolo demo, size {self.settings.size}\n\n{rows}\n\n{said} {self.plan.verdict}\n\n{exported}\n\n"
-            f"Boxes of confidence {self.plan.confidence} and more on validation images:\n\n![predictions](demo.jpg)\n",
+            f"# ds2d2-yolo demo, size {self.settings.size}\n\n{rows}\n\n{conditions} {self.plan.verdict}\n\n"
+            f"{_describe_export(onnx)}\n\nBoxes of confidence {self.plan.confidence} and more on validation images:\n\n"
+            "![predictions](demo.jpg)\n",
         )
-        found = {
+        report = {
             "fingerprint": self.state.fingerprint,
-            "models": {k: {"architecture": self.trainings.models[k], **asdict(m)} for k, m in measured.items()},
+            "models": {k: {"architecture": self.trainings.models[k], **asdict(s)} for k, s in scores.items()},
             "onnx": onnx,
             "verdict": self.plan.verdict,
         }
-        write_whole(self.folder / "demo.json", json.dumps(found, indent=2))
-        return found
+        write_whole(self.folder / "demo.json", json.dumps(report, indent=2))
+        return report
 
-    def _left(self) -> list[tuple[str, str]]:
-        """List what the demonstration leaves, with a word on each."""
+    def _files(self) -> list[tuple[str, str]]:
+        """Return the files of the demonstration with their descriptions."""
         onnx = self.trainings.weights("distilled").with_suffix(".onnx").relative_to(self.folder)
         return [
             ("demo.md, demo.json", "the table"),
@@ -234,6 +277,18 @@ class Demo:
             *((str(self.trainings.weights(k).relative_to(self.folder)), f"the {LABELS[k]}") for k in LABELS),
             (str(onnx), "the distilled student for ONNX Runtime"),
         ]
+
+
+def _describe_export(onnx: dict[str, Any]) -> str:
+    """Return the result of the export's check in one sentence."""
+    head = f"ONNX of the distilled student ({onnx['file_mb']:.1f} MB)"
+    if not onnx["images"]:
+        return f"{head}: not compared with PyTorch, the student detects nothing yet."
+    differences = ", ".join(f"{kind} {largest:.2g}" for kind, largest in onnx["differences"].items())
+    return (
+        f"{head} against PyTorch: {onnx['matched']} detections of confidence {onnx['confidence']:g} and more on "
+        f"{onnx['images']} images matched; largest differences: {differences}."
+    )
 
 
 def _minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The three trainings of a demonstration: each is run, taken up where it was cut off, or left alone when finished."""
+"""The three trainings of a demonstration: each is started, resumed after an interruption, or skipped when finished."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.bridge.api import distill
-from ds2d2_yolo.bridge.training import plain_run as ultra
+from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints
 from ds2d2_yolo.demo.plan import DemoPlan, DemoSettings
 from ds2d2_yolo.demo.state import DemoState
@@ -17,14 +17,14 @@ class Trainings:
     """The trainings of teacher, distilled and plain student.
 
     Args:
-        plan (DemoPlan): What is trained.
-        settings (DemoSettings): What the person set.
-        state (DemoState): Which steps are done; it names the folder.
+        plan (DemoPlan): Models and schedule.
+        settings (DemoSettings): Settings of the command.
+        state (DemoState): Finished steps and the folder.
         data (str): Data-set YAML.
-        fraction (float): Share of its training split that is used.
+        fraction (float): Share of the training split that is used.
 
     Attributes:
-        models (dict[str, str]): Model YAML of each.
+        models (dict[str, str]): Model YAML of each training.
         batch (int): Images per batch.
     """
 
@@ -32,7 +32,7 @@ class Trainings:
         self.plan, self.state, self.device = plan, state, settings.device
         self.models = {"teacher": plan.teacher, "plain": plan.student, "distilled": plan.student}
         self.batch = settings.batch or plan.batch
-        # all but the name and the epochs is the same for the three
+        # everything except name and epochs is the same for all three
         self._shared: dict[str, Any] = {
             **plan.common,
             "data": data,
@@ -59,7 +59,7 @@ class Trainings:
         self._plain("plain", self.plan.student_epochs)
 
     def distilled(self) -> None:
-        """Distil the teacher into the student; this trains the amplifier first."""
+        """Distil the teacher into the student, after training the amplifier."""
         keys = {**self._shared, "name": "distilled", "epochs": self.plan.student_epochs}
         self._train(
             "distilled",
@@ -71,33 +71,33 @@ class Trainings:
         )
 
     def _plain(self, which: str, epochs: int) -> None:
-        """Train a model with Ultralytics alone."""
+        """Train a model with plain Ultralytics."""
         keys = {**self._shared, "name": which, "epochs": epochs}
         self._train(
             which,
             epochs,
-            lambda: ultra.train_plain(self.models[which], keys),
-            lambda last: ultra.resume_plain(last, self.device),
+            lambda: plain_run.train_plain(self.models[which], keys),
+            lambda last: plain_run.resume_plain(last, self.device),
         )
 
-    def _train(self, step: str, epochs: int, anew: Callable[[], object], again: Callable[[Path], object]) -> None:
-        """Train, go on with a training that was cut off, or do nothing where it is finished."""
+    def _train(self, step: str, epochs: int, start: Callable[[], object], resume: Callable[[Path], object]) -> None:
+        """Start a training, resume an interrupted one, or skip a finished one."""
         best, last = self.weights(step), self.weights(step).with_name("last.pt")
         if self.state.done(step, [best]):
             print(f"trained already: {best}")
             return
-        behind = ultra.trained_epochs(last) if self.state.started(step) else None
-        if behind is None:
+        epochs_done = plain_run.trained_epochs(last) if self.state.started(step) else None
+        if epochs_done is None:
             if self.state.started(step) and last.is_file():
                 print(f"{last} was being written when the demo stopped and cannot be read: this training starts again")
-            # weights of an earlier attempt must not be taken for this one's
+            # weights of an earlier attempt must not be mistaken for those of this training
             last.unlink(missing_ok=True)
             best.unlink(missing_ok=True)
             self.state.start(step)
-            anew()
-        elif 0 <= behind < epochs:
-            print(f"going on after epoch {behind} of {epochs}", flush=True)
-            again(last)
-        elif behind >= epochs:
+            start()
+        elif 0 <= epochs_done < epochs:
+            print(f"going on after epoch {epochs_done} of {epochs}", flush=True)
+            resume(last)
+        elif epochs_done >= epochs:
             finalize_checkpoints(last.parent)
         self.state.finish(step)

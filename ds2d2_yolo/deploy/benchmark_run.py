@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,9 +19,10 @@ from ds2d2_yolo.deploy.options import BenchmarkOptions, split_names
 from ds2d2_yolo.deploy.table import BenchmarkRow, as_csv, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
-from ds2d2_yolo.utils.threads import shorten_openmp_spin
+from ds2d2_yolo.utils.child_process import ChildError, child_environment, run_child
 
 LOAD_SECONDS = 1.0  # duration of the load measurement before the first job
+WORKER = "ds2d2_yolo.deploy.worker"  # runs a job in a child process
 QUANTIZE = {"": None, "fp16": 16, "int8": 8}
 # options that a result depends on
 RESULT_OPTIONS = ("imgsz", "runs", "rounds", "warmup", "batch", "nms", "device", "fraction")
@@ -219,9 +216,10 @@ class BenchmarkRun:
         if cell.get("reason"):
             return {}
         print(f"{cell['model']} {cell['format']}: {title}", flush=True)
-        answer = _run_in_process(job)
-        if "reason" in answer:
-            cell["reason"] = f"{title}: {answer['reason']}"
+        try:
+            answer: dict[str, Any] = run_child(WORKER, job, child_environment({"YOLO_AUTOINSTALL": "false"}))
+        except ChildError as e:
+            cell["reason"] = f"{title}: {e}"
             print(f"{cell['model']} {cell['format']}: {cell['reason']}", flush=True)
             return {}
         for old, new in (rename or {}).items():
@@ -260,19 +258,3 @@ class BenchmarkRun:
             f"{self.image_count} validation images of {self.data}"
         )
         return f"{text}; NMS inside a file drops scores under 0.25, before mAP too" if o.nms else text
-
-
-def _run_in_process(job: dict[str, Any]) -> dict[str, Any]:
-    """Run a job of `deploy.worker` in a separate process; a crash becomes the 'reason' of the answer."""
-    with tempfile.TemporaryDirectory() as folder:
-        job_file, answer_file = Path(folder, "job.json"), Path(folder, "answer.json")
-        job_file.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "ds2d2_yolo.deploy.worker", str(job_file), str(answer_file)]
-        environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
-        shorten_openmp_spin(environment)
-        process = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if answer_file.is_file():
-            return dict(json.loads(answer_file.read_text(encoding="utf-8")))
-        errors = process.stderr.decode(errors="replace").strip().splitlines()
-        last_line = f": {errors[-1]}" if errors else ""
-        return {"reason": f"its process ended with status {process.returncode}{last_line}"}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ds2d2_yolo.utils.atomic_files import replacing
+from ds2d2_yolo.utils.tables import csv_text
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,7 @@ def as_csv(rows: Sequence[BenchmarkRow]) -> str:
     Returns:
         (str): The names of the attributes in the first line.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(BenchmarkRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(r) for r in rows)
-    return text.getvalue()
+    return csv_text([f.name for f in fields(BenchmarkRow)], map(astuple, rows))
 
 
 def draw(rows: Sequence[BenchmarkRow], path: Path, title: str) -> bool:

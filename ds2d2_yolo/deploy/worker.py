@@ -5,14 +5,13 @@ In a separate process, peak memory is that of one model, and a crash of a runtim
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.bridge.upstream.messages import first_line
+from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.utils.child_process import serve
 
 Job = dict[str, Any]
 
@@ -33,7 +32,7 @@ def export(job: Job) -> Job:
 
     checkpoint = exporter.open_checkpoint(job["model"], "benchmark", unfinished=True)
     if job["format"] == "engine" and (missing := exporter.missing_for_engine()):
-        raise RuntimeError(f"this machine lacks {missing}")
+        raise DS2D2Error(f"this machine lacks {missing}")
     args = exporter.export_args(job["format"], job["args"], checkpoint)
     file = exporter.write_export(checkpoint, job["format"], args, Path(job["folder"]))
     return {"file": str(file)}
@@ -64,7 +63,7 @@ def timing(job: Job) -> Job:
 
         device = check_device(job["device"])
         if job["format"] == "pt" and job["half"] and device.type == "cpu":
-            raise RuntimeError("PyTorch in FP16 needs a GPU")
+            raise DS2D2Error("PyTorch in FP16 needs a GPU")
         images = [read_image(Path(p), job["channels"]) for p in job["images"]]
         memory_before = memory_now()
 
@@ -106,24 +105,17 @@ def accuracy(job: Job) -> Job:
 JOBS: dict[str, Callable[[Job], Job]] = {"export": export, "timing": timing, "accuracy": accuracy}
 
 
-def main(arguments: list[str]) -> int:
-    """Run one job; an error becomes one line of the answer.
+def run_job(job: Job) -> Job:
+    """Run one job.
 
     Args:
-        arguments (list[str]): Path of the job, path of the answer.
+        job (Job): `work`, a key of `JOBS`, and the entries that its function needs.
 
     Returns:
-        (int): Exit status 0.
+        (Job): Its result.
     """
-    os.environ["YOLO_AUTOINSTALL"] = "false"
-    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    try:
-        answer = JOBS[job["work"]](job)
-    except Exception as e:  # each runtime has its own errors; the row of the table shows them
-        answer = {"reason": first_line(e)}
-    Path(arguments[1]).write_text(json.dumps(answer), encoding="utf-8")
-    return 0
+    return JOBS[job["work"]](job)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(run_job, sys.argv[1:]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -11,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.evaluate.metrics import Row
-from ds2d2_yolo.utils.atomic_files import replacing, write_json, write_whole
+from ds2d2_yolo.utils import tables
+from ds2d2_yolo.utils.atomic_files import replacing, write_json
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV; what a group without objects does not have is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain(rows))
-    write_whole(path, text.getvalue())
+    tables.write_csv(path, [f.name for f in fields(Row)], [list(row.values()) for row in plain(rows)])
 
 
 def write_report(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:

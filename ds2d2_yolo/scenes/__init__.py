@@ -1,4 +1,4 @@
-"""Synthetic aerial scenes with oriented boxes: a data set that draws itself, for trials and tests without a download.
+"""Synthetic aerial scenes with oriented boxes: a generated data set for trials and tests without a download.
 
 Needs numpy and OpenCV only. The same seed gives the same pixels and labels.
 """

@@ -1,4 +1,4 @@
-"""Whole scenes at airports: terminals with stands, aprons, light aircraft, runways and taxiways."""
+"""Complete scenes at airports: terminals with stands, aprons, light aircraft, runways and taxiways."""
 
 from __future__ import annotations
 

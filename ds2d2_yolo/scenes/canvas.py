@@ -54,7 +54,7 @@ class Canvas:
 
     Attributes:
         size (int): Final side in pixels.
-        side (int): Side of the supersampled picture in its own pixels.
+        side (int): Side of the supersampled picture in supersampled pixels.
         image (np.ndarray): Picture of shape (side, side, 3), uint8.
     """
 
@@ -91,18 +91,18 @@ class Canvas:
         return mask, slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
     def textured(self, rings: Sequence[Points], texture: U8) -> None:
-        """Fill a union of polygons with a texture of the picture's own size."""
-        found = self.mask_of(rings)
-        if found is not None:
-            mask, rows, columns = found
+        """Fill a union of polygons with a texture of the size of the picture."""
+        masked = self.mask_of(rings)
+        if masked is not None:
+            mask, rows, columns = masked
             cv2.copyTo(texture[rows, columns], mask, self.image[rows, columns])
 
     def glaze(self, rings: Sequence[Points], colour: Colour, share: float, pattern: U8 | None = None) -> None:
         """Blend a colour over a union of polygons, softly, where a pattern (0..255) lets it through."""
-        found = self.mask_of(rings)
-        if found is None:
+        masked = self.mask_of(rings)
+        if masked is None:
             return
-        mask, rows, columns = found
+        mask, rows, columns = masked
         weight = mask.astype(np.uint16) * np.uint16(round(share * 256)) >> 8
         if pattern is not None:
             weight = weight * pattern[rows, columns] >> 8

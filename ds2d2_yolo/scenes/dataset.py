@@ -1,4 +1,4 @@
-"""Writing the scenes as a data set in Ultralytics' oriented-box format."""
+"""Writes drawn scenes as a data set in Ultralytics' oriented-box format."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ds2d2_yolo.utils.child_process import child_environment
 from ds2d2_yolo.utils.threads import usable_cores
 
 from .render import draw_scene
 from .world import Label
 
 SPLITS = ("train", "val")
-STALE = 24 * 3600  # seconds after which a part folder is surely nobody's
+STALE_SECONDS = 24 * 3600  # no process works on a part folder that long
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to draw.
+class DatasetPlan:
+    """Size and seed of a data set.
 
     Attributes:
         train (int): Number of training images.
@@ -55,17 +56,17 @@ class Plan:
 
 
 def label_lines(labels: list[Label], imgsz: int) -> str:
-    """Return labels as lines `class x1 y1 x2 y2 x3 y3 x4 y4`, corners as shares of the image's side in 0..1."""
+    """Return labels as lines `class x1 y1 x2 y2 x3 y3 x4 y4`, corners normalised by the image's side to 0..1."""
     lines = []
     for category, corners in labels:
-        shares = np.clip(corners / imgsz, 0.0, 1.0).ravel()
-        lines.append(" ".join([str(category), *(f"{value:.6f}" for value in shares)]) + "\n")
+        normalised = np.clip(corners / imgsz, 0.0, 1.0).ravel()
+        lines.append(" ".join([str(category), *(f"{value:.6f}" for value in normalised)]) + "\n")
     return "".join(lines)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread, then give it back what it had."""
+    """Limit OpenCV to one thread while the context lasts."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -74,7 +75,7 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def write_images(part: Path, plan: Plan, tasks: Iterable[tuple[int, int]]) -> Iterator[None]:
+def write_images(part: Path, plan: DatasetPlan, tasks: Iterable[tuple[int, int]]) -> Iterator[None]:
     """Draw and write images with their labels, one at each step of the iterator; the label is written last."""
     for split, index in tasks:
         name = f"{SPLITS[split]}_{index:05d}"
@@ -95,8 +96,8 @@ def write_dataset(
 ) -> None:
     """Draw the data set into a folder, in parallel processes.
 
-    Everything is written to a sibling folder first, which is renamed when it is whole: a folder named `root` is never
-    half a data set, whenever the process is killed. An image depends on (seed, split, index) alone, not on `workers`.
+    Everything is written to a sibling folder, which is renamed when it is complete: a folder named `root` is never an
+    incomplete data set, whenever the process is killed. An image depends on seed, split and index, not on `workers`.
 
     Args:
         root (str | Path): Folder to make; it must not exist, or be empty.
@@ -104,14 +105,14 @@ def write_dataset(
         val (int): Number of validation images, 1 or more.
         seed (int): Seed, 0 or more.
         imgsz (int): Side of the images in pixels, a multiple of 4 from 320 up.
-        workers (int | None): Processes; None for one per processor, 0 or 1 for this one alone.
+        workers (int | None): Processes; None for one per core, 0 or 1 to draw in this process.
 
     Raises:
-        FileExistsError: If `root` holds something already.
+        FileExistsError: If `root` is a file or a folder that is not empty.
         ValueError: If a number is out of range.
         RuntimeError: If a drawing process fails.
     """
-    root, plan = Path(root), Plan(train, val, seed, imgsz)
+    root, plan = Path(root), DatasetPlan(train, val, seed, imgsz)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"'{root}' holds something already: remove it to draw the scenes again")
     _sweep(root)
@@ -133,14 +134,14 @@ def write_dataset(
 
 
 def _sweep(root: Path) -> None:
-    """Remove part folders that killed runs left behind a day ago or earlier."""
+    """Remove part folders that killed processes left a day ago or earlier."""
     for old in root.parent.glob(f"{root.name}.part-*"):
-        if old.is_dir() and time.time() - old.stat().st_mtime > STALE:
+        if old.is_dir() and time.time() - old.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _publish(part: Path, root: Path) -> None:
-    """Give the whole folder its name, unless another process has just done the same."""
+    """Rename the complete folder, unless another process has just done the same."""
     if root.is_dir() and not any(root.iterdir()):
         root.rmdir()
     try:
@@ -150,14 +151,15 @@ def _publish(part: Path, root: Path) -> None:
             raise
 
 
-def _draw_in_processes(part: Path, plan: Plan, count: int, name: str) -> None:
-    """Draw in `count` processes of their own and watch them by the labels that they write.
+def _draw_in_processes(part: Path, plan: DatasetPlan, count: int, name: str) -> None:
+    """Draw in `count` child processes and count the labels that they write.
 
     They are started as plain commands: multiprocessing would import the caller's main module again, and a training
-    script without the `if __name__ == "__main__"` guard would start itself anew in each of them.
+    script without the `if __name__ == "__main__"` guard would start again in each of them.
     """
     numbers = [str(n) for n in (plan.train, plan.val, plan.seed, plan.imgsz, count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    python_path = os.pathsep.join(p for p in sys.path if p)
+    environment = child_environment({"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path})
     command = [sys.executable, "-m", "ds2d2_yolo.scenes.worker", str(part.resolve()), *numbers]
     processes: list[subprocess.Popen[bytes]] = []
     total = len(plan.tasks())
@@ -180,7 +182,7 @@ def _draw_in_processes(part: Path, plan: Plan, count: int, name: str) -> None:
 
 
 def _progress(name: str, count: int, total: int) -> None:
-    """Refresh the progress line; where nobody watches a terminal, write the last one alone."""
+    """Refresh the progress line on a terminal; elsewhere write only the last one."""
     if sys.stderr.isatty() or count == total:
         sys.stderr.write(f"\r{name}: {count}/{total}" + ("\n" if count == total else ""))
         sys.stderr.flush()

@@ -16,8 +16,8 @@ class Pose:
 
     Attributes:
         centre (np.ndarray): Centre in pixels.
-        along (np.ndarray): Vector of the whole length in pixels, towards the nose.
-        across (np.ndarray): Vector of the whole width in pixels.
+        along (np.ndarray): Vector of the full length in pixels, towards the nose.
+        across (np.ndarray): Vector of the full width in pixels.
     """
 
     centre: Points

@@ -1,4 +1,4 @@
-"""Whole scenes in harbours: ports and marinas."""
+"""Complete scenes in harbours: ports and marinas."""
 
 from __future__ import annotations
 

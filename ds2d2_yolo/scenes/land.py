@@ -1,4 +1,4 @@
-"""Whole scenes on land: towns of blocks between streets, and open country with a motorway."""
+"""Complete scenes on land: towns of blocks between streets, and open country with a motorway."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def country(world: World) -> None:
     if not motor or world.chance(0.5):
         street(site, second, 2, world.uniform(25, 60), 0.2, "gravel")
     if world.chance(0.65):
-        rest = site.part(side * 0.34, side / 2 + 40, side * 0.66, side / 2 + 40 + world.uniform(24, 66))
-        truck_yard(rest, nursery)
+        rest_area = site.part(side * 0.34, side / 2 + 40, side * 0.66, side / 2 + 40 + world.uniform(24, 66))
+        truck_yard(rest_area, nursery)
         join = float(np.interp(side * 0.2, path[:, 0], path[:, 1]))
         slip = [
             (side * 0.2, join + 14),

@@ -1,4 +1,4 @@
-"""One scene from its seed: what is drawn, and how air, optics and sensor make a photograph of it."""
+"""Draws one scene from its seed and renders it as a photograph: air, optics and sensor."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ SCALES = {  # range of the ground sample distance in metres per pixel
 def draw_scene(seed: int, split: int, index: int, imgsz: int = 640) -> tuple[U8, list[Label]]:
     """Draw one aerial scene.
 
-    The kind of scene goes round with the index, so that even a small set holds every kind; everything else follows
-    from the seed.
+    The index selects the kind of scene in turn, so that even a small set has every kind; the seed determines all else.
 
     Args:
         seed (int): Seed of the data set, 0 or more.

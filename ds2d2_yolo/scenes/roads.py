@@ -66,7 +66,7 @@ def wear(site: Site, path: Points, lane: float) -> None:
 def line(
     site: Site, path: Points, dash: tuple[float, float] | None, paint: palette.Colour, width: float = 0.16
 ) -> None:
-    """Paint a line along a path, dashed (mark, gap) in metres or whole."""
+    """Paint a line along a path, dashed (mark, gap in metres) or solid."""
     world = site.world
     thick = max(0.5, width / world.gsd)
     if dash is None:

@@ -1,4 +1,4 @@
-"""Whole scenes on coasts and open water, with vessels under way."""
+"""Complete scenes on coasts and open water, with vessels under way."""
 
 from __future__ import annotations
 

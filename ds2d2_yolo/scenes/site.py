@@ -41,7 +41,7 @@ class Site:
         return self.px(box(x0, y0, x1, y1))
 
     def all(self) -> Points:
-        """Return the whole site in pixels."""
+        """Return the outline of the site in pixels."""
         return self.rect(0, 0, self.w, self.h)
 
     def pose(self, x: float, y: float, length: float, width: float, heading: float = 0.0) -> Pose:
@@ -52,7 +52,7 @@ class Site:
         return Pose(self.at(x, y), along, across)
 
     def part(self, x0: float, y0: float, x1: float, y1: float) -> Site:
-        """Return a rectangle of this site as a site of its own."""
+        """Return a rectangle of this site as a new site."""
         return Site(self.world, self.at(x0, y0), self.angle, x1 - x0, y1 - y0)
 
     def turned(self) -> Site:
@@ -72,7 +72,7 @@ class Site:
 
 
 def whole_site(world: World, cover: float = 1.45) -> Site:
-    """Return the site that covers the whole picture whatever the rotation."""
+    """Return the site that covers the entire picture whatever the rotation."""
     side = world.size * world.gsd * cover
     centre = Site(world, np.array([world.size / 2, world.size / 2]), world.theta, side, side)
     return Site(world, centre.at(-side / 2, -side / 2), world.theta, side, side)

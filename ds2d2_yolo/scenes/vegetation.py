@@ -100,7 +100,7 @@ def scatter(site: Site, nursery: Nursery, count: int, low: float = 1.3, high: fl
 
 
 def green(site: Site) -> None:
-    """Cover a site with lawn: its own tint, mown stripes or worn ground here and there, a trodden path."""
+    """Cover a site with lawn: a random tint, mown stripes or worn ground here and there, a trodden path."""
     world, canvas = site.world, site.world.canvas
     canvas.textured([site.all()], world.texture("lawn"))
     tint = vary(world.rng, world.pick([*world.biome.grass, world.biome.soil[1]]), 0.2)
@@ -159,10 +159,10 @@ def grove(site: Site, nursery: Nursery, cover: float = 1.0) -> None:
 def field(site: Site, colour: Colour) -> None:
     """Paint a field with furrows along the site's x axis and tramlines."""
     world, canvas = site.world, site.world.canvas
-    found = canvas.mask_of([site.all()])
-    if found is None:
+    masked = canvas.mask_of([site.all()])
+    if masked is None:
         return
-    mask, rows, columns = found
+    mask, rows, columns = masked
     period = max(3.2, world.uniform(0.8, 3.0) / world.gsd) * SCALE
     direction = site.angle + math.pi / 2
     kx, ky = round(math.cos(direction) * 65536 / period), round(math.sin(direction) * 65536 / period)

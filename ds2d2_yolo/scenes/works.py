@@ -39,8 +39,8 @@ def tank_farm(site: Site, nursery: Nursery) -> None:
         limit = min(inner.w, inner.h) - 4
         diameter = min(limit, world.uniform(max(smallest, 8), 46))
         if diameter >= smallest:
-            own = colour if world.chance(0.75) else world.pick(TANK_COLOURS)
-            _tanks(inner, diameter, own, floating if world.chance(0.8) else not floating)
+            paint = colour if world.chance(0.75) else world.pick(TANK_COLOURS)
+            _tanks(inner, diameter, paint, floating if world.chance(0.8) else not floating)
         _pipes(bund)
     scatter(site, nursery, int(site.w * site.h / 2500), 1.5, 3.0)
 

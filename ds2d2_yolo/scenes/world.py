@@ -142,14 +142,14 @@ class World:
 
     def is_free(self, points: Points, kinds: int) -> bool:
         """Tell whether a convex polygon in pixels meets none of the kinds of taken ground."""
-        found = self._window(points)
-        return found is None or not bool(((found[0] & kinds) & found[1]).any())
+        window = self._window(points)
+        return window is None or not bool((window[0] & kinds & window[1]).any())
 
     def take(self, points: Points, kind: int) -> None:
         """Mark a convex polygon in pixels as taken by a kind."""
-        found = self._window(points)
-        if found is not None:
-            found[0][:] |= found[1] & kind
+        window = self._window(points)
+        if window is not None:
+            window[0][:] |= window[1] & kind
 
     def add(self, category: int, pose: Pose, avoid: int = OBJECT | BUILT | TREE) -> bool:
         """Label an object and take its ground; refuse one that is cut by the border, covered, too small or too big."""
@@ -161,7 +161,7 @@ class World:
         self.labels.append((category, corners))
         return True
 
-    # Shadows and the end.
+    # Shadows and the finish.
 
     def cast(self, points: Points, height: float, high: bool = False) -> None:
         """Cast the shadow of a convex prism that stands on a polygon in pixels, its height in metres."""
@@ -195,7 +195,7 @@ class World:
 
 
 def ramp_down(keep: tuple[float, float, float]) -> palette.Ramp:
-    """Return a table (256, 3) from shadow strength to the share of light kept (255 = all)."""
+    """Return a table (256, 3) from shadow strength to the share of light that remains (255 = all)."""
     index = np.arange(256)[:, None]
     table: palette.Ramp = np.rint(255 - index * (1 - np.array(keep))).astype(np.uint8)
     return table

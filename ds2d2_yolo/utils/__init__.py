@@ -1,1 +1,1 @@
-"""Helpers that know neither torch nor Ultralytics."""
+"""Helpers without torch and Ultralytics."""

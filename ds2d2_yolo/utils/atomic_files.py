@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: temporary file, fsync, rename."""
+"""Atomic writes: temporary file, fsync, rename."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Ultral
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the place of a temporary file that takes the place of `path` when the context ends without an error.
+    """Yield a temporary path whose file replaces `path` when the context ends without an error.
 
     A kill at any moment leaves the old file or the new one, and perhaps a temporary one, whose name starts with a dot
-    and ends in '.tmp'; the next write of the same file removes that.
+    and ends in '.tmp'. The next write of the same file removes it.
 
     Args:
         path (Path): The file to write; its folder is made.
@@ -40,15 +40,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_of(path: Path) -> Path:
-    """Return the place of this process's temporary file or folder for `path`, in the same folder.
+    """Return the path of this process's temporary file or folder for `path`, in the same folder.
 
-    Those of processes of this machine that are gone are removed; one that lives may still write its own.
+    Temporary files of ended processes of this machine are removed. A running process may still write to its file.
 
     Args:
-        path (Path): What is to be written.
+        path (Path): File or folder to write.
 
     Returns:
-        (Path): Not there yet; the name starts with a dot and ends in '.tmp'.
+        (Path): A path that does not exist; the name starts with a dot and ends in '.tmp'.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.{_host()}-*.tmp"):
         process = left.name[: -len(".tmp")].rpartition("-")[2]
@@ -58,21 +58,21 @@ def temporary_of(path: Path) -> Path:
 
 
 def _host() -> str:
-    """Return this machine's name as a part of a file's name; on a shared folder others have other processes."""
+    """Return this machine's name for file names: in a shared folder, process ids of several machines may be equal."""
     return "".join(c for c in socket.gethostname() if c.isalnum())
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Args:
         path (Path): The file; its folder is made.
-        content (str | bytes): What it holds; text is written as UTF-8, line ends as they are.
+        content (str | bytes): Its content; text is written as UTF-8, line ends unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
+    """Write a value as indented JSON atomically."""
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

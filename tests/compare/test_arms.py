@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2d2_yolo.compare.arms import BUILT_IN, Arm, read_arms, settings_of
+from ds2d2_yolo.compare.arms import BUILT_IN, Arm, arm_settings, read_arms
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.errors import BadUseError
 
@@ -80,28 +80,28 @@ def test_yaml_without_arms(tmp_path: Path) -> None:
 
 def test_own_settings_stand_over_shared_ones() -> None:
     arm = read_arms("db2:wavelet=db2")[0]
-    assert settings_of(arm, {"wavelet": "sym4", "gains": 1}) == {"wavelet": "db2", "gains": 1}
-    assert settings_of(BUILT_IN["plain"], {"gains": 1}) == {}
+    assert arm_settings(arm, {"wavelet": "sym4", "gains": 1}) == {"wavelet": "db2", "gains": 1}
+    assert arm_settings(BUILT_IN["plain"], {"gains": 1}) == {}
 
 
 def test_gains_of_a_stream_that_is_off_are_left_out() -> None:
     shared = {"imfu": 1.0, "exlo": 0.1}
-    assert settings_of(BUILT_IN["explicit"], shared) == {"exlo": 0.1, "implicit": False}
-    assert settings_of(BUILT_IN["implicit"], shared) == {"imfu": 1.0, "explicit": False}
+    assert arm_settings(BUILT_IN["explicit"], shared) == {"exlo": 0.1, "implicit": False}
+    assert arm_settings(BUILT_IN["implicit"], shared) == {"imfu": 1.0, "explicit": False}
 
 
 def test_recipe_of_an_arm_stands_over_shared_settings(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("disw: 5\nexlo_share: 1.0\n", encoding="utf-8")
     arm = Arm("mine", "ds2d2", {"recipe": str(recipe), "exlo_share": 2.0})
-    found = resolve_settings(settings_of(arm, {"disw": 0, "exhi_share": 0.7, "exlo_share": 0.1}))
+    found = resolve_settings(arm_settings(arm, {"disw": 0, "exhi_share": 0.7, "exlo_share": 0.1}))
     assert (found.disw, found.exhi_share, found.exlo_share) == (5, 0.7, 2.0)
-    shared = resolve_settings(settings_of(BUILT_IN["ds2d2"], {"disw": 0, "recipe": str(recipe)}))
+    shared = resolve_settings(arm_settings(BUILT_IN["ds2d2"], {"disw": 0, "recipe": str(recipe)}))
     assert (shared.disw, shared.exlo_share) == (0, 1.0), "beside a shared recipe they stand as in a command"
 
 
 def test_wrong_settings_name_their_arm() -> None:
     with pytest.raises(BadUseError, match="arm odd: wavelet='db'"):
-        settings_of(read_arms("odd:wavelet=db")[0], {})
+        arm_settings(read_arms("odd:wavelet=db")[0], {})
     with pytest.raises(BadUseError, match="arm nothing has no term"):
-        settings_of(read_arms("nothing:gains=0")[0], {})
+        arm_settings(read_arms("nothing:gains=0")[0], {})

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from ds2d2_yolo import evaluate as evaluating
 from ds2d2_yolo.compare import compare, run
-from ds2d2_yolo.compare.child import RESULT, TASK, run_task
+from ds2d2_yolo.compare.child import RESULT_FILE, TASK_FILE, run_task
 from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState
@@ -54,18 +54,18 @@ def keys(tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Put the stand-in in the place of the runs' processes; tells which ran since it was last asked."""
     log = tmp_path / "ran.txt"
-    whole = run._command
+    whole = run.job_command
 
     def command(job: Job, device: str) -> list[str]:
         whole(job, device)
-        return [sys.executable, "-c", STAND_IN, str(job.folder / TASK), str(log)]
+        return [sys.executable, "-c", STAND_IN, str(job.folder / TASK_FILE), str(log)]
 
     def since() -> list[str]:
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return lines
 
-    monkeypatch.setattr(run, "_command", command)
+    monkeypatch.setattr(run, "job_command", command)
     return since
 
 
@@ -212,7 +212,7 @@ def test_a_killed_comparison_goes_on_inside_its_runs(keys: dict[str, Any], tmp_p
     time.sleep(1)
     before = json.loads(notes.read_text())
     assert not before["trained"]
-    done = {p.parent: p.stat().st_mtime for p in folder.rglob(RESULT)}
+    done = {p.parent: p.stat().st_mtime for p in folder.rglob(RESULT_FILE)}
     again = start(keys)
     said = again.communicate(timeout=600)[0].decode()
     assert again.returncode == 0
@@ -222,7 +222,7 @@ def test_a_killed_comparison_goes_on_inside_its_runs(keys: dict[str, Any], tmp_p
     assert (cut.sessions, cut.epochs_trained) == (2, 12)
     after = json.loads(notes.read_text())
     assert all(after["epochs"][e] == seconds for e, seconds in list(before["epochs"].items())[:-1])  # not run again
-    assert all((folder / place / RESULT).stat().st_mtime == when for place, when in done.items())
+    assert all((folder / place / RESULT_FILE).stat().st_mtime == when for place, when in done.items())
     assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in said
     assert "Cut off and gone on with" in said
 
@@ -239,6 +239,6 @@ def test_teacher_is_measured_at_the_size_and_in_the_way_of_the_students(
         "kind": "teacher", "threads": 1, "row": {"imgsz": 64}, "keys": {"nms": False, "epochs": 3},
         "subjects": {"teacher": str(checkpoint("yolov10n.yaml")), "data": str(tiny_data("detect"))},
     }  # fmt: skip
-    run_task(tmp_path, task, "cpu")
+    rows = run_task(tmp_path, {**task, "device": "cpu"})
     assert (seen["imgsz"], seen["nms"], seen["device"]) == (64, False, "cpu")
-    assert json.loads((tmp_path / RESULT).read_text())[0]["by"] == "all"
+    assert rows[0]["by"] == "all"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo.compare import CompareOptions, compare
-from ds2d2_yolo.compare.plan import Plan, arms_as_kept, jobs_of, room
+from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, make_jobs, run_slots
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import write_json
@@ -24,15 +24,15 @@ HASHES = {
 }
 
 
-def planned(rest: dict[str, Any] | None = None, **options: Any) -> Plan:
+def planned(rest: dict[str, Any] | None = None, **options: Any) -> ComparePlan:
     """A plan of these options and other keys."""
-    return Plan.of(CompareOptions(**NEEDED, **options), rest or {})
+    return ComparePlan.of(CompareOptions(**NEEDED, **options), rest or {})
 
 
-def named(plan: Plan, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
+def named(plan: ComparePlan, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
     """The jobs of a plan in a new folder."""
-    state = CompareState(folder, plan.fingerprint(HASHES), arms_as_kept(plan))
-    return [(job.name, job.needs) for job in jobs_of(plan, state, HASHES, 1, 1)]
+    state = CompareState(folder, plan.fingerprint(HASHES), arm_identities(plan))
+    return [(job.name, job.needs) for job in make_jobs(plan, state, HASHES, 1, 1)]
 
 
 def test_seeds_are_interleaved_and_the_teacher_is_measured_once(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_one_amplifier_for_all_arms_that_it_fits(tmp_path: Path) -> None:
 
 def test_every_run_gets_the_shared_keys_and_its_seed_alone(tmp_path: Path) -> None:
     plan = planned({"epochs": 7, "lr0": 0.1, "gains": 1}, arms="plain,distill_model,ds2d2", seeds=[0, 4])
-    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arms_as_kept(plan))
-    runs = [j.task for j in jobs_of(plan, state, HASHES, 2, 1) if "row" in j.task]
+    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
+    runs = [j.task for j in make_jobs(plan, state, HASHES, 2, 1) if "row" in j.task]
     assert [t["keys"].pop("seed") for t in runs] == [0, 0, 0, 4, 4, 4]
     assert all(t["keys"] == {"epochs": 7, "lr0": 0.1, "plots": False} for t in runs)
     assert [t["settings"] for t in runs[:3]] == [{}, {}, {"gains": 1}]
@@ -70,7 +70,7 @@ def test_device_and_workers_are_no_part_of_the_fingerprint() -> None:
 
 
 def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
-    kept = arms_as_kept(planned(arms="plain,ds2d2"))
+    kept = arm_identities(planned(arms="plain,ds2d2"))
     assert kept["plain"]["settings"] == {}
     assert kept["ds2d2"]["settings"]["exlo_share"] == 0.05
 
@@ -90,9 +90,11 @@ def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
         (["mps"], 8, 1, 64, 1.0, 1),
     ],
 )
-def test_room(devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, wanted: int) -> None:
+def test_run_slots(
+    devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, wanted: int
+) -> None:
     memory = dict.fromkeys(devices, gigabytes * 10**9)
-    found = room(devices, cores, threads, memory, None if step is None else int(step * 10**9))
+    found = run_slots(devices, cores, threads, memory, None if step is None else int(step * 10**9))
     assert len(found) == wanted
     assert found[: len(devices)] == devices[:wanted]
 
@@ -173,7 +175,7 @@ def test_arms_may_differ_in_amplifier_epochs_where_no_kept_one_serves_both() -> 
 
 def test_an_amplifier_of_an_earlier_session_is_not_asked_for_again(tmp_path: Path) -> None:
     plan = planned(arms="plain,ds2d2", seeds=0)
-    CompareState(tmp_path / "c", plan.fingerprint(HASHES), arms_as_kept(plan)).begin()
+    CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan)).begin()
     names = [name for name, _ in named(plan, tmp_path / "c")]
     kept = tmp_path / "kept.safetensors"
     kept.touch()

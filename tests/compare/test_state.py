@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ds2d2_yolo.compare.results import Result
+from ds2d2_yolo.compare.results import RunResult
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError
 
@@ -24,10 +24,10 @@ def begun(folder: Path, arms: dict[str, Any] = ARMS) -> CompareState:
     return state
 
 
-def row(state: CompareState, arm: str, seed: int) -> Result:
+def row(state: CompareState, arm: str, seed: int) -> RunResult:
     """A raw result of a run."""
     values = ("d", "t", "s", 96, 2, "last", "all", "all", 0.5, 0.4, 8, 32)
-    return Result(arm, seed, *values, settings_hash=state.hash_of(arm))
+    return RunResult(arm, seed, *values, settings_hash=state.hash_of(arm))
 
 
 def test_finished_runs_are_known_again(tmp_path: Path) -> None:

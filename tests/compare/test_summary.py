@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from ds2d2_yolo.compare import compare
 from ds2d2_yolo.compare.plot import draw, shown_groups
-from ds2d2_yolo.compare.results import COLUMNS, Result, add_results, read_results, write_results
+from ds2d2_yolo.compare.results import COLUMNS, RunResult, add_results, read_results, write_results
 from ds2d2_yolo.compare.summary import summarise
-from ds2d2_yolo.compare.tables import FEW, cost, grouped, overall, remarks, report
+from ds2d2_yolo.compare.tables import MIN_OBJECTS, cost, grouped, overall, remarks, report
 from ds2d2_yolo.errors import BadUseError
 
 GROUPS = [("all", "all", 32), ("size", "0-16", 9), ("size", "16-32", 23), ("size", "96+", 0), ("class", "red", 15)]
@@ -24,7 +24,7 @@ GROUPS = [("all", "all", 32), ("size", "0-16", 9), ("size", "16-32", 23), ("size
 VALUES = {"plain": [0.35, 0.36, 0.40], "ds2d2": [0.40, 0.44, 0.42]}
 
 
-def result(arm: str, seed: int, value: float, **keys: Any) -> Result:
+def result(arm: str, seed: int, value: float, **keys: Any) -> RunResult:
     """A row of a comparison."""
     plain: dict[str, Any] = {
         "data": "d.yaml", "teacher": "t.pt", "student": "s.yaml", "imgsz": 96, "epochs": 2, "weights": "last",
@@ -32,10 +32,10 @@ def result(arm: str, seed: int, value: float, **keys: Any) -> Result:
         "initial_weights": f"w{seed}", "first_epoch": f"d{seed}", "train_seconds": 60.0, "step_seconds": 0.5,
         "settings_hash": arm, "teacher_hash": "t",
     }  # fmt: skip
-    return Result(arm, seed, **{**plain, **keys})
+    return RunResult(arm, seed, **{**plain, **keys})
 
 
-def results() -> list[Result]:
+def results() -> list[RunResult]:
     """Two arms of three seeds and a teacher, by groups."""
     rows = []
     for by, group, objects in GROUPS:
@@ -80,13 +80,13 @@ def test_broken_results_end_in_one_line(tmp_path: Path, text: str) -> None:
 def test_summary_by_hand() -> None:
     found = summarise(results(), "plain", 0.95)
     assert found.arms == ("teacher", "plain", "ds2d2")
-    line = found.line("last", "size", "0-16", "map50", "ds2d2")
+    line = found.entry("last", "size", "0-16", "map50", "ds2d2")
     assert line is not None
     assert line.difference is not None
     assert line.values.mean == pytest.approx(0.42)
     assert (line.difference.mean, line.difference.sd) == (pytest.approx(0.05), pytest.approx(0.03))
-    assert found.line("last", "size", "96+", "map50", "ds2d2") is None
-    teacher = found.line("best", "all", "all", "map50_95", "teacher")
+    assert found.entry("last", "size", "96+", "map50", "ds2d2") is None
+    teacher = found.entry("best", "all", "all", "map50_95", "teacher")
     assert teacher is not None
     assert (teacher.values.mean, teacher.difference) == (0.275, None)
 
@@ -202,7 +202,9 @@ def test_all_tables_come_from_the_raw_results_alone_in_seconds(tmp_path: Path) -
 
 
 def test_groups_of_few_objects_are_not_drawn() -> None:
-    rows = [replace(r, objects={"0-16": FEW - 1, "16-32": FEW}.get(r.group, r.objects)) for r in results()]
+    rows = [
+        replace(r, objects={"0-16": MIN_OBJECTS - 1, "16-32": MIN_OBJECTS}.get(r.group, r.objects)) for r in results()
+    ]
     groups = shown_groups(summarise([replace(r, objects=5) if r.by == "all" else r for r in rows], "plain", 0.95))
     assert groups == [("all", "all"), ("size", "16-32")]
 

@@ -21,19 +21,21 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG_KEYS, torch_utils
 from ultralytics.utils.patches import torch_load
 
-from ds2d2_yolo.bridge.inference import plain_model as ultra
-from ds2d2_yolo.bridge.models.adapters import get_adapters
+from ds2d2_yolo.bridge.inference import export as exporter
+from ds2d2_yolo.bridge.models.adapters import adapters_of
 from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer
 from ds2d2_yolo.bridge.upstream import devices
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.cli import main
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.demo import parity, picture, run, training
+from ds2d2_yolo.demo import picture, run, training
 from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.run import Demo
-from ds2d2_yolo.demo.state import FILE, DemoState
-from ds2d2_yolo.demo.table import table
+from ds2d2_yolo.demo.scores import ModelScores, scores_table
+from ds2d2_yolo.demo.state import STATE_FILE, DemoState
+from ds2d2_yolo.deploy.images import evenly_spaced
+from ds2d2_yolo.deploy.parity import TOLERANCES
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.conftest import write_bands
 
@@ -46,13 +48,19 @@ LABELS = {"teacher": "teacher", "plain": "plain student", "distilled": "distille
 
 
 @pytest.fixture(scope="module")
-def plan(tiny_data: Callable[[str], Path]) -> DemoPlan:
-    """The small size, made tiny: a teacher of another architecture, so that nothing can be mixed up unseen."""
+def plan(
+    tiny_data: Callable[[str], Path], detecting: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> DemoPlan:
+    """The small size, made tiny: a teacher of another architecture, so that nothing can be mixed up unseen.
+
+    The student starts from a checkpoint that detects something, which no training of one step reaches.
+    """
+    student = detecting("yolov8n-obb.yaml", tmp_path_factory.mktemp("student"))
     return replace(
         SMALL,
         data=str(tiny_data("obb")),
         teacher="yolo11n-obb.yaml",
-        student="yolov8n-obb.yaml",
+        student=str(student.rename(student.with_name("student.pt"))),
         teacher_epochs=1,
         student_epochs=1,
         amplifier_epochs=1,
@@ -92,7 +100,7 @@ def test_leaves_what_it_names(finished: Path) -> None:
         "demo.md",
         "demo.json",
         "demo.jpg",
-        FILE,
+        STATE_FILE,
         "distilled/weights/best.onnx",
         "distilled/amplifier.safetensors",
     ):
@@ -130,10 +138,27 @@ def test_both_students_have_the_same_schedule(finished: Path) -> None:
 
 def test_onnx_was_compared(finished: Path) -> None:
     onnx = json.loads((finished / "small" / "demo.json").read_text(encoding="utf-8"))["onnx"]
-    assert onnx["images"] == 8
-    assert 0 < onnx["boxes"] <= parity.BOX_TOLERANCE
-    assert onnx["scores"] <= parity.SCORE_TOLERANCE
-    assert onnx["angles"] <= parity.ANGLE_TOLERANCE
+    assert (onnx["images"], onnx["confidence"]) == (8, SMALL.confidence)
+    assert onnx["matched"] > 8
+    tolerance = TOLERANCES["FP32"]
+    assert 0 < onnx["differences"]["1 - IoU"] <= tolerance.iou
+    assert 0 < onnx["differences"]["score"] <= tolerance.score
+    assert 0 <= onnx["differences"]["angle"] <= tolerance.angle
+    file = finished / "small" / "distilled" / "weights" / "best.onnx"
+    assert onnx["file_mb"] == pytest.approx(file.stat().st_size / 1e6)
+    text = (finished / "small" / "demo.md").read_text(encoding="utf-8")
+    assert f"against PyTorch: {onnx['matched']} detections of confidence 0.1 and more on 8 images matched" in text
+
+
+def test_measured_is_what_ultralytics_measures(finished: Path, plan: DemoPlan, tmp_path: Path) -> None:
+    folder = finished / "small"
+    models = json.loads((folder / "demo.json").read_text(encoding="utf-8"))["models"]
+    keys = {"data": plan.data, "imgsz": plan.imgsz, "batch": plan.batch, "conf": plan.common["conf"], "device": "cpu"}
+    metrics = YOLO(str(folder / "plain" / "weights" / "best.pt")).val(
+        **keys, split="val", plots=False, verbose=False, workers=0, save_dir=str(tmp_path), exist_ok=True
+    )
+    assert models["plain"]["map50"] == pytest.approx(float(metrics.box.map50), abs=1e-6)
+    assert models["plain"]["map50_95"] == pytest.approx(float(metrics.box.map), abs=1e-6)
 
 
 def test_picture_has_a_row_an_image_and_a_column_a_source(finished: Path) -> None:
@@ -155,8 +180,10 @@ def test_finished_steps_are_not_done_again(
     project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = json.loads((project / "small" / "demo.json").read_text(encoding="utf-8"))
-    for name in ("train_plain", "resume_plain", "measure", "export_onnx", "predict"):
-        monkeypatch.setattr(ultra, name, refuse)
+    for name in ("train_plain", "resume_plain"):
+        monkeypatch.setattr(plain_run, name, refuse)
+    for name in ("measure", "export", "detect"):
+        monkeypatch.setattr(run, name, refuse)
     monkeypatch.setattr(training, "distill", refuse)
     assert Demo(plan, settings_in(project)).run() == before
     said = capsys.readouterr().out
@@ -169,7 +196,7 @@ def test_a_missing_checkpoint_is_trained_again_and_what_hangs_on_it(
 ) -> None:
     folder = project / "small"
     (folder / "distilled" / "weights" / "best.pt").unlink()
-    monkeypatch.setattr(ultra, "train_plain", refuse)
+    monkeypatch.setattr(plain_run, "train_plain", refuse)
     began: list[str] = []
     start = DemoState.start
     monkeypatch.setattr(DemoState, "start", lambda self, step: (began.append(step), start(self, step))[1])
@@ -231,14 +258,14 @@ def test_a_training_that_was_cut_off_goes_on(
             getattr(first, which)()
     again = trainings(longer, tmp_path)
     assert again.state.started(which)
-    monkeypatch.setattr(ultra, "train_plain", refuse)
+    monkeypatch.setattr(plain_run, "train_plain", refuse)
     getattr(again, which)()
     best = again.weights(which)
     assert again.state.done(which, [best])
     for name in ("best.pt", "last.pt"):
         saved = torch_load(best.with_name(name), map_location="cpu")
         assert (saved["epoch"], saved["optimizer"]) == (-1, None)
-        assert get_adapters(saved["model"]) is None
+        assert adapters_of(saved["model"]) is None
     assert len((tmp_path / "small" / which / "results.csv").read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
 
 
@@ -313,46 +340,14 @@ def test_fingerprint_holds_all_that_results_depend_on(plan: DemoPlan) -> None:
 # ONNX ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def raw() -> list[np.ndarray]:
-    """Raw predictions of two images: four box rows, two classes, one angle."""
-    rng = np.random.default_rng(0)
-    return [rng.random((1, 7, 21), dtype=np.float32) for _ in range(2)]
-
-
-def test_equal_outputs_pass(raw: list[np.ndarray]) -> None:
-    answer = parity.compare(raw, [x.copy() for x in raw])
-    assert answer.holds
-    assert (answer.boxes, answer.scores, answer.angles, answer.images) == (0, 0, 0, 2)
-
-
-@pytest.mark.parametrize(
-    ("row", "change", "which"),
-    [(2, 0.02, "boxes"), (4, 2e-4, "scores"), (5, -2e-4, "scores"), (6, 2e-4, "angles"), (0, np.nan, "boxes")],
-)
-def test_one_corrupted_value_is_caught(raw: list[np.ndarray], row: int, change: float, which: str) -> None:
-    spoilt = [x.copy() for x in raw]
-    spoilt[1][0, row, 20] += change
-    answer = parity.compare(raw, spoilt)
-    assert not answer.holds
-    differences = {"boxes": answer.boxes, "scores": answer.scores, "angles": answer.angles}
-    assert differences.pop(which) == pytest.approx(abs(change), rel=0.01, nan_ok=True)
-    assert set(differences.values()) == {0.0}
-
-
-def test_outputs_of_another_shape_are_refused(raw: list[np.ndarray]) -> None:
-    with pytest.raises(DS2D2Error, match="shapes"):
-        parity.compare(raw, [x[:, :, :-1] for x in raw])
-
-
 def test_a_corrupted_onnx_file_fails_the_demo(project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
     from onnx import numpy_helper
 
-    export = ultra.export_onnx
+    write_export = exporter.write_export
 
-    def spoiling(weights: Path, imgsz: int) -> Path:
-        file = export(weights, imgsz)
+    def spoiling(*args: Any, **keys: Any) -> Path:
+        file = write_export(*args, **keys)
         model = onnx.load(file)
         for weight in (t for t in model.graph.initializer if len(t.dims) == 4):
             values = numpy_helper.to_array(weight) * np.float32(1.05)
@@ -361,12 +356,59 @@ def test_a_corrupted_onnx_file_fails_the_demo(project: Path, plan: DemoPlan, mon
         return file
 
     (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
-    monkeypatch.setattr(ultra, "export_onnx", spoiling)
-    with pytest.raises(DS2D2Error, match="does not answer as PyTorch does") as caught:
+    monkeypatch.setattr(exporter, "write_export", spoiling)
+    with pytest.raises(DS2D2Error, match="fails its check against PyTorch") as caught:
         Demo(plan, settings_in(project)).run()
     assert caught.value.status == 1
-    steps = json.loads((project / "small" / FILE).read_text(encoding="utf-8"))["steps"]
+    steps = json.loads((project / "small" / STATE_FILE).read_text(encoding="utf-8"))["steps"]
     assert steps["onnx"] == "started"
+
+
+def test_an_onnx_file_that_cannot_be_loaded_fails_the_demo(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export = exporter.write_export
+
+    def truncating(*args: Any, **keys: Any) -> Path:
+        file = write_export(*args, **keys)
+        file.write_bytes(file.read_bytes()[:1000])
+        return file
+
+    (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
+    monkeypatch.setattr(exporter, "write_export", truncating)
+    with pytest.raises(DS2D2Error, match="could not be compared with PyTorch: onnx does not run"):
+        Demo(plan, settings_in(project)).run()
+
+
+def test_a_student_that_detects_nothing_is_exported_without_a_comparison(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
+    nothing = picture.Boxes(np.zeros((0, 4, 2), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    monkeypatch.setattr(run, "detect", lambda weights, images, *_: [nothing] * len(images))
+    report = Demo(plan, settings_in(project)).run()
+    assert (report["onnx"]["images"], report["onnx"]["confidence"]) == (0, None)
+    assert "detects nothing yet, its ONNX file is not compared with PyTorch" in capsys.readouterr().out
+    assert "the student detects nothing yet" in (project / "small" / "demo.md").read_text(encoding="utf-8")
+
+
+def test_low_scores_are_compared_too(project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
+    low = picture.Boxes(np.zeros((1, 4, 2), np.float32), np.zeros(1, np.int64), np.full(1, 0.02, np.float32))
+    monkeypatch.setattr(run, "detect", lambda weights, images, *_: [low] * len(images))
+    onnx = Demo(plan, settings_in(project)).run()["onnx"]
+    assert (onnx["images"], onnx["confidence"]) == (8, run.MIN_CONFIDENCE)
+
+
+def test_an_export_of_an_older_version_is_compared_again(project: Path, plan: DemoPlan) -> None:
+    file = project / "small" / STATE_FILE
+    state = json.loads(file.read_text(encoding="utf-8"))
+    before = state["steps"]["onnx"]
+    state["steps"]["onnx"] = {"boxes": 1e-4, "scores": 1e-6, "angles": 1e-6, "images": 8, "file_mb": 1.0}
+    file.write_text(json.dumps(state), encoding="utf-8")
+    after = Demo(plan, settings_in(project)).run()["onnx"]
+    assert after["differences"] == pytest.approx(before["differences"])
+    assert (after["images"], after["matched"], after["confidence"]) == (8, before["matched"], before["confidence"])
 
 
 # Pieces ----------------------------------------------------------------------------------------------------------
@@ -392,7 +434,7 @@ def test_cpu_threads_compute_where_ultralytics_would_leave_one(monkeypatch: pyte
 
 def test_ground_truth_is_in_the_pixels_of_the_image(tiny_data: Callable[[str], Path]) -> None:
     image = tiny_data("obb").parent / "images" / "val" / "0.png"
-    found = ultra.ground_truth([image])[0]
+    found = picture.ground_truth([image])[0]
     assert found.corners.shape == (4, 4, 2)
     pixels = cv2.imread(str(image)).astype(int)
     x, y = found.corners[-1].mean(0).round().astype(int)  # the last rectangle is drawn over the others
@@ -402,16 +444,8 @@ def test_ground_truth_is_in_the_pixels_of_the_image(tiny_data: Callable[[str], P
 def test_an_image_without_labels_has_no_boxes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    found = ultra.ground_truth([tmp_path / "images" / "a.png"])[0]
-    assert (found.corners.shape, found.classes.shape) == ((0, 4, 2), (0,))
-
-
-def test_network_input_is_letterboxed_rgb(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 64, 3), (255, 0, 51), np.uint8))
-    found = ultra.network_input(tmp_path / "a.png", 64)
-    assert (found.shape, found.dtype) == ((1, 3, 64, 64), np.float32)
-    np.testing.assert_allclose(found[0, :, 32, 32], [0.2, 0, 1], atol=1e-6)
-    np.testing.assert_allclose(found[0, :, 0, 0], 114 / 255, atol=1e-6)
+    found = picture.ground_truth([tmp_path / "images" / "a.png"])[0]
+    assert (found.corners.shape, found.classes.shape, found.scores.shape) == ((0, 4, 2), (0,), (0,))
 
 
 @pytest.mark.parametrize(
@@ -419,13 +453,18 @@ def test_network_input_is_letterboxed_rgb(tmp_path: Path) -> None:
 )
 def test_images_are_chosen_evenly(images: int, number: int, expected: list[int]) -> None:
     paths = [Path(str(i)) for i in range(images)]
-    assert picture.choose(paths, number) == [paths[i] for i in expected]
+    assert evenly_spaced(paths, number) == [paths[i] for i in expected]
+
+
+def boxes_of(corners: np.ndarray, classes: list[int]) -> picture.Boxes:
+    """Boxes of score 1."""
+    return picture.Boxes(corners, np.array(classes, dtype=np.int64), np.ones(len(classes), np.float32))
 
 
 def test_the_picture_shows_as_many_classes_as_it_can() -> None:
     images = [Path(str(i)) for i in range(6)]
     classes = [[0, 0], [0, 1], [0, 1, 1], [0, 0, 0, 3], [], [0] * 9]
-    truth = [ultra.Boxes(np.zeros((len(c), 4, 2), np.float32), np.array(c, dtype=np.int64)) for c in classes]
+    truth = [boxes_of(np.zeros((len(c), 4, 2), np.float32), c) for c in classes]
     assert picture.choose_varied(images, truth, 3) == [images[3], images[2], images[5]]
     assert picture.choose_varied(images, truth, 1) == [images[3]]
     assert sorted(picture.choose_varied(images, truth, 9)) == images
@@ -435,7 +474,7 @@ def test_the_picture_shows_as_many_classes_as_it_can() -> None:
 def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((320, 320, 3), np.uint8))
     square = np.array([[[100, 100], [200, 100], [200, 200], [100, 200]]], dtype=np.float32)
-    boxes = ultra.Boxes(square, np.array([1]))
+    boxes = boxes_of(square, [1])
     picture.draw([tmp_path / "a.png"], {"one": [boxes]}, {0: "red", 1: "cyan"}, tmp_path / "out.jpg")
     found = cv2.imread(str(tmp_path / "out.jpg")).astype(int)
     top = picture.BAND + picture.GAP
@@ -447,15 +486,15 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
 def test_table_gives_the_share_of_the_teacher() -> None:
     models = dict.fromkeys(LABELS, "yolov8n-obb.yaml")
     measured = {
-        "teacher": ultra.Measured(3_000_000, 8.3, 6.4, 0.6, 0.4),
-        "plain": ultra.Measured(3_000_000, 8.3, 6.4, 0.5, 0.2),
-        "distilled": ultra.Measured(3_000_000, 8.3, 6.4, 0.5, 0.3),
+        "teacher": ModelScores(3_000_000, 8.3, 6.4, 0.6, 0.4),
+        "plain": ModelScores(3_000_000, 8.3, 6.4, 0.5, 0.2),
+        "distilled": ModelScores(3_000_000, 8.3, 6.4, 0.5, 0.3),
     }
-    rows = table(measured, models).splitlines()
+    rows = scores_table(measured, models).splitlines()
     assert [r.split("|")[-2].strip() for r in rows[2:]] == ["100%", "50%", "75%"]
     assert len({len(r) for r in rows}) == 1
     nothing = replace(measured["teacher"], map50_95=0.0)
-    assert table({**measured, "teacher": nothing}, models).splitlines()[2].split("|")[-2].strip() == "-"
+    assert scores_table({**measured, "teacher": nothing}, models).splitlines()[2].split("|")[-2].strip() == "-"
 
 
 @pytest.mark.parametrize("size", PLANS)

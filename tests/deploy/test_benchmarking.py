@@ -19,6 +19,7 @@ from ds2d2_yolo.deploy.benchmark_inputs import parse_models
 from ds2d2_yolo.deploy.benchmark_run import BenchmarkRun
 from ds2d2_yolo.deploy.table import BenchmarkRow, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.child_process import ChildError, run_child
 from tests.conftest import write_bands, write_tiny_data
 
 
@@ -306,12 +307,10 @@ def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
         parse_models(["a/x.pt", "b/x.pt"])
 
 
-def test_a_job_that_fails_answers_with_its_reason(tmp_path: Path) -> None:
-    (tmp_path / "job.json").write_text(json.dumps({"work": "export", "model": "nowhere.pt"}), encoding="utf-8")
-    assert worker.main([str(tmp_path / "job.json"), str(tmp_path / "answer.json")]) == 0
-    assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8")) == {
-        "reason": "model=nowhere.pt does not exist"
-    }
+def test_a_job_that_fails_answers_with_its_reason() -> None:
+    with pytest.raises(ChildError) as caught:
+        run_child("ds2d2_yolo.deploy.worker", {"work": "export", "model": "nowhere.pt"})
+    assert str(caught.value) == "model=nowhere.pt does not exist"
 
 
 def test_medians_percentiles_and_throughput_are_over_all_turns() -> None:

@@ -25,7 +25,7 @@ from ds2d2_yolo.deploy.options import ExportOptions
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.conftest import write_bands, write_tiny_data
-from tests.deploy.conftest import spread_out
+from tests.helpers.detecting import spread_out
 
 OBB, UPRIGHT = "yolov8n-obb.yaml", "yolov8n.yaml"
 CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a trained one

@@ -22,9 +22,9 @@ from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.compare.options import CompareOptions
-from ds2d2_yolo.compare.plan import Plan
-from ds2d2_yolo.compare.results import Result, read_results, write_results
-from ds2d2_yolo.compare.state import folder_of
+from ds2d2_yolo.compare.plan import ComparePlan
+from ds2d2_yolo.compare.results import RunResult, read_results, write_results
+from ds2d2_yolo.compare.state import run_folder
 from ds2d2_yolo.compare.statistics import paired_difference
 from ds2d2_yolo.compare.summary import summarise
 from ds2d2_yolo.compare.tables import report
@@ -96,7 +96,7 @@ def test_command_runs_what_the_page_says(
     for arms, seeds, runs in (("ds2d2", 1, 1), ("fu2:imfu_share=2.0", 1, 1), (evidence.ARMS, 2, 11)):
         evidence.main([str(data), "--arms", arms, "--seeds", *map(str, range(seeds)), "--folder", str(tmp_path)])
         options = CompareOptions.of(seen, "compare", passing=set(seen))
-        assert len(Plan.of(options, CompareOptions.split(seen)[1]).runs) == runs
+        assert len(ComparePlan.of(options, CompareOptions.split(seen)[1]).runs) == runs
     trained.clear()
     with pytest.raises(SystemExit, match="1"):
         evidence.main([str(data), "--arms", "ds3d3", "--folder", str(tmp_path)])
@@ -191,10 +191,12 @@ def test_held_out_images_are_measured_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     yaml = evidence.held_out(str(tiny_data("obb")), 0.25, tmp_path / "held")
-    weights = folder_of(tmp_path, "plain", 0) / "weights"
+    weights = run_folder(tmp_path, "plain", 0) / "weights"
     weights.mkdir(parents=True)
     shutil.copy(checkpoint("yolov8n-obb.yaml"), weights / "last.pt")
-    row = Result("plain", 0, "d.yaml", "t.pt", "s.yaml", 96, 1, "last", "all", "all", 0.9, 0.8, 1, 1, teacher_hash="t")
+    row = RunResult(
+        "plain", 0, "d.yaml", "t.pt", "s.yaml", 96, 1, "last", "all", "all", 0.9, 0.8, 1, 1, teacher_hash="t"
+    )
     write_results(tmp_path / "results.csv", [row, replace(row, weights="best"), replace(row, by="size")])
     schedule = {**evidence.PHOTOGRAPHS.schedule, "imgsz": 96}
     results = evidence.measure_held_out(yaml, tmp_path, weights, schedule)

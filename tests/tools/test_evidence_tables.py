@@ -29,16 +29,16 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
-    found = {table["of"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
+    found = {table["selection"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
     assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= found.keys()
     assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
     for of, table in found.items():
-        assert tool.table_of(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
+        assert tool.make_table(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
 
 
 def six_seeds(tool: Any, kind: str) -> tuple[Callable[[str, str, str], str], Callable[[str], str]]:
     """Give the difference of two arms in a metric, and the gap in mAP50-95 that an arm closed, as they are written."""
-    rows = tool.together([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
+    rows = tool.pool_seeds([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
     whole = [r for r in rows if r.by == "all" and r.weights in ("last", "file")]
 
     def of(arm: str, metric: str) -> dict[int, float]:
@@ -89,7 +89,7 @@ def test_headline_is_that_of_the_raw_results(tool: Any, kind: str, row: str, the
 )
 def test_what_is_not_one_sample_is_not_taken_together(tool: Any, of: str, said: str) -> None:
     with pytest.raises(BadUseError, match=said):
-        tool.table_of(DOCS, of)
+        tool.make_table(DOCS, of)
 
 
 def copy_of(folder: Path, *names: str) -> Path:
@@ -108,7 +108,7 @@ def test_command_writes_tables_anew(tool: Any, tmp_path: Path, capsys: pytest.Ca
     tool.main(["--docs", str(docs)])
     assert capsys.readouterr().out == "hituav2: changed\n"
     page = (docs / "evidence.md").read_text(encoding="utf-8")
-    whole = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["of"] == "hituav2")
+    whole = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["selection"] == "hituav2")
     assert page == f"Of hituav2:\n\n<!-- hituav2 -->\n\n{whole}\nBehind it.\n"
     theirs, ours = (base / "evidence" / "hituav2" / "compare.md" for base in (DOCS, docs))
     assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
@@ -134,17 +134,17 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
         file.parent.mkdir()
         alone = [r for r in rows if part or r.arm != "ds2d2"]
         write_results(file, [r for r in alone if r.seed < 0 or (r.seed == 2) == bool(part)])
-    found = tool.together(parts)
+    found = tool.pool_seeds(parts)
     assert {(r.arm, r.seed) for r in found} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
     assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in found}) == len(found)
     later = read_results(parts[1])
     write_results(parts[1], [replace(r, settings='{"disw": 2.0}') if r.arm == "plain" else r for r in later])
     with pytest.raises(BadUseError, match=r"plain had the settings \{\}, and \{'disw': 2.0\} in 1"):
-        tool.together(parts)
+        tool.pool_seeds(parts)
     write_results(parts[1], [replace(r, settings='{"teacher_bf16": true}') if r.arm == "plain" else r for r in later])
-    assert len(tool.together(parts)) == len(found)
+    assert len(tool.pool_seeds(parts)) == len(found)
     write_results(parts[0], rows)
     with pytest.raises(BadUseError, match="plain with seed 2 is in 0 and in 1"):
-        tool.together(parts)
+        tool.pool_seeds(parts)
     with pytest.raises(BadUseError, match="hituav2 has no alone"):
-        tool.table_of(DOCS, "hituav2 by size of ds2d2, alone")
+        tool.make_table(DOCS, "hituav2 by size of ds2d2, alone")

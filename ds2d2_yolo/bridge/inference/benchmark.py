@@ -7,7 +7,6 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ds2d2_yolo.bridge.data.dataset import data_hash
 from ds2d2_yolo.bridge.inference.backend_model import BackendModel, NMSSettings, timed_call
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.validation.class_names import VALIDATORS
+from ds2d2_yolo.utils.environment import package_versions
 from ds2d2_yolo.utils.threads import usable_cores
 
 PACKAGES = ("torch", "ultralytics", "onnxruntime", "openvino", "ncnn", "tensorrt")
@@ -108,12 +108,8 @@ def data_identity(data: str) -> str:
 
 def machine_facts() -> dict[str, Any]:
     """Return the processor, the number of cores and the versions that measurements depend on."""
-    versions = {"ds2d2-yolo": version("ds2d2-yolo"), "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    installed = {name: text for name, text in package_versions(PACKAGES).items() if text is not None}
+    versions = {"python": platform.python_version(), **installed}
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "system": platform.platform(),

@@ -1,4 +1,4 @@
-"""Training of a plain model by Ultralytics alone."""
+"""Training with plain Ultralytics, without distillation."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ultralytics.nn.tasks import torch_safe_load
 
 
 def trained_epochs(last: Path) -> int | None:
-    """Return how many epochs a run's last.pt has behind it.
+    """Return the number of finished epochs of a run.
 
     Args:
-        last (Path): The file, existing or not.
+        last (Path): Its last.pt, existing or not.
 
     Returns:
-        (int | None): The number; -1 when the run is finished and its files are stripped; None if there is no file
-            that can be read, as after a kill in the middle of a write.
+        (int | None): The number; -1 if the run is finished and its files are stripped; None if there is no readable
+            file, as after a kill during a write.
     """
     if not last.is_file():
         return None
     try:
-        epoch = int(torch_safe_load(last)[0]["epoch"])  # heeds ULTRALYTICS_SAFE_LOAD
+        epoch = int(torch_safe_load(last)[0]["epoch"])  # respects ULTRALYTICS_SAFE_LOAD
     except Exception:  # unpickling half a file can raise anything
         return None
     return epoch if epoch < 0 else epoch + 1
 
 
 def train_plain(model: str, keys: Mapping[str, Any]) -> None:
-    """Train a model with Ultralytics alone.
+    """Train a model with plain Ultralytics.
 
     Args:
         model (str): Model YAML.
@@ -40,5 +40,10 @@ def train_plain(model: str, keys: Mapping[str, Any]) -> None:
 
 
 def resume_plain(last: Path, device: Any) -> None:
-    """Go on with an unfinished training of Ultralytics alone; its own settings stand."""
+    """Continue an unfinished training with the settings that it was started with.
+
+    Args:
+        last (Path): Its last.pt.
+        device (Any): Device as Ultralytics takes it, None for its choice.
+    """
     YOLO(str(last)).train(resume=True, device=device)

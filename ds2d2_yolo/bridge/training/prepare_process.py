@@ -6,16 +6,12 @@ neither the amplifier's training nor the teacher's validation can run inside ran
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.utils.child_process import ChildError, run_child
 
 WORKER = "ds2d2_yolo.bridge.training.prepare_worker"
 # variables that torchrun sets
@@ -37,12 +33,9 @@ def prepare_in_process(keys: Mapping[str, Any]) -> tuple[dict[str, str], str | N
     Raises:
         DS2D2Error: If that process failed; it printed the reason.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        request, response = Path(folder, "request.json"), Path(folder, "response.json")
-        request.write_text(json.dumps(dict(keys)), encoding="utf-8")
-        single = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES and not k.startswith(RANK_PREFIXES)}
-        command = [sys.executable, "-m", WORKER, str(request), str(response)]
-        if subprocess.run(command, env=single, check=False).returncode or not response.is_file():
-            raise DS2D2Error("the report or the amplifier's training failed, see above: the run has not begun")
-        files, amplifier = json.loads(response.read_text(encoding="utf-8"))
-        return files, amplifier
+    single = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES and not k.startswith(RANK_PREFIXES)}
+    try:
+        files, amplifier = run_child(WORKER, dict(keys), single, show_output=True)
+    except ChildError as e:
+        raise DS2D2Error("the report or the amplifier's training failed, see above: the run has not begun") from e
+    return files, amplifier

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ds2d2_yolo.bridge.models.loading import build_student
 from ds2d2_yolo.bridge.training.run_setup import RunRequest, begin_run, prepare_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
-from ds2d2_yolo.errors import DS2D2Error
+from ds2d2_yolo.utils.child_process import serve
 
 
 @cpu_threads()
-def main(request_file: str, response_file: str) -> None:
-    """Prepare and begin the run of a request, and write the report's files and the amplifier's path.
+def prepare(keys: dict[str, Any]) -> tuple[dict[str, str], str | None]:
+    """Prepare and begin a run.
 
     Args:
-        request_file (str): JSON with the run's settings.
-        response_file (str): JSON to write.
+        keys (dict[str, Any]): DS2D2 and Ultralytics settings of the run.
+
+    Returns:
+        files (dict[str, str]): Contents of the report's files by name.
+        amplifier (str | None): Path of the amplifier.
     """
-    request = RunRequest.of(json.loads(Path(request_file).read_text(encoding="utf-8")))
+    request = RunRequest.of(keys)
     args, _ = request.arguments()
     run = prepare_run(args, request.settings)
     with tempfile.TemporaryDirectory() as folder:
-        response = begin_run(run, build_student(run.args, run.data), Path(folder))
-    Path(response_file).write_text(json.dumps(response), encoding="utf-8")
+        return begin_run(run, build_student(run.args, run.data), Path(folder))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2])
-    except DS2D2Error as e:
-        sys.exit(f"ds2d2-yolo: {e}")
+    sys.exit(serve(prepare, sys.argv[1:]))

@@ -8,17 +8,15 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.utils.git import GitRepo
 
-from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.data.dataset import data_hash
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
+from ds2d2_yolo.utils.environment import package_versions, source_revision
 
 RUN_FILE = "run.json"
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -45,8 +43,12 @@ def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
     return {
         "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "versions": {"python": platform.python_version(), "ds2d2-yolo": __version__, **_versions()},
-        "revision": _revision(),
+        "versions": {
+            "python": platform.python_version(),
+            **package_versions(PACKAGES),
+            "torch": str(torch.__version__),
+        },
+        "revision": source_revision(40, mark_dirty=False),
         "code": _code_hash(),
         "machine": {
             "system": platform.platform(),
@@ -86,23 +88,6 @@ def append_provenance(folder: Path, provenance: Mapping[str, Any], resumed: bool
         except ValueError:  # written by something else
             earlier = []
     return json.dumps([*earlier, provenance], indent=2, ensure_ascii=False) + "\n"
-
-
-def _versions() -> dict[str, str | None]:
-    """Return the versions of the packages that results depend on."""
-    versions: dict[str, str | None] = {"torch": str(torch.__version__)}  # includes the CUDA version of the build
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # OpenCV comes under several names
-            versions[name] = None
-    return versions
-
-
-def _revision() -> str | None:
-    """Return the commit of the package's checkout, None if it was installed as a wheel."""
-    root = PACKAGE.parent
-    return GitRepo(root).commit if (root / ".git").exists() else None
 
 
 def _code_hash() -> str:

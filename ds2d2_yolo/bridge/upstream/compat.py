@@ -69,7 +69,6 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.trainer", "BaseTrainer._close_dataloader_mosaic", ()),
     ("ultralytics.data.build", "_RepeatSampler", ("sampler",)),
     ("ultralytics.data.build", "InfiniteDataLoader.close", ()),
-    ("ultralytics.utils.git", "GitRepo.commit", ()),
     ("ultralytics.data.base", "BaseDataset.load_image", ("i",)),
     # validation
     ("ultralytics.engine.model", "Model.val", ("validator",)),

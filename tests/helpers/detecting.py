@@ -1,4 +1,4 @@
-"""Untrained checkpoints that detect something, so that matching has something to match."""
+"""Untrained checkpoints that detect something, so that predictions can be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+import cv2
+import numpy as np
+import torch
 
 # mean and standard deviation over anchors that each branch of the head is given: logits of the classes, bins or
 # distances of the box, the angle's number
@@ -20,8 +22,6 @@ def spread_out(model: Any, inputs: Any, strength: float) -> None:
     With `strength` 1 they differ widely, and so does what the rounding of INT8 makes of an untrained network; with 0.25
     its differences are those of a trained one.
     """
-    import torch
-
     head = model.model[-1]
 
     def standardise(kind: str) -> Callable[..., Any]:
@@ -56,29 +56,18 @@ def spread_out(model: Any, inputs: Any, strength: float) -> None:
         hook.remove()
 
 
-@pytest.fixture(scope="session")
-def detecting(
-    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
-    """A checkpoint of a model YAML that finds boxes in the tiny data; each call gives a copy in a folder of its own."""
-    import shutil
+def write_detecting_checkpoint(untrained: Path, data: Path, task: str, target: Path, strength: float = 1.0) -> None:
+    """Write a checkpoint that detects boxes in the 96 px validation images of a data set.
 
-    folder = tmp_path_factory.mktemp("detecting")
-
-    def get(yaml: str, at: Path, strength: float = 1.0) -> Path:
-        made = folder / f"{Path(yaml).stem}-{strength}.pt"
-        if not made.exists():
-            import torch
-
-            from ds2d2_yolo.bridge.inference.plain_model import network_input
-
-            task = "obb" if "obb" in yaml else "detect"
-            data = tiny_data(task)
-            state = torch.load(checkpoint(yaml), weights_only=False)
-            inputs = [network_input(p, 96) for p in sorted((data.parent / "images" / "val").glob("*.png"))]
-            spread_out(state["model"], torch.cat([torch.from_numpy(x) for x in inputs]), strength)
-            torch.save({**state, "train_args": {"task": task, "imgsz": 96, "data": str(data)}}, made)
-        at.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(made, at / "best.pt"))
-
-    return get
+    Args:
+        untrained (Path): Untrained checkpoint.
+        data (Path): Data-set YAML.
+        task (str): 'detect' or 'obb'.
+        target (Path): Checkpoint to write.
+        strength (float): See `spread_out`.
+    """
+    state = torch.load(untrained, weights_only=False)
+    images = [cv2.imread(str(p)) for p in sorted((data.parent / "images" / "val").glob("*.png"))]
+    inputs = torch.from_numpy(np.stack(images)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
+    spread_out(state["model"], inputs, strength)
+    torch.save({**state, "train_args": {"task": task, "imgsz": 96, "data": str(data)}}, target)
