@@ -98,7 +98,7 @@ def settings_of(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
     if arm.kind != "ds2d2":
         return {}
     streams = ("explicit", EXPLICIT), ("implicit", IMPLICIT)
-    out = {t for on, terms in streams if arm.settings.get(on) is False for t in terms}
+    out: set[str] = {t for on, terms in streams if arm.settings.get(on) is False for t in terms}
     try:
         if arm.settings.get("recipe"):
             out |= load_recipe(str(arm.settings["recipe"])).keys()

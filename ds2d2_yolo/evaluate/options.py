@@ -40,9 +40,9 @@ class ValOptions(Options):
         "size", ok.one_of("size", "px"), "of crowd_radius: the object's own size (root of area), or px of the image"
     )
     crowd_edges: tuple[int, ...] = option(
-        (1, 5), ok.many(ok.whole(1)), "numbers of others between crowding groups: [1,5] is 0, 1-4, 5+"
+        (1, 5), ok.many(ok.integer(1)), "numbers of others between crowding groups: [1,5] is 0, 1-4, 5+"
     )
-    angle_bins: int = option(4, ok.whole(1), "directions of the long side, the first centred on the x axis (obb)")
+    angle_bins: int = option(4, ok.integer(1), "directions of the long side, the first centred on the x axis (obb)")
     square: float = option(1.2, ok.number(1), "long over short side under which a box has no direction")
     safe: bool = option(False, ok.flag, ok.SAFE)
 

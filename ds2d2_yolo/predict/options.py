@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ds2d2_yolo.config.checks import SAFE, either, flag, listed, many, number, one_of, optional, path, whole, words
+from ds2d2_yolo.config.checks import SAFE, either, flag, integer, listed, many, number, one_of, optional, path, words
 from ds2d2_yolo.config.options import Options, option
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
@@ -31,14 +31,14 @@ class PredictOptions(Options):
     model: str | None = option(None, optional(path), "trained detect or OBB model: best.pt or an exported file")
     source: str | None = option(None, optional(path), "an image, a folder, a glob, or a .txt with a path per line")
     slice: int | None = option(
-        None, optional(whole(32)), "side of a tile in pixels of the scene, and imgsz too unless imgsz= says otherwise"
+        None, optional(integer(32)), "side of a tile in pixels of the scene, and imgsz too unless imgsz= says otherwise"
     )
     overlap: float = option(
         0.2, number(0, 0.9), "share of a tile that its neighbour repeats; objects should fit into it"
     )
     bands: list[int] | None = option(
         None,
-        optional(many(whole(1))),
+        optional(many(integer(1))),
         "bands that the model sees, from 1, red first; without it R,G,B or the first ones",
     )
     stretch: str | list[float] = option(

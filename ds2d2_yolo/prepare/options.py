@@ -57,13 +57,13 @@ class PrepareOptions(Options):
     )
     overwrite: bool = option(False, ok.flag, "replace an out made from something else")
     resume: bool = option(False, ok.flag, "for habit: the same command goes on anyway")
-    workers: int = option(1, ok.whole(1), "images at a time")
+    workers: int = option(1, ok.integer(1), "images at a time")
     images: Literal["link", "copy"] = option(
         "link", ok.one_of("link", "copy"), "images without tiling: hard links where they can be, or copies"
     )
     version: float = option(1.0, ok.Check("1.0 | 1.5", _wrong_version, ("1.0", "1.5")), "dota: which labels")
-    crop_size: int = option(1024, ok.whole(64), "dota: side of a tile in pixels at rate 1")
-    gap: int = option(200, ok.whole(0), "dota: overlap of neighbouring tiles in pixels at rate 1")
+    crop_size: int = option(1024, ok.integer(64), "dota: side of a tile in pixels at rate 1")
+    gap: int = option(200, ok.integer(0), "dota: overlap of neighbouring tiles in pixels at rate 1")
     rates: float | list[float] = option(
         1.0, ok.either(ok.number(0.01, 100), ok.many(ok.number(0.01, 100))), "dota: scales, multi-scale [0.5,1.0,1.5]"
     )

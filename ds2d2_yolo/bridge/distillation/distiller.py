@@ -64,7 +64,7 @@ class Distiller:
     """Computes the active terms of one batch at gain 1.
 
     Args:
-        settings (Settings): Which terms are on, wavelet, extents, normalisation.
+        settings (Settings): Which terms are on, wavelet, normalisation.
         teacher (FrozenTeacher): Bound to the student's levels.
         adapters (nn.ModuleList): One 1 x 1 convolution per pair of levels.
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is on.

@@ -142,7 +142,7 @@ class Gains:
         Returns:
             (dict[str, float]): By term; a term that could not be measured yet has gain 0.
         """
-        base = {**dict.fromkeys(self.settings.active, 0.0), **self.chosen, **self.settings.fixed}
+        base = {**{str(term): 0.0 for term in self.settings.active}, **self.chosen, **self.settings.fixed}
         return {term: base[term] * self.factor * fading for term in self.settings.active}
 
     def forget(self) -> None:

@@ -33,7 +33,7 @@ from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.distributed import same_in_all_processes
 from ds2d2_yolo.bridge.upstream.rng_state import preserved_random_state
-from ds2d2_yolo.config.recipes import resolve_settings
+from ds2d2_yolo.config.recipes import resolve_settings, saved_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -71,7 +71,7 @@ class RunOpening(FittingSizes):
         self._launched = "report" in block
         self._carried: dict[str, Any] = block if self._launched else {}
         carried = self._carried.get("settings")
-        self.settings = Settings(**carried) if carried else resolve_settings(given, block.get("settings"))
+        self.settings = saved_settings(carried) if carried else resolve_settings(given, block.get("settings"))
         if not self._launched:
             leave_folder(rest)
         self._given = given
@@ -106,7 +106,7 @@ class RunOpening(FittingSizes):
             self._carried = self._carried or dict(getattr(self.args, ARGS_KEY, None) or {})
             if not self._carried:
                 raise BadUseError(f"{self.args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
-            self.settings = Settings(**self._carried["settings"])
+            self.settings = saved_settings(self._carried["settings"])
             self._warn_ignored()
         refuse_yaml(self.args.model, "the student")
         rotated, trained = isinstance(self, OBBTrainer), self._own_amplifier() is not None
