@@ -7,6 +7,7 @@ from typing import Any
 
 from ds2d2_yolo.config.checks import SAFE, either, flag, integer, listed, many, number, one_of, optional, path, words
 from ds2d2_yolo.config.options import Options, option
+from ds2d2_yolo.utils.stretch import PERCENTILES
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
 
@@ -77,7 +78,7 @@ class PredictOptions(Options):
     def percentiles(self, eight_bit: bool) -> tuple[float, float] | None:
         """Return the percentiles to stretch between, None for none."""
         if isinstance(self.stretch, str):
-            return None if self.stretch == "none" or eight_bit else (2.0, 98.0)
+            return None if self.stretch == "none" or eight_bit else PERCENTILES
         return float(self.stretch[0]), float(self.stretch[1])
 
     def of_tiles(self) -> dict[str, Any]:

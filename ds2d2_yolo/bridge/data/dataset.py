@@ -16,6 +16,7 @@ from ultralytics.data.utils import (
 )
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
+from ds2d2_yolo.bridge.data.image_format import image_format, unsupported, why_unidentified
 from ds2d2_yolo.bridge.data.images import images_of, labels_of
 from ds2d2_yolo.errors import BadUseError
 
@@ -37,16 +38,50 @@ def check_labels(data: Mapping[str, Any], task: str) -> None:
     images = images_of(data["train"])
     if not images:
         raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
-    if _first_label(labels_of(images)) is None:
-        folder = labels_of(images[:1])[0].parent
-        raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
+    _refuse_missing(images, "training", data["train"])
+    _refuse_unlabelled(images, "training")
     refuse_upright(images, task, "an obb student")
     refuse_unusable(data, images)
     if "val" in data:
         validated = images_of(data["val"])
         if not validated:
             raise BadUseError(f"no validation images in {data['val']}: check 'path' and 'val' of the data YAML")
+        _refuse_missing(validated, "validation", data["val"])
+        _refuse_unlabelled(validated, "validation")
         refuse_unusable(data, validated)
+
+
+def _refuse_missing(images: list[Path], kind: str, split: str | list[str]) -> None:
+    """Refuse a split none of whose images exists, such as a list of bare names.
+
+    Args:
+        images (list[Path]): Images of the split, one or more.
+        kind (str): 'training' or 'validation', for the message.
+        split (str | list[str]): Entry of the data YAML, for the message.
+
+    Raises:
+        BadUseError: Naming the list and the first image.
+    """
+    if not any(image.is_file() for image in images):
+        raise BadUseError(
+            f"none of the {len(images)} {kind} images that {split} lists exists, such as {images[0]}: a list holds "
+            "absolute paths, or paths that begin with './' and are relative to the list's folder"
+        )
+
+
+def _refuse_unlabelled(images: list[Path], kind: str) -> None:
+    """Refuse a split without labels.
+
+    Args:
+        images (list[Path]): Images of the split, one or more.
+        kind (str): 'training' or 'validation', for the message.
+
+    Raises:
+        BadUseError: Naming the folder where labels are expected.
+    """
+    if _first_label(labels_of(images)) is None:
+        folder = labels_of([next(image for image in images if image.is_file())])[0].parent
+        raise BadUseError(f"no labels for the {len(images)} {kind} images: expected .txt files in {folder}")
 
 
 def refuse_upright(images: Iterable[Path], task: str, who: str) -> None:
@@ -81,12 +116,15 @@ def refuse_unusable(data: Mapping[str, Any], images: list[Path]) -> None:
     one_class = data["nc"] == 1  # as under single_cls, where labels keep their own indices
     first = ""
     for image, label in zip(images, labels_of(images), strict=True):
-        found = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
-        if found[0] is not None:
-            return
-        first = first or str(found[-1])
+        reason = unsupported(image_format(image))  # the check below would accept some that the training cannot decode
+        if reason is None:
+            found = verify_image_label((str(image), str(label), "", False, data["nc"], 0, 0, one_class))
+            if found[0] is not None:
+                return
+            unidentified = any(text in str(found[-1]) for text in ("pi_heif", "cannot identify image file"))
+            reason = why_unidentified(image) if unidentified else None  # Ultralytics tries HEIC last
+        first = first or (f"{image}: it {reason}" if reason else str(found[-1]))
     said = (first.splitlines() or ["it cannot be read"])[0].replace("ignoring corrupt image/label: ", "")
-    said = said.replace("No module named 'pi_heif'", "it is no image")  # Ultralytics tries HEIC last
     raise BadUseError(f"none of the {len(images)} images and labels can be used, such as {said}: correct them")
 
 

@@ -15,7 +15,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.data.dataset import check_labels, data_hash, load_data, take_teacher_classes
-from ds2d2_yolo.bridge.data.images import images_of
+from ds2d2_yolo.bridge.data.images import images_of, labels_of
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -61,6 +61,53 @@ def test_labels_are_checked(data: dict[str, Any]) -> None:
     check_labels(data, "detect")  # Ultralytics takes the hull of oriented boxes
     with pytest.raises(BadUseError, match="no training images"):
         check_labels({**data, "train": str(Path(data["train"]).parent / "nothing")}, "obb")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_that_a_list_names_and_do_not_exist_are_named(split: str, data: dict[str, Any], tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{image.name}\n" for image in images_of(data[split])))
+    kind = {"train": "training", "val": "validation"}[split]
+    said = rf"none of the 8 {kind} images that .*list\.txt lists exists, such as {images_of(data[split])[0].name}: "
+    with pytest.raises(BadUseError, match=said) as caught:
+        check_labels({**data, split: str(listed)}, "obb")
+    assert "no labels" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_labels_is_named(split: str, data: dict[str, Any]) -> None:
+    for label in labels_of(images_of(data[split])):
+        label.unlink()
+    kind = {"train": "training", "val": "validation"}[split]
+    with pytest.raises(BadUseError, match=rf"no labels for the 8 {kind} images: expected \.txt files in .*{split}$"):
+        check_labels(data, "obb")
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize(
+    ("bands", "dtype", "keys", "reason"),
+    [
+        (5, "uint8", {}, "has 5 bands side by side: Ultralytics reads up to 4, and more channels as pages of a TIFF"),
+        (5, "uint8", {"photometric": "RGB"}, "has 5 bands side by side"),
+        (1, "float32", {}, "has 1 band of float32: Ultralytics reads 8 bits"),
+        (3, "float32", {}, "has 3 bands of float32: Ultralytics reads 8 bits"),
+        (3, "float64", {}, "has 3 bands of float64"),
+        (4, "uint16", {"photometric": "MINISBLACK"}, "has 4 bands of uint16 in a layout that Pillow does not read"),
+    ],
+)
+def test_bands_that_ultralytics_does_not_read_are_named(
+    bands: int, dtype: str, keys: dict[str, str], reason: str, data: dict[str, Any]
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    for image in images_of(data["train"]):
+        image.unlink()
+        profile = {"driver": "GTiff", "count": bands, "height": 96, "width": 96, "dtype": dtype, **keys}
+        with rasterio.open(image.with_suffix(".tif"), "w", **profile) as opened:
+            opened.write(np.full((bands, 96, 96), 80, dtype))
+    with pytest.raises(BadUseError) as caught:
+        check_labels({**data, "channels": bands}, "obb")
+    assert f".tif: it {reason}" in str(caught.value)
+    assert not any(text in str(caught.value) for text in ("pi_heif", "no image", "\n"))
 
 
 def test_hash_follows_labels_names_and_images(data: dict[str, Any]) -> None:
