@@ -10,11 +10,11 @@ from typing import Any
 from ds2d2_yolo.cli.modes import MODES, REQUIRED, Mode, load
 
 WIDTH = 120  # columns of a line
-MAX_RANGE_WIDTH = 28  # columns of the ranges; a wider range gets a line of its own
+MAX_RANGE_WIDTH = 28  # columns of the ranges; a wider range takes a separate line
 FOOTER = """'ds2d2-yolo help MODE' lists the keys of a mode. Append 'resume' to the command of an interrupted training.
 Exit status: 0, 1 (failed), 2 (bad use), 130 (interrupted), 143 (terminated). verbose=True shows a traceback."""
 
-Row = tuple[str, str, str]  # key with default, range, meaning
+HelpRow = tuple[str, str, str]  # key with default, range, meaning
 
 
 def usage() -> str:
@@ -45,13 +45,13 @@ def help_of(name: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(mode: Mode, experimental: bool = False) -> list[Row]:
+def _rows(mode: Mode, experimental: bool = False) -> list[HelpRow]:
     """Return the rows of a mode: the experimental keys, or all others with the required Ultralytics keys."""
     rows = [_row(f) for f in mode.option_fields() if f.metadata["help"] and f.metadata["experimental"] == experimental]
     return rows if experimental else rows[:1] + [(name, *REQUIRED[name]) for name in mode.required] + rows[1:]
 
 
-def _row(declared: Field[Any]) -> Row:
+def _row(declared: Field[Any]) -> HelpRow:
     """Return the row of an option."""
     return declared.name + _default(declared.default), declared.metadata["check"].takes, declared.metadata["help"]
 
@@ -63,7 +63,7 @@ def _default(value: Any) -> str:
     return "=" + str(list(value) if isinstance(value, tuple) else value).replace(" ", "").replace("'", "")
 
 
-def _table(rows: Iterable[Row], key_width: int, range_width: int) -> list[str]:
+def _table(rows: Iterable[HelpRow], key_width: int, range_width: int) -> list[str]:
     """Return the lines of rows in columns."""
     return [
         line for key, takes, about in rows for line in _columns(f"  {key:{key_width}}  ", takes, about, range_width)

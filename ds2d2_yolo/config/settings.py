@@ -37,7 +37,7 @@ class Term(str, Enum):
         return format(str(self), spec)
 
     def __repr__(self) -> str:
-        """Return the key's own representation, so that messages and dictionaries print as with plain text."""
+        """Return the representation of the key, so that messages and dictionaries print as with plain text."""
         return repr(str(self))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[type[str], tuple[str]]:
@@ -75,7 +75,7 @@ class Settings(Options):
     Attributes:
         teacher (str | None): Trained Ultralytics checkpoint (.pt) of the student's task.
         recipe (str | None): Settings below the given ones: the name of a file in `cfg/recipes`, or the path of a YAML.
-        gains (str | float): Gain of every term without a gain of its own. 'auto' chooses each gain so that the term's
+        gains (str | float): Gain of every term without an individual gain. 'auto' chooses each gain so that the term's
             gradient in the student's neck is `*_share` times that of the task loss. A number holds for all terms.
         exlo (float | None): Gain of the explicit low-frequency term, 0 switches it off, None follows `gains`.
         exhi (float | None): Gain of the explicit high-frequency term.
@@ -121,7 +121,9 @@ class Settings(Options):
     teacher: str | None = option(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
     recipe: str | None = option(None, ok.optional(ok.path), "settings below the given ones: a recipe's name or a YAML")
     gains: float | Literal["auto"] = option(
-        "auto", ok.either(ok.one_of("auto"), ok.number(0)), "gain of every term without its own; auto measures it"
+        "auto",
+        ok.either(ok.one_of("auto"), ok.number(0)),
+        "gain of all terms without one; auto measures them",
     )
     exlo: float | None = _gain("gain of the explicit low-frequency term")
     exhi: float | None = _gain("gain of the explicit high-frequency term")
