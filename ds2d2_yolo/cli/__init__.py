@@ -11,7 +11,14 @@ from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command (see `ds2d2_yolo.cli.dispatch.main`); Ctrl-C during the imports ends it quietly."""
+    """Run one command (see `ds2d2_yolo.cli.dispatch.main`); Ctrl-C during the imports ends it quietly.
+
+    Args:
+        arguments (Sequence[str]): Command-line arguments after the program's name.
+
+    Returns:
+        (int): Exit status.
+    """
     try:
         from ds2d2_yolo.cli.dispatch import main as run
     except KeyboardInterrupt:
@@ -20,7 +27,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse `key=value` arguments (see `ds2d2_yolo.cli.parsing.parse`)."""
+    """Parse `key=value` arguments (see `ds2d2_yolo.cli.parsing.parse`).
+
+    Args:
+        arguments (Sequence[str]): Arguments after the mode.
+
+    Returns:
+        (dict[str, Any]): Settings.
+    """
     from ds2d2_yolo.cli.parsing import parse as read
 
     return read(arguments)

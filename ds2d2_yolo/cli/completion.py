@@ -96,7 +96,14 @@ def script(shell: str) -> str:
 
 
 def keys_of(mode: Mode) -> dict[str, tuple[str, ...]]:
-    """Return the keys of a mode, each with its valid words; keys with numbers or paths have none."""
+    """Return the keys of a mode, each with its valid words; keys with numbers or paths have none.
+
+    Args:
+        mode (Mode): A mode of the command line.
+
+    Returns:
+        (dict[str, tuple[str, ...]]): Valid words by key, Ultralytics' keys included.
+    """
     options = {f.name: f.metadata["check"].choices for f in mode.option_fields()}
     passing = dict.fromkeys(load(mode.ultralytics_keys), ()) if mode.ultralytics_keys else {}
     return {**ultralytics_keys(mode.ultralytics_sections), **passing, **dict.fromkeys(mode.required, ()), **options}

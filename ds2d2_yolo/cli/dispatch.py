@@ -163,7 +163,15 @@ def _continuation(mode: str, words: list[str], interruption: KeyboardInterrupt) 
 
 
 def quoted(command: list[str], windows: bool = os.name == "nt") -> str:
-    """Quote a command for the shell: cmd.exe has no single quotes, other shells expand $ inside double quotes."""
+    """Quote a command for the shell: cmd.exe has no single quotes, other shells expand $ inside double quotes.
+
+    Args:
+        command (list[str]): Words of the command.
+        windows (bool): Whether to quote for cmd.exe.
+
+    Returns:
+        (str): The command as typed.
+    """
     return subprocess.list2cmdline(command) if windows else shlex.join(command)
 
 

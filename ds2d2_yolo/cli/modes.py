@@ -60,7 +60,14 @@ class Mode:
 
 
 def load(place: str) -> Any:
-    """Import 'module:name' of this package and return the object."""
+    """Import 'module:name' of this package and return the object.
+
+    Args:
+        place (str): Module below `ds2d2_yolo` and name in it, such as 'evaluate:val'.
+
+    Returns:
+        (Any): The object.
+    """
     module, _, name = place.partition(":")
     return getattr(import_module(f"ds2d2_yolo.{module}"), name)
 

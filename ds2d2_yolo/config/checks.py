@@ -54,7 +54,14 @@ def number(low: float, high: float = inf, above: bool = False) -> Check:
 
 
 def integer(low: int) -> Check:
-    """Return a check for an integer of at least `low`."""
+    """Return a check for an integer of at least `low`.
+
+    Args:
+        low (int): Lower bound.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -64,7 +71,14 @@ def integer(low: int) -> Check:
 
 
 def one_of(*names: str) -> Check:
-    """Return a check for one of several words; its error suggests the nearest one."""
+    """Return a check for one of several words; its error suggests the nearest one.
+
+    Args:
+        *names (str): Valid words.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
         if value in names:
@@ -76,7 +90,15 @@ def one_of(*names: str) -> Check:
 
 
 def many(check: Check, low: int = 1) -> Check:
-    """Return a check for a list of at least `low` values, each of them valid for `check`."""
+    """Return a check for a list of at least `low` values, each of them valid for `check`.
+
+    Args:
+        check (Check): Check of each value.
+        low (int): Minimum number of values.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check_all(value: Any) -> str | None:
         if not isinstance(value, (list, tuple)) or len(value) < low:
@@ -87,18 +109,40 @@ def many(check: Check, low: int = 1) -> Check:
 
 
 def words(value: Any) -> Any:
-    """Split a comma-separated text into a list, as Ultralytics' users type it; return any other value unchanged."""
+    """Split a comma-separated text into a list, as Ultralytics' users type it; return any other value unchanged.
+
+    Args:
+        value (Any): Value of a setting.
+
+    Returns:
+        (Any): A list of stripped words for a text, otherwise `value`.
+    """
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
 
 def listed(names: Check) -> Check:
-    """Return a check for several names, given as a list or as comma-separated text."""
+    """Return a check for several names, given as a list or as comma-separated text.
+
+    Args:
+        names (Check): Check of each name.
+
+    Returns:
+        (Check): The check.
+    """
     check = many(names)
     return Check(check.takes, lambda value: check(words(value)))
 
 
 def either(first: Check, second: Check) -> Check:
-    """Return a check for a value that is valid for one of two checks."""
+    """Return a check for a value that is valid for one of two checks.
+
+    Args:
+        first (Check): One check.
+        second (Check): The other check.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
         errors = first(value), second(value)
@@ -108,7 +152,14 @@ def either(first: Check, second: Check) -> Check:
 
 
 def optional(check: Check) -> Check:
-    """Return a check that also accepts None."""
+    """Return a check that also accepts None.
+
+    Args:
+        check (Check): Check of every other value.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check_given(value: Any) -> str | None:
         return None if value is None or (error := check(value)) is None else f"{error}, or None"

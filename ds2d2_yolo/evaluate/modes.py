@@ -41,6 +41,13 @@ class Evaluation:
     def row(self, by: str, group: str) -> GroupMetrics:
         """Return the metrics of a group.
 
+        Args:
+            by (str): 'all', 'size', 'crowding', 'orientation' or 'class'.
+            group (str): Name of the group.
+
+        Returns:
+            (GroupMetrics): Its metrics.
+
         Raises:
             KeyError: If the group does not exist.
         """

@@ -16,6 +16,12 @@ DEGENERATE, OUTSIDE = "degenerate", "outside the image"
 def class_key(name: str) -> str:
     """Normalise a class name for comparison: letters and digits only, in lower case.
 
+    Args:
+        name (str): Class name.
+
+    Returns:
+        (str): The normalised name.
+
     Examples:
         >>> class_key("large-vehicle") == class_key("Large Vehicle")
         True
@@ -56,7 +62,14 @@ def fit(corners: Corners, width: float, height: float, oriented: bool) -> Corner
 
 
 def short_side(points: Corners) -> float:
-    """Return the shorter side of the smallest rectangle around some points."""
+    """Return the shorter side of the smallest rectangle around some points.
+
+    Args:
+        points (Corners): Points in pixels, (N, 2).
+
+    Returns:
+        (float): Length in pixels.
+    """
     return float(min(_rectangle(points)[1]))
 
 

@@ -77,9 +77,7 @@ class Converter:
                 width, height = image_size(item.image)
             annotation = self._annotation(item, width, height)
             boxes, dropped = self._fitting_boxes(annotation, width, height)
-            layout = deep_format(item.image)
-            if layout is not None and layout.pages and not self.tiled:
-                layout = None  # Ultralytics reads the pages as channels: linked as they are
+            layout = self.stretched_format(item.image)
             with self.output.part() as part, _naming(item.image):
                 write = self._write_tiles if self.tiled else self._write_image
                 converted = write(item, item.image, (width, height), boxes, part, layout)
@@ -92,6 +90,18 @@ class Converter:
         reasons = [[box.place, box.name, reason] for box, reason in dropped]
         counts = len(annotation.boxes), len(written), converted.lines
         return Entry(item.split, item.name, stamp, *counts, reasons, sorted(converted.files), stretched=stretched)
+
+    def stretched_format(self, image: Path) -> ImageFormat | None:
+        """Return the layout of an image that is stretched to 8 bits, None for any other.
+
+        Args:
+            image (Path): The image.
+
+        Returns:
+            (ImageFormat | None): Its layout. Images of several pages are linked: Ultralytics reads pages as channels.
+        """
+        layout = deep_format(image)
+        return None if layout is None or (layout.pages and not self.tiled) else layout
 
     def _annotation(self, item: Item, width: int, height: int) -> Annotation:
         """Return the objects of an image, in pixels of the source image."""
@@ -164,7 +174,14 @@ class Converter:
 
 
 def stamp_of(item: Item) -> list[int]:
-    """Return size in bytes and modification time in ns of image and annotation; zeros for missing files."""
+    """Return size in bytes and modification time in ns of image and annotation; zeros for missing files.
+
+    Args:
+        item (Item): An image of the source.
+
+    Returns:
+        (list[int]): Size and time of the image, size and time of the annotation.
+    """
     stamp = []
     for file in (item.image, item.annotation):
         try:

@@ -140,7 +140,11 @@ class OutputFolder:
         write_whole(self.out / JOURNAL, "".join(_line(e) for e in self.entries.values()))
 
     def forget(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Remove images from the folder and the journal, because their sources changed or disappeared."""
+        """Remove images from the folder and the journal, because their sources changed or disappeared.
+
+        Args:
+            keys (Iterable[tuple[str, str]]): Split and name of the images.
+        """
         gone = [self.entries.pop(key) for key in keys]
         for entry in gone:  # files first: after a kill the journal still names the remaining ones
             for file in entry.files:
@@ -168,7 +172,11 @@ class OutputFolder:
             os.replace(file, self.out / name)
 
     def add(self, entry: Entry) -> None:
-        """Enter an image into the journal, after its files are placed."""
+        """Enter an image into the journal, after its files are placed.
+
+        Args:
+            entry (Entry): Outcome of the image.
+        """
         self.entries[entry.split, entry.name] = entry
         with (self.out / JOURNAL).open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(_line(entry))

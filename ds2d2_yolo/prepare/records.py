@@ -107,7 +107,15 @@ def corners_of(numbers: list[str], place: str) -> Corners:
 
 
 def number_of(text: str | None, place: str) -> float:
-    """Parse a coordinate or length in pixels; raise BrokenFileError for an invalid one."""
+    """Parse a coordinate or length in pixels; raise BrokenFileError for an invalid one.
+
+    Args:
+        text (str | None): The number as text.
+        place (str): Position in the file, for the message.
+
+    Returns:
+        (float): The number.
+    """
     try:
         value = float(text or "")
     except ValueError:

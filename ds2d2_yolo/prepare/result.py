@@ -118,18 +118,39 @@ class Prepared:
 
 
 def named(broken: Sequence[Entry]) -> list[str]:
-    """Return broken images with the reason, one line each, at most 20."""
+    """Return broken images with the reason, one line each, at most 20.
+
+    Args:
+        broken (Sequence[Entry]): Entries of broken images.
+
+    Returns:
+        (list[str]): The lines; the last one counts the others.
+    """
     lines = [f"{e.split}/{shown(e.name)}: {e.broken}" for e in broken[:MAX_NAMED]]
     return [*lines, f"and {len(broken) - MAX_NAMED} more, see broken.csv"] if len(broken) > MAX_NAMED else lines
 
 
 def shown(name: str) -> str:
-    """Return a name from a foreign file in a form that prints on one line."""
+    """Return a name from a foreign file in a form that prints on one line.
+
+    Args:
+        name (str): The name.
+
+    Returns:
+        (str): At most 80 characters; escaped if some do not print.
+    """
     return name[:80] if name.isprintable() else ascii(name[:80])
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return rows of text in columns; all but the first column are right-aligned."""
+    """Return rows of text in columns; all but the first column are right-aligned.
+
+    Args:
+        rows (Iterable[Sequence[str]]): Cells of the header and of each row.
+
+    Returns:
+        (list[str]): One line per row.
+    """
     lines, all_rows = [], list(rows)
     widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
     for first, *numbers in all_rows:

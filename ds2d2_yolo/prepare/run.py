@@ -142,8 +142,8 @@ def _out(
 def _run(converter: Converter, items: list[Item], about: str) -> None:
     """Convert the images that are not in the folder yet."""
     done = converter.output.entries
-    stamps = {(item.split, item.name): stamp_of(item) for item in items}
-    converter.output.forget([key for key, entry in done.items() if entry.stamp != stamps.get(key)])
+    by_key = {(item.split, item.name): item for item in items}
+    converter.output.forget([key for key in done if _is_outdated(converter, done[key], by_key.get(key))])
     todo = [item for item in items if (item.split, item.name) not in done]
     try:
         about = f"{about} ({len(items)} images, {len(done)} there)"
@@ -151,6 +151,13 @@ def _run(converter: Converter, items: list[Item], about: str) -> None:
             converter.output.add(entry)
     except OSError as e:
         raise DS2D2Error(f"{converter.output.out}: {e}; the same command goes on") from e
+
+
+def _is_outdated(converter: Converter, entry: Entry, item: Item | None) -> bool:
+    """Return whether an image must be converted again: its source changed, or an earlier version cut off its bits."""
+    if item is None or item.image is None or entry.stamp != stamp_of(item):
+        return True
+    return not entry.stretched and converter.stretched_format(item.image) is not None
 
 
 def _converted(converter: Converter, todo: list[Item]) -> Iterator[Entry]:

@@ -16,6 +16,12 @@ MAX_TEXT_BYTES = 32 * 2**20  # of a text file; the largest published annotation 
 def read_bytes(file: Path) -> bytes:
     """Read an annotation or list.
 
+    Args:
+        file (Path): The file.
+
+    Returns:
+        (bytes): Its content.
+
     Raises:
         BrokenFileError: If it cannot be read, or is larger than any annotation.
     """
@@ -32,6 +38,12 @@ def read_bytes(file: Path) -> bytes:
 def read_lines(file: Path) -> list[str]:
     """Read the lines of a UTF-8 text file, with or without a byte-order mark, with any line ends.
 
+    Args:
+        file (Path): The file.
+
+    Returns:
+        (list[str]): Its lines without line ends.
+
     Raises:
         BrokenFileError: If it cannot be read, or is not UTF-8.
     """
@@ -43,6 +55,13 @@ def read_lines(file: Path) -> list[str]:
 
 def check_inside(file: Path, root: Path) -> Path:
     """Resolve the links of a file; refuse a target outside the source.
+
+    Args:
+        file (Path): The file, perhaps a link.
+        root (Path): The source folder.
+
+    Returns:
+        (Path): The target.
 
     Raises:
         BrokenFileError: If the target lies outside `root` or does not exist.
@@ -59,12 +78,27 @@ def check_inside(file: Path, root: Path) -> Path:
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a name from a list is a plain file name that stays in its folder."""
+    """Return whether a name from a list is a plain file name that stays in its folder.
+
+    Args:
+        name (str): Name from a list.
+
+    Returns:
+        (bool): False for paths, special and unprintable characters.
+    """
     return bool(name) and name.isprintable() and name not in (".", "..") and not set(name) & set('/\\:*?"<>|')
 
 
 def by_stem(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, list[Path]]:
-    """Return the files of folders by their names without suffix, without hidden files and pipes."""
+    """Return the files of folders by their names without suffix, without hidden files and pipes.
+
+    Args:
+        folders (Iterable[Path]): Folders to list, without their subfolders.
+        suffixes (Iterable[str]): Suffixes in lower case, with dot.
+
+    Returns:
+        (dict[str, list[Path]]): Files by name without suffix.
+    """
     wanted, files = frozenset(suffixes), dict[str, list[Path]]()
     for folder in folders:
         for file in sorted(folder.iterdir()):
@@ -75,12 +109,25 @@ def by_stem(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, list[
 
 
 def holds(folder: Path, suffix: str) -> bool:
-    """Return whether a folder directly contains a file with that suffix."""
+    """Return whether a folder directly contains a file with that suffix.
+
+    Args:
+        folder (Path): The folder; it may be missing.
+        suffix (str): Suffix in lower case, with dot.
+
+    Returns:
+        (bool): Whether such a file exists.
+    """
     return folder.is_dir() and any(f.suffix.lower() == suffix and not f.name.startswith(".") for f in folder.iterdir())
 
 
 def folders_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and its subfolders, without links and image folders."""
+    """Yield a folder and its subfolders, without links and image folders.
+
+    Args:
+        folder (Path): The top folder.
+        depth (int): Levels of subfolders.
+    """
     yield folder
     if depth:
         for child in sorted(folder.iterdir()):

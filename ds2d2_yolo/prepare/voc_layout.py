@@ -17,7 +17,15 @@ ANNOTATION_FOLDERS = {True: ("Oriented Bounding Boxes", "oriented"), False: ("Ho
 
 
 def find_dior(root: Path, options: PrepareOptions) -> Layout:
-    """Find DIOR with horizontal boxes; arguments, result and errors as in `find_dior_r`."""
+    """Find DIOR with horizontal boxes; arguments, result and errors as in `find_dior_r`.
+
+    Args:
+        root (Path): As in `find_dior_r`.
+        options (PrepareOptions): As in `find_dior_r`.
+
+    Returns:
+        (Layout): Its images.
+    """
     return _find(root, options, oriented=False)
 
 

@@ -123,6 +123,18 @@ def test_images_without_tiling_become_eight_bits_too(suffix: str, tmp_path: Path
     assert str(prepare("hit-uav", source=source, out=tmp_path / "out")) == str(made), "said again when all is there"
 
 
+def test_tiles_of_an_earlier_version_that_cut_bits_off_are_made_again(tmp_path: Path) -> None:
+    source = replace_images(dota(tmp_path / "DOTA", DOTA), eleven_bits().astype("uint16"))
+    prepare("dota", source=source, out=tmp_path / "out")
+    fresh = tree(tmp_path / "out")
+    journal = tmp_path / "out" / "prepared.jsonl"
+    journal.write_text(journal.read_text().replace(', "stretched": "uint16"', ""))
+    tile = next((tmp_path / "out" / "images" / "train").iterdir())
+    draw(tile, 300, 200)
+    assert "uint16: 2 (" in str(prepare("dota", source=source, out=tmp_path / "out"))
+    assert tree(tmp_path / "out") == fresh
+
+
 @pytest.mark.parametrize(
     ("count", "dtype", "keys", "reason"),
     [

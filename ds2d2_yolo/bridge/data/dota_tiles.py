@@ -54,7 +54,16 @@ def datasets_dir() -> Path:
 
 
 def progress(steps: Iterable[Any], total: int, about: str) -> Iterable[Any]:
-    """Show Ultralytics' progress bar while iterating."""
+    """Show Ultralytics' progress bar while iterating.
+
+    Args:
+        steps (Iterable[Any]): Steps of the work.
+        total (int): Number of steps.
+        about (str): Text before the bar.
+
+    Returns:
+        (Iterable[Any]): The same steps.
+    """
     return TQDM(steps, total=total, desc=about)
 
 

@@ -91,13 +91,27 @@ def _tiff_format(opened: BinaryIO, head: bytes) -> ImageFormat:
 
 
 def deep_format(file: Path) -> ImageFormat | None:
-    """Return the layout of an image of other than 8 bits, None for 8 bits and less and for unknown formats."""
+    """Return the layout of an image of other than 8 bits, None for 8 bits and less and for unknown formats.
+
+    Args:
+        file (Path): The image.
+
+    Returns:
+        (ImageFormat | None): Its layout.
+    """
     layout = image_format(file)
     return None if layout is None or layout.dtype == np.uint8 else layout
 
 
 def too_many_bands(layout: ImageFormat | None) -> str | None:
-    """Return why the bands of an image cannot be read, None if they can."""
+    """Return why the bands of an image cannot be read, None if they can.
+
+    Args:
+        layout (ImageFormat | None): Layout of the image, None if unknown.
+
+    Returns:
+        (str | None): The reason, without the file's name.
+    """
     if layout is None or layout.bands <= MAX_BANDS:
         return None
     return (
@@ -201,7 +215,17 @@ class EightBitImage:
         return self.window(0, 0, self._raw.shape[2], self._raw.shape[1])
 
     def window(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
-        """Return a window, given in pixels, as H x W x 3, blue first; it ends at the border of the image."""
+        """Return a window, given in pixels, as H x W x 3, blue first; it ends at the border of the image.
+
+        Args:
+            left (int): First column.
+            top (int): First row.
+            right (int): Column after the last one.
+            bottom (int): Row after the last one.
+
+        Returns:
+            (NDArray[np.uint8]): H x W x 3.
+        """
         window = (slice(top, bottom), slice(left, right))
         pixels = stretch(self._raw[:, window[0], window[1]], self._limits)
         if self._valid is not None:
