@@ -37,7 +37,7 @@ from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.dota import read_dota
-from ds2d2_yolo.prepare.output_folder import Store
+from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import BrokenFileError
 from ds2d2_yolo.prepare.voc import QUAD, ROTATED, UPRIGHT, voc_reader
 from tests.test_bad_input import picture
@@ -340,7 +340,7 @@ def try_prepared(folder: Path, content: bytes) -> None:
     place = folder / "prepared"
     place.mkdir(exist_ok=True)
     (place / "prepared.json").write_bytes(content)
-    with Store(place, {"dataset": "dota"}).opened(False):
+    with OutputFolder(place, {"dataset": "dota"}).opened(False):
         pass
 
 
@@ -349,7 +349,7 @@ def try_journal(folder: Path, content: bytes) -> None:
     place.mkdir(exist_ok=True)
     (place / "prepared.json").write_text(json.dumps({"identity": {"dataset": "dota"}, "state": "unfinished"}))
     (place / "prepared.jsonl").write_bytes(content + b"\n")
-    with Store(place, {"dataset": "dota"}).opened(False):
+    with OutputFolder(place, {"dataset": "dota"}).opened(False):
         pass
 
 

@@ -1,4 +1,4 @@
-"""The command line, in Ultralytics' habits: `ds2d2-yolo MODE key=value ...`."""
+"""The command line in Ultralytics' style: `ds2d2-yolo MODE key=value ...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command (see `ds2d2_yolo.cli.dispatch.main`); Ctrl-C while it is still loading ends it quietly."""
+    """Run one command (see `ds2d2_yolo.cli.dispatch.main`); Ctrl-C during the imports ends it quietly.
+
+    Args:
+        arguments (Sequence[str]): Command-line arguments after the program's name.
+
+    Returns:
+        (int): Exit status.
+    """
     try:
         from ds2d2_yolo.cli.dispatch import main as run
     except KeyboardInterrupt:
@@ -20,14 +27,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `key=value` arguments into settings (see `ds2d2_yolo.cli.parsing.parse`)."""
+    """Parse `key=value` arguments (see `ds2d2_yolo.cli.parsing.parse`).
+
+    Args:
+        arguments (Sequence[str]): Arguments after the mode.
+
+    Returns:
+        (dict[str, Any]): Settings.
+    """
     from ds2d2_yolo.cli.parsing import parse as read
 
     return read(arguments)
 
 
 def entrypoint() -> None:
-    """Run the command line and leave with its status."""
+    """Run the command line and exit with its status."""
     shorten_openmp_spin()  # before anything imports torch
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install behind the user's back
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics would pip-install packages unasked
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""One command: its mode found, its settings parsed, its error one line, its status 0, 1 or 2."""
+"""Run one command: find the mode, parse the settings, print errors on one line, return the exit status."""
 
 from __future__ import annotations
 
@@ -20,76 +20,78 @@ from ds2d2_yolo.cli.completion import script
 from ds2d2_yolo.cli.help import help_of, usage
 from ds2d2_yolo.cli.modes import MODES, REFUSED, load
 from ds2d2_yolo.cli.parsing import parse
-from ds2d2_yolo.cli.system_errors import fault_of
+from ds2d2_yolo.cli.system_errors import system_error_message
 from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: a run ends by it as by Ctrl-C."""
+    """SIGTERM was received; it ends a run as Ctrl-C does."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
     Args:
-        arguments (Sequence[str]): What was typed after the program's name.
+        arguments (Sequence[str]): Command-line arguments after the program's name.
 
     Returns:
         (int): Exit status: 0, 1 (failed), 2 (bad use), 130 (interrupted) or 143 (terminated).
     """
-    mode, rest = (arguments[0].lstrip("-"), list(arguments[1:])) if arguments else ("help", [])
+    mode, words = (arguments[0].lstrip("-"), list(arguments[1:])) if arguments else ("help", [])
     try:
         with _terminable():
-            _run(mode, rest)
+            _run(mode, words)
     except KeyboardInterrupt as e:
         terminated = isinstance(e, Terminated) or isinstance(e.__cause__, Terminated)
-        what = "terminated" if terminated else "interrupted"
-        print(f"\nds2d2-yolo: {what}; go on with: {_going_on(mode, rest, e)}", file=sys.stderr)
+        event = "terminated" if terminated else "interrupted"
+        print(f"\nds2d2-yolo: {event}; go on with: {_continuation(mode, words, e)}", file=sys.stderr)
         return 143 if terminated else 130
-    except BrokenPipeError:  # whoever read the output, such as 'head', has gone
+    except BrokenPipeError:  # the reader of the output, such as 'head', has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as e:
-        if "verbose=True" in rest:
+        if "verbose=True" in words:
             traceback.print_exc()
-        fault = None if isinstance(e, DS2D2Error) else fault_of(e)
-        said = _one_line(e) if fault is None else f"{fault}; what was saved is whole, then {_after(mode, rest)}"
-        print(f"ds2d2-yolo: {said}", file=sys.stderr)
+        system = None if isinstance(e, DS2D2Error) else system_error_message(e)
+        message = (
+            _one_line(e) if system is None else f"{system}; what was saved is whole, then {_next_step(mode, words)}"
+        )
+        print(f"ds2d2-yolo: {message}", file=sys.stderr)
         return e.status if isinstance(e, DS2D2Error) else _status(e)
     return 0
 
 
-def _run(mode: str, rest: list[str]) -> None:
+def _run(mode: str, words: list[str]) -> None:
     """Find the mode and run it."""
     mode = {"h": "help", "v": "version"}.get(mode, mode)
     if mode in REFUSED:
         raise BadUseError(REFUSED[mode])
-    if mode in ("detect", "obb") and rest:
-        raise BadUseError(f"leave '{mode}' out, the model says its task: ds2d2-yolo {rest[0]} ...")
+    if mode in ("detect", "obb") and words:
+        raise BadUseError(f"leave '{mode}' out, the model says its task: ds2d2-yolo {words[0]} ...")
     if mode not in MODES:
         near = get_close_matches(mode, MODES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"the modes are {', '.join(MODES)}"
         raise BadUseError(f"unknown mode '{mode}': {hint}")
-    if {"--help", "-h"} & set(rest):
+    if {"--help", "-h"} & set(words):
         _print_help([mode])
         return
-    taken = {"cfg": 0, "version": 0, "completion": 1}.get(mode, len(rest))  # words behind the mode
-    if more := _without_ours(mode, rest[taken:]):
-        raise BadUseError(f"'{more[0]}': {mode} takes {taken or 'no'} word{'s' * (not taken)}: {MODES[mode].example}")
+    taken = {"cfg": 0, "version": 0, "completion": 1}.get(mode, len(words))  # number of words that the mode accepts
+    if extra := _drop_verbose(mode, words[taken:]):
+        raise BadUseError(f"'{extra[0]}': {mode} takes {taken or 'no'} word{'s' * (not taken)}: {MODES[mode].example}")
     if mode == "help":
-        _print_help(rest)
+        _print_help(words)
     elif mode == "data":
-        _run_data(rest)
+        _run_data(words)
     elif mode == "completion":
-        print(script(rest[0] if rest else ""), end="")
+        print(script(words[0] if words else ""), end="")
     elif mode == "cfg":
         _print_cfg()
     elif mode == "version":
         print(__version__)
     else:
         check_ultralytics()
-        settings = parse(_without_ours(mode, rest))
+        settings = parse(_drop_verbose(mode, words))
         with load("bridge.upstream.devices:cpu_threads")():
             _show(load(MODES[mode].runs)(**settings))
 
@@ -100,21 +102,21 @@ def _run_data(words: list[str]) -> None:
         raise BadUseError("say 'ds2d2-yolo data', or 'ds2d2-yolo data prepare dota|dior|dior-r|hit-uav source=...'")
     check_ultralytics()
     if words:
-        _show(load("prepare:prepare")(words[1], **parse(_without_ours("data", words[2:]))))
+        _show(load("prepare:prepare")(words[1], **parse(_drop_verbose("data", words[2:]))))
     else:
         print(load("prepare:list_data")())
 
 
-def _without_ours(mode: str, words: list[str]) -> list[str]:
-    """Leave `verbose=` out for a mode that has no such key: there it asks for the traceback alone."""
-    passing = load(MODES[mode].passing) if MODES[mode].passing else ()
+def _drop_verbose(mode: str, words: list[str]) -> list[str]:
+    """Drop `verbose=` for a mode without such a key: there it only requests the traceback."""
+    passing = load(MODES[mode].ultralytics_keys) if MODES[mode].ultralytics_keys else ()
     if MODES[mode].page or "verbose" in {*(f.name for f in MODES[mode].option_fields()), *passing}:
         return words
     return [word for word in words if not word.startswith("verbose=")]
 
 
 def _print_help(modes: list[str]) -> None:
-    """Print the usage, or the help of the modes that were named."""
+    """Print the usage, or the help of the named modes."""
     modes = ["data"] if modes == ["data", "prepare"] else modes
     for mode in modes:
         if mode not in MODES:
@@ -132,14 +134,14 @@ def _print_cfg() -> None:
 
 
 def _show(result: Any) -> None:
-    """Print what a mode returned, if anything."""
+    """Print the result of a mode, unless it is None."""
     if result is not None:
         print(result)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM like Ctrl-C while the context lasts; batch systems send it before they kill."""
+    """Handle SIGTERM like Ctrl-C inside the context: batch systems send it before they kill."""
 
     def end(*_: object) -> None:
         raise Terminated
@@ -154,33 +156,39 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _going_on(mode: str, rest: list[str], interruption: KeyboardInterrupt) -> str:
-    """Return the command that goes on: the same one, with 'resume' where the interruption says that it takes it."""
-    words = [mode, *rest]
-    if "resume" in interruption.args and not any(w.startswith("resume") for w in rest):
-        words.append("resume")
-    return quoted(["ds2d2-yolo", *words])
+def _continuation(mode: str, words: list[str], interruption: KeyboardInterrupt) -> str:
+    """Return the command that continues: the same one, with 'resume' where the interruption asks for it."""
+    resume = "resume" in interruption.args and not any(w.startswith("resume") for w in words)
+    return quoted(["ds2d2-yolo", mode, *words, *["resume"] * resume])
 
 
 def quoted(command: list[str], windows: bool = os.name == "nt") -> str:
-    """Return a command as it is typed: cmd.exe knows no single quotes, other shells leave no $ alone in double ones."""
+    """Quote a command for the shell: cmd.exe has no single quotes, other shells expand $ inside double quotes.
+
+    Args:
+        command (list[str]): Words of the command.
+        windows (bool): Whether to quote for cmd.exe.
+
+    Returns:
+        (str): The command as typed.
+    """
     return subprocess.list2cmdline(command) if windows else shlex.join(command)
 
 
-def _after(mode: str, rest: list[str]) -> str:
-    """Return what to do once a fault of the machine is mended."""
+def _next_step(mode: str, words: list[str]) -> str:
+    """Return how to continue after the error of the machine is mended."""
     again = "the same command goes on"
-    if mode == "train" and not any(w.startswith("resume") for w in rest):
+    if mode == "train" and not any(w.startswith("resume") for w in words):
         return f"{again} with 'resume' behind it, or without if no epoch was saved yet"
     return again
 
 
 def _one_line(error: Exception) -> str:
-    """Return an error as one line; one that is not ours is named by its type."""
+    """Return an error as one line; the type names an error of other packages."""
     first = (str(error).strip().splitlines() or [""])[0]
     return first if isinstance(error, DS2D2Error) else f"{type(error).__name__}: {first} (verbose=True shows more)"
 
 
 def _status(error: Exception) -> int:
-    """Return 2 for what Ultralytics raises on bad settings, otherwise 1."""
+    """Return 2 for SyntaxError, which Ultralytics raises on bad settings, otherwise 1."""
     return 2 if isinstance(error, SyntaxError) else 1

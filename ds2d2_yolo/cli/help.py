@@ -1,16 +1,20 @@
-"""What `help` prints: the modes, and the keys of one with default, range and meaning."""
+"""The text of `help`: the modes, and the keys of a mode with default, range and meaning."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING
+from collections.abc import Iterable
+from dataclasses import MISSING, Field
 from textwrap import wrap
 from typing import Any
 
-from ds2d2_yolo.cli.modes import MODES, NEEDS, Mode, load
+from ds2d2_yolo.cli.modes import MODES, REQUIRED, Mode, load
 
-WIDTH = 120
-FOOTER = """'ds2d2-yolo help MODE' lists its keys. A training that was cut off goes on with 'resume' behind it.
+WIDTH = 120  # columns of a line
+MAX_RANGE_WIDTH = 28  # columns of the ranges; a wider range takes a separate line
+FOOTER = """'ds2d2-yolo help MODE' lists the keys of a mode. Append 'resume' to the command of an interrupted training.
 Exit status: 0, 1 (failed), 2 (bad use), 130 (interrupted), 143 (terminated). verbose=True shows a traceback."""
+
+HelpRow = tuple[str, str, str]  # key with default, range, meaning
 
 
 def usage() -> str:
@@ -26,16 +30,14 @@ def help_of(name: str) -> str:
         name (str): A name of `MODES`.
 
     Returns:
-        (str): What it is for, an example and its keys with default, range and meaning.
+        (str): Purpose, example, and keys with default, range and meaning, the experimental ones last.
     """
     mode = MODES[name]
     lines = [f"ds2d2-yolo {name}: {mode.about}", "", f"  {mode.example}"]
-    if rows := _rows(mode):
-        widths = [max(len(row[i]) for row in rows) for i in range(2)]
-        widths[1] = min(widths[1], 28)
-        lines += ["", "Keys of its own:"]
-        for key, takes, about in rows:
-            lines += _columns(f"  {key:{widths[0]}}  ", takes, about, widths[1])
+    rows, experimental = _rows(mode), _rows(mode, experimental=True)
+    widths = [max((len(row[i]) for row in (*rows, *experimental)), default=0) for i in range(2)]
+    for heading, group in (("Keys:", rows), ("Experimental settings:", experimental)):
+        lines += ["", heading, *_table(group, widths[0], min(widths[1], MAX_RANGE_WIDTH))] if group else []
     if mode.notes:
         lines += ["", load(mode.notes)]
     if mode.page:
@@ -43,21 +45,29 @@ def help_of(name: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(mode: Mode) -> list[tuple[str, str, str]]:
-    """Return key with default, range and meaning of a mode's own keys."""
-    rows = [
-        (f.name + _default(f.default), f.metadata["check"].takes, f.metadata["help"])
-        for f in mode.option_fields()
-        if f.metadata["help"]
-    ]
-    return rows[:1] + [(name, *NEEDS[name]) for name in mode.needs] + rows[1:]
+def _rows(mode: Mode, experimental: bool = False) -> list[HelpRow]:
+    """Return the rows of a mode: the experimental keys, or all others with the required Ultralytics keys."""
+    rows = [_row(f) for f in mode.option_fields() if f.metadata["help"] and f.metadata["experimental"] == experimental]
+    return rows if experimental else rows[:1] + [(name, *REQUIRED[name]) for name in mode.required] + rows[1:]
+
+
+def _row(declared: Field[Any]) -> HelpRow:
+    """Return the row of an option."""
+    return declared.name + _default(declared.default), declared.metadata["check"].takes, declared.metadata["help"]
 
 
 def _default(value: Any) -> str:
-    """Return '=default', nothing where a key has none."""
+    """Return '=default', an empty text for a key without a default."""
     if value is None or value is MISSING:
         return ""
     return "=" + str(list(value) if isinstance(value, tuple) else value).replace(" ", "").replace("'", "")
+
+
+def _table(rows: Iterable[HelpRow], key_width: int, range_width: int) -> list[str]:
+    """Return the lines of rows in columns."""
+    return [
+        line for key, takes, about in rows for line in _columns(f"  {key:{key_width}}  ", takes, about, range_width)
+    ]
 
 
 def _columns(head: str, takes: str, about: str, width: int) -> list[str]:

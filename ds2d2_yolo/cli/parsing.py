@@ -1,4 +1,4 @@
-"""From what was typed to settings."""
+"""Parsing of command-line arguments into settings."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from ds2d2_yolo.errors import BadUseError
 
-# names that must not become numbers; any of them may look like one
-TEXT = {
+# keys whose values stay text: a path or a name may look like a number
+TEXT_KEYS = {
     "teacher", "student", "model", "data", "name", "project", "recipe", "amplifier", "source", "out", "check_images",
     "results", "save_dir",
 }  # fmt: skip
-FLAGS = ("resume", "overwrite")  # words that may stand alone: 'resume' is resume=True
+BARE_FLAGS = ("resume", "overwrite")  # valid without a value: 'resume' means resume=True
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `key=value` arguments into settings, typed as Ultralytics types them.
+    """Parse `key=value` arguments into settings, typed as Ultralytics types them.
 
     Args:
-        arguments (Sequence[str]): Arguments after the mode; 'resume' alone means resume=True.
+        arguments (Sequence[str]): Arguments after the mode; a bare 'resume' means resume=True.
 
     Returns:
         (dict[str, Any]): Settings.
 
     Raises:
-        BadUseError: If an argument is no key=value, or a key comes twice.
+        BadUseError: If an argument is not of the form key=value, or a key comes twice.
 
     Examples:
         >>> parse(["epochs=3", "levels=[8,16]", "formats=[onnx,engine]"])
@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     from ds2d2_yolo.bridge.upstream.arguments import merge_equals_args
 
     settings: dict[str, Any] = {}
-    wrong: list[str] = []
+    errors: list[str] = []
     try:
         merged = merge_equals_args(list(arguments))
     except SyntaxError as e:
@@ -44,27 +44,29 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in merged:
         key, equals, text = argument.lstrip("-").partition("=")
         if key in settings:
-            wrong.append(f"'{key}' is given twice")
+            errors.append(f"'{key}' is given twice")
         elif equals and key and text:
-            settings[key] = _text(key, text) if key in TEXT and text.lower() != "none" else _typed(text)
-        elif argument in FLAGS:
+            settings[key] = (
+                _text_value(key, text) if key in TEXT_KEYS and text.lower() != "none" else _typed_value(text)
+            )
+        elif argument in BARE_FLAGS:
             settings[argument] = True
         else:
-            wrong.append(f"'{argument}' is no key=value")
-    if wrong:
-        raise BadUseError("; ".join(wrong))
+            errors.append(f"'{argument}' is no key=value")
+    if errors:
+        raise BadUseError("; ".join(errors))
     return settings
 
 
-def _text(key: str, text: str) -> str | list[str]:
-    """Leave a value text; several models in brackets are a list of such, as `model=[a.pt,b.pt]`."""
+def _text_value(key: str, text: str) -> str | list[str]:
+    """Return a value as text; models in brackets, such as `model=[a.pt,b.pt]`, become a list of texts."""
     if key == "model" and text.startswith("[") and text.endswith("]"):
         return [part.strip() for part in text[1:-1].split(",") if part.strip()]
     return text
 
 
-def _typed(text: str) -> Any:
-    """Type a value as Ultralytics does; words in brackets, which it leaves one text, become a list."""
+def _typed_value(text: str) -> Any:
+    """Type a value as Ultralytics does; words in brackets, which Ultralytics returns as one text, become a list."""
     from ds2d2_yolo.bridge.upstream.arguments import smart_value
 
     value = smart_value(text)

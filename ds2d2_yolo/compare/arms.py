@@ -101,7 +101,7 @@ def arm_settings(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
     if arm.kind != "ds2d2":
         return {}
     streams = ("explicit", EXPLICIT), ("implicit", IMPLICIT)
-    excluded = {t for stream, terms in streams if arm.settings.get(stream) is False for t in terms}
+    excluded: set[str] = {t for stream, terms in streams if arm.settings.get(stream) is False for t in terms}
     try:
         if arm.settings.get("recipe"):
             excluded |= load_recipe(str(arm.settings["recipe"])).keys()

@@ -15,7 +15,7 @@ ARMS = "teacher,plain,distill_model,ds2d2"
 def _seeds_error(value: Any) -> str | None:
     """Return the error of one seed or a list of seeds, None for valid ones."""
     seeds = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not seeds or any(ok.whole(0)(seed) for seed in seeds):
+    if not seeds or any(ok.integer(0)(seed) for seed in seeds):
         return "must be whole numbers of at least 0, such as seeds=0,1,2"
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     return f"names {', '.join(map(str, repeated))} twice" if repeated else None
@@ -72,10 +72,10 @@ class CompareOptions(Options):
     baseline: str = option("plain", ok.text, "arm that the others are compared with")
     level: float = option(0.95, ok.Check("0 to 1", lambda v: _level_error(v)), "confidence level of the intervals")
     parallel: int | None = option(
-        None, ok.optional(ok.whole(1)), "runs at the same time, None is what there is room for"
+        None, ok.optional(ok.integer(1)), "runs at the same time, None is what there is room for"
     )
     threads: int | None = option(
-        None, ok.optional(ok.whole(1)), "CPU threads of a run, None is 1 on a CPU, or its cores over parallel="
+        None, ok.optional(ok.integer(1)), "CPU threads of a run, None is 1 on a CPU, or its cores over parallel="
     )
     results: str | None = option(None, ok.optional(ok.path), "raw results (.csv): tables and plot anew, no training")
     project: str = option("runs", ok.path, "folder of the comparison's folder")

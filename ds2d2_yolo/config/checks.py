@@ -1,4 +1,4 @@
-"""The checks of single settings: each says what it takes, and what is wrong with a value, None if nothing is."""
+"""Checks of single settings. A check describes the valid range and returns the error of a value, or None."""
 
 from __future__ import annotations
 
@@ -14,38 +14,54 @@ import pywt
 
 @dataclass(frozen=True)
 class Check:
-    """What a setting takes.
+    """The valid values of a setting.
 
     Attributes:
-        takes (str): Its range in words, for the help.
-        wrong (Callable[[Any], str | None]): Returns what is wrong with a value, None if nothing is.
-        words (tuple[str, ...]): The words that a value may be, for the completion; none for numbers and paths.
+        takes (str): Valid range in words, for the help.
+        error (Callable[[Any], str | None]): Returns the error of a value, None for a valid one.
+        choices (tuple[str, ...]): Valid words, for the shell completion; empty for numbers and paths.
     """
 
     takes: str
-    wrong: Callable[[Any], str | None]
-    words: tuple[str, ...] = ()
+    error: Callable[[Any], str | None]
+    choices: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> str | None:
-        """Return what is wrong with a value, None if nothing is."""
-        return self.wrong(value)
+        """Return the error of a value, None for a valid one."""
+        return self.error(value)
 
 
 def number(low: float, high: float = inf, above: bool = False) -> Check:
-    """Return a check for a finite number from `low` (or above it) to `high`."""
-    said = f"{'above' if above else 'of at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
+    """Return a check for a finite number from `low` to `high`.
+
+    Args:
+        low (float): Lower bound.
+        high (float): Upper bound, included.
+        above (bool): Whether the lower bound is excluded.
+
+    Returns:
+        (Check): The check.
+    """
+    valid_range = f"{'above' if above else 'of at least'} {low:g}" + ("" if high == inf else f" and at most {high:g}")
 
     def check(value: Any) -> str | None:
         fits = _is_number(value) and low <= value <= high and value < inf and not (above and value == low)
-        return None if fits else f"must be a finite number {said}"
+        return None if fits else f"must be a finite number {valid_range}"
 
     bound = f"above {low:g}" if above else f"{low:g}"
     return Check(f"{bound} or more" if high == inf and not above else bound + ("" if high == inf else f" to {high:g}"),
                  check)  # fmt: skip
 
 
-def whole(low: int) -> Check:
-    """Return a check for a whole number of at least `low`."""
+def integer(low: int) -> Check:
+    """Return a check for an integer of at least `low`.
+
+    Args:
+        low (int): Lower bound.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
         fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -55,7 +71,14 @@ def whole(low: int) -> Check:
 
 
 def one_of(*names: str) -> Check:
-    """Return a check for one of several words; the nearest one is named."""
+    """Return a check for one of several words; its error suggests the nearest one.
+
+    Args:
+        *names (str): Valid words.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
         if value in names:
@@ -67,48 +90,85 @@ def one_of(*names: str) -> Check:
 
 
 def many(check: Check, low: int = 1) -> Check:
-    """Return a check for a list of at least `low` values, each of which passes `check`."""
+    """Return a check for a list of at least `low` values, each of them valid for `check`.
+
+    Args:
+        check (Check): Check of each value.
+        low (int): Minimum number of values.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check_all(value: Any) -> str | None:
         if not isinstance(value, (list, tuple)) or len(value) < low:
             return "must be a list, such as [8,16]"
-        return next((f"holds {v!r}, which {said}" for v in value if (said := check(v))), None)
+        return next((f"holds {v!r}, which {error}" for v in value if (error := check(v))), None)
 
     return Check(f"list ({check.takes})", check_all)
 
 
 def words(value: Any) -> Any:
-    """Return words between commas as a list, as Ultralytics' users type them; anything else as it is."""
+    """Split a comma-separated text into a list, as Ultralytics' users type it; return any other value unchanged.
+
+    Args:
+        value (Any): Value of a setting.
+
+    Returns:
+        (Any): A list of stripped words for a text, otherwise `value`.
+    """
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
 
 def listed(names: Check) -> Check:
-    """Return a check for several names, as a list or as words between commas."""
+    """Return a check for several names, given as a list or as comma-separated text.
+
+    Args:
+        names (Check): Check of each name.
+
+    Returns:
+        (Check): The check.
+    """
     check = many(names)
     return Check(check.takes, lambda value: check(words(value)))
 
 
 def either(first: Check, second: Check) -> Check:
-    """Return a check that one of two has to pass."""
+    """Return a check for a value that is valid for one of two checks.
+
+    Args:
+        first (Check): One check.
+        second (Check): The other check.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check(value: Any) -> str | None:
-        wrong = first(value), second(value)
-        return None if None in wrong else f"{wrong[0]}, or {str(wrong[1]).removeprefix('must be ')}"
+        errors = first(value), second(value)
+        return None if None in errors else f"{errors[0]}, or {str(errors[1]).removeprefix('must be ')}"
 
-    return Check(f"{first.takes} | {second.takes}", check, (*first.words, *second.words))
+    return Check(f"{first.takes} | {second.takes}", check, (*first.choices, *second.choices))
 
 
 def optional(check: Check) -> Check:
-    """Return a check that lets None pass."""
+    """Return a check that also accepts None.
+
+    Args:
+        check (Check): Check of every other value.
+
+    Returns:
+        (Check): The check.
+    """
 
     def check_given(value: Any) -> str | None:
-        return None if value is None or (said := check(value)) is None else f"{said}, or None"
+        return None if value is None or (error := check(value)) is None else f"{error}, or None"
 
-    return Check(check.takes, check_given, check.words)
+    return Check(check.takes, check_given, check.choices)
 
 
-def _wrong_wavelet(value: Any) -> str | None:
-    """Check for the name of a discrete wavelet of PyWavelets."""
+def _wavelet_error(value: Any) -> str | None:
+    """Return an error unless the value names a discrete wavelet of PyWavelets."""
     names = pywt.wavelist(kind="discrete")
     if value in names:
         return None
@@ -116,25 +176,25 @@ def _wrong_wavelet(value: Any) -> str | None:
     return "must be a discrete wavelet of PyWavelets" + (f", such as '{near[0]}'" if near else ", such as 'haar'")
 
 
-def _wrong_path(value: Any) -> str | None:
-    """Check for a path or a name; one with a line break could not be named in one line."""
+def _path_error(value: Any) -> str | None:
+    """Return an error unless the value is a path or a name on one line: error messages name it on one line."""
     if not isinstance(value, (str, Path)) or not str(value).strip():
         return "must be a path"
     return None if str(value).splitlines() == [str(value)] and "\0" not in str(value) else "must be one line"
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a number; True and False are none."""
+    """Return whether a value is a number; booleans do not count."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 flag = Check(
     "True | False", lambda value: None if isinstance(value, bool) else "must be True or False", ("True", "False")
 )
-path = Check("path", lambda value: _wrong_path(value))
+path = Check("path", lambda value: _path_error(value))
 text = Check("text", lambda value: None if isinstance(value, str) and value else "must be text")
-wavelet = Check("PyWavelets name", _wrong_wavelet, tuple(pywt.wavelist(kind="discrete")))
-# text, number or list: Ultralytics' own meaning of it is checked where Ultralytics is loaded
+wavelet = Check("PyWavelets name", _wavelet_error, tuple(pywt.wavelist(kind="discrete")))
+# text, number or list: Ultralytics checks the value where it is loaded
 anything = Check("as Ultralytics takes it", lambda value: None)
-# the help of an option that several modes have
+# help text of an option that several modes share
 SAFE = "refuse checkpoints, model YAMLs and data sets that could run code"

@@ -14,26 +14,27 @@ from ds2d2_yolo.errors import BadUseError
 T = TypeVar("T", bound="Options")
 
 
-def option(default: Any, check: Check, about: str) -> Any:
+def option(default: Any, check: Check, about: str, experimental: bool = False) -> Any:
     """Declare an option of an `Options` class.
 
     Args:
-        default (Any): Its value when it is not given.
-        check (Check): What a value must be, from `settings_checks`.
-        about (str): One line of help: what it is, without default and range, which the help shows by itself.
+        default (Any): Default value.
+        check (Check): Check of the value, from `ds2d2_yolo.config.checks`.
+        about (str): One line of help without default and range, which the help adds.
+        experimental (bool): Whether the help lists the option under the experimental settings, after the others.
 
     Returns:
         (Any): A dataclass field.
     """
-    return field(default=default, metadata={"check": check, "help": about})
+    return field(default=default, metadata={"check": check, "help": about, "experimental": experimental})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Base of all validated options: every wrong value is named in one error.
+    """Base class of validated options. One error names every invalid value.
 
     Raises:
-        BadUseError: If a value is out of its range, or two contradict each other.
+        BadUseError: If a value is invalid, or two values contradict each other.
 
     Examples:
         >>> from ds2d2_yolo.config.checks import number
@@ -45,17 +46,17 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        """Check every value and report all that are wrong together."""
-        wrong = [
-            f"{f.name}={getattr(self, f.name)!r} {said}"
+        """Check every value and report all errors together."""
+        errors = [
+            f"{f.name}={getattr(self, f.name)!r} {error}"
             for f in fields(self)
-            if (said := f.metadata["check"](getattr(self, f.name)))
+            if (error := f.metadata["check"](getattr(self, f.name)))
         ]
-        if wrong := wrong or self._contradictions():
-            raise BadUseError("; ".join(wrong))
+        if errors := errors or self._contradictions():
+            raise BadUseError("; ".join(errors))
 
     def _contradictions(self) -> list[str]:
-        """Return what options that are fine alone say against each other; overridden where there is such a case."""
+        """Return the contradictions between values that are valid one by one. Subclasses override it."""
         return []
 
     @classmethod
@@ -65,33 +66,33 @@ class Options:
 
     @classmethod
     def split(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Part a mapping into these options and the rest.
+        """Split a mapping into these options and all other keys.
 
         Args:
             given (Mapping[str, Any]): Keys of both kinds.
 
         Returns:
-            ours (dict[str, Any]): The options among them; paths become strings.
-            rest (dict[str, Any]): Everything else.
+            options (dict[str, Any]): The given options of this class; paths become strings.
+            others (dict[str, Any]): All other keys.
         """
         known = cls.keys()
-        ours = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if k in known}
-        return ours, {k: v for k, v in given.items() if k not in known}
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if k in known}
+        return options, {k: v for k, v in given.items() if k not in known}
 
     @classmethod
     def of(cls: type[T], given: Mapping[str, Any], mode: str, passing: Iterable[str] = ()) -> T:
         """Return the options of a command.
 
         Args:
-            given (Mapping[str, Any]): What was given, such as the command line's `key=value`.
+            given (Mapping[str, Any]): Given keys and values, such as the command line's `key=value`.
             mode (str): The mode whose help lists the keys.
-            passing (Iterable[str]): Further valid keys, which go to somebody else (see `split`).
+            passing (Iterable[str]): Further valid keys, which another consumer reads (see `split`).
 
         Returns:
             (T): Validated options.
 
         Raises:
-            BadUseError: If a key is unknown (with the nearest name) or a value is wrong.
+            BadUseError: If a key is unknown (with the nearest name) or a value is invalid.
         """
         check_keys(list(given), {*cls.keys(), *passing}, mode)
         return cls(**cls.split(given)[0])
@@ -102,7 +103,7 @@ class Options:
 
 
 def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], mode: str = "train") -> None:
-    """Refuse keys that nobody knows, all in one line, each with the nearest name.
+    """Refuse unknown keys. One line names all of them, each with the nearest valid name.
 
     Args:
         keys (Mapping[str, Any] | list[str]): Keys to check.
@@ -114,9 +115,9 @@ def check_keys(keys: Mapping[str, Any] | list[str], known: set[str], mode: str =
     """
     unknown = [k for k in keys if k not in known]
     if unknown:
-        said = []
+        names = []
         for key in unknown:
             near = get_close_matches(key, sorted(known), n=1)
-            said.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+            names.append(f"'{key}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
         kind = "key" if len(unknown) == 1 else "keys"
-        raise BadUseError(f"unknown {kind}: {', '.join(said)}; 'ds2d2-yolo help {mode}' lists the valid ones")
+        raise BadUseError(f"unknown {kind}: {', '.join(names)}; 'ds2d2-yolo help {mode}' lists the valid ones")

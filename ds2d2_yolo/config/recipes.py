@@ -1,4 +1,4 @@
-"""Recipes: settings with a name, under those that a command gives itself."""
+"""Recipes: named settings below those that a command gives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import yaml
 
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.resources import resource_dir
-from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
+from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
+
+# removed settings, each with the value that still describes every run; files of earlier versions name them
+REMOVED = {"extent": "touched"}
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that travel with the package."""
+    """Return the names of the packaged recipes."""
     return sorted(f.stem for f in (resource_dir("cfg") / "recipes").glob("*.yaml"))
 
 
@@ -30,10 +33,10 @@ def load_recipe(name: str) -> dict[str, Any]:
         (dict[str, Any]): Its settings.
 
     Raises:
-        BadUseError: If there is none of that name, or it holds something else than DS2D2 settings.
+        BadUseError: If the recipe does not exist, or holds anything but DS2D2 settings.
     """
-    if said := ok.path(name):
-        raise BadUseError(f"recipe={name!r} {said}")
+    if error := ok.path(name):
+        raise BadUseError(f"recipe={name!r} {error}")
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
         path = resource_dir("cfg") / "recipes" / f"{name}.yaml"
@@ -42,32 +45,51 @@ def load_recipe(name: str) -> dict[str, Any]:
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(recipe_names())}, or name a YAML file"
         raise BadUseError(f"recipe={name} does not exist: {hint}")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
         raise BadUseError(f"recipe={name} cannot be read as YAML: {str(e).splitlines()[0]}") from e
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadUseError(f"recipe={name} holds no settings: one 'key: value' a line is expected")
-    # what 'ds2d2-yolo cfg' prints is a recipe too: its empty keys say nothing
-    found = {k: _number(v) for k, v in found.items() if v is not None}
-    unknown = [f"'{k}'" for k in found if k not in set(Settings.keys()) - {"recipe", "teacher"}]
-    if unknown:
-        said = f"recipe={name} holds {', '.join(unknown)}"
-        raise BadUseError(f"{said}: a recipe holds what 'ds2d2-yolo cfg' lists, but teacher and recipe")
-    return found
+    # the output of 'ds2d2-yolo cfg' is a recipe too: its empty keys mean the default
+    settings = {k: _number(v) for k, v in content.items() if v is not None}
+    if unknown := [f"'{k}'" for k in settings if k not in set(Settings.keys()) - {"recipe", "teacher"}]:
+        names = ", ".join(unknown)
+        raise BadUseError(
+            f"recipe={name} holds {names}: a recipe holds what 'ds2d2-yolo cfg' lists, but teacher and recipe"
+        )
+    return settings
 
 
 def _number(value: Any) -> Any:
-    """Return a text that is a number as one: YAML takes 1e-5, without a point, for a text."""
+    """Return a text that holds a number as that number: YAML reads 1e-5, without a point, as text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of a command: its own over its recipe's over those of an earlier run over the defaults.
+def saved_settings(saved: Mapping[str, Any]) -> Settings:
+    """Return the settings in the files of an earlier run.
 
-    Gains below the command's own, of a stream that it switches off, are left out: they would contradict it.
+    Args:
+        saved (Mapping[str, Any]): Settings as a run saved them.
+
+    Returns:
+        (Settings): Validated.
+
+    Raises:
+        BadUseError: If they hold settings that this version does not have.
+    """
+    known, settings = Settings.keys(), {k: v for k, v in saved.items() if k not in REMOVED or REMOVED[k] != v}
+    if unknown := [f"'{k}'" for k in settings if k not in known]:
+        raise BadUseError(f"the earlier run's settings hold {', '.join(unknown)}, which this version does not have")
+    return Settings(**settings)
+
+
+def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of a command. They override the recipe's, an earlier run's and the defaults, in this order.
+
+    Lower-priority gains of a stream that the command switches off are left out: they would contradict it.
 
     Args:
         given (Mapping[str, Any]): Settings of the command.
@@ -77,12 +99,10 @@ def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None
         (Settings): Validated.
 
     Raises:
-        BadUseError: If the recipe or any value is wrong.
+        BadUseError: If the recipe or any value is invalid.
     """
-    usual = Settings().as_dict()
-    if unknown := [f"'{k}'" for k in earlier or {} if k not in usual]:
-        raise BadUseError(f"the earlier run's settings hold {', '.join(unknown)}, which this version does not have")
-    below = {k: v for k, v in (earlier or {}).items() if v != usual[k] and k not in ("recipe", "safe")}
-    below |= load_recipe(str(given["recipe"])) if given.get("recipe") else {}
-    off = [t for on, terms in (("explicit", EXPLICIT), ("implicit", IMPLICIT)) if given.get(on) is False for t in terms]
-    return Settings(**{**{k: v for k, v in below.items() if k not in off}, **given})
+    defaults, before = Settings().as_dict(), saved_settings(earlier or {}).as_dict()
+    lower = {k: v for k, v in before.items() if v != defaults[k] and k not in ("recipe", "safe")}
+    lower |= load_recipe(str(given["recipe"])) if given.get("recipe") else {}
+    off = [term for term in TERMS if given.get(term.stream) is False]
+    return Settings(**{**{k: v for k, v in lower.items() if k not in off}, **given})

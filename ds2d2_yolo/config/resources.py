@@ -1,4 +1,4 @@
-"""Where the files that travel with the package lie: settings (`cfg/`) and data-set descriptions (`data/`)."""
+"""Locations of the packaged files: settings (`cfg/`) and data-set descriptions (`data/`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def resource_dir(name: str) -> Path:
-    """Return the folder `name`, inside the package when installed from a wheel, beside it in a clone.
+    """Return a resource folder: inside the package when installed from a wheel, beside it in a clone.
 
     Args:
         name (str): 'cfg' or 'data'.
@@ -15,7 +15,7 @@ def resource_dir(name: str) -> Path:
         (Path): The folder.
 
     Raises:
-        FileNotFoundError: If the installation lacks it.
+        FileNotFoundError: If the installation lacks the folder.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / name, package.parent / name):
@@ -25,10 +25,9 @@ def resource_dir(name: str) -> Path:
 
 
 def resolve_data(data: str) -> str:
-    """Return the path of a data-set YAML that travels with the package, or `data` as it came.
+    """Return the path of a packaged data-set YAML, or `data` unchanged.
 
-    A file of that name in the working directory comes first, then the package's own, then whatever Ultralytics makes
-    of the name.
+    A file of that name in the working directory has priority, then a packaged one; Ultralytics resolves other names.
 
     Args:
         data (str): Path or name, such as 'dota.yaml' or 'aerial-scenes'.

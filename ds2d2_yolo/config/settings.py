@@ -3,72 +3,115 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal
 
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import Options, option
 
-EXPLICIT = ("exlo", "exhi")
-IMPLICIT = ("imfu", "imhi")
+
+class Term(str, Enum):
+    """A distillation term. Each member is its settings key as text.
+
+    Examples:
+        >>> f"{Term.EXLO}_share", Term.IMHI.stream, Term.IMFU == "imfu"
+        ('exlo_share', 'implicit', True)
+    """
+
+    EXLO = "exlo"
+    EXHI = "exhi"
+    IMFU = "imfu"
+    IMHI = "imhi"
+
+    @property
+    def stream(self) -> Literal["explicit", "implicit"]:
+        """(str): Stream of the term, 'explicit' or 'implicit'."""
+        return "explicit" if self in (Term.EXLO, Term.EXHI) else "implicit"
+
+    def __str__(self) -> str:
+        """Return the key."""
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        """Format the key as text."""
+        return format(str(self), spec)
+
+    def __repr__(self) -> str:
+        """Return the representation of the key, so that messages and dictionaries print as with plain text."""
+        return repr(str(self))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[str], tuple[str]]:
+        """Pickle the key as plain text: checkpoints load without this package."""
+        return str, (str(self),)
+
+
+EXPLICIT = (Term.EXLO, Term.EXHI)
+IMPLICIT = (Term.IMFU, Term.IMHI)
 TERMS = (*EXPLICIT, *IMPLICIT)
 SCHEDULES = ("constant", "linear", "cosine")
 
 
 def _gain(about: str) -> Any:
     """Declare the gain of a term."""
-    return option(None, ok.optional(ok.number(0)), f"{about}: 0 turns it off; unset, gains holds")
+    return option(None, ok.optional(ok.number(0)), f"{about}; 0 is off; unset, gains holds")
 
 
-def _share(default: float) -> Any:
-    """Declare the share of a term."""
-    return option(default, ok.number(0, above=True), "its gradient over the task loss's where the gain is automatic")
+def _share(term: Term, default: float) -> Any:
+    """Declare the gradient share of a term."""
+    return _experimental(
+        default, ok.number(0, above=True), f"gradient of {term} over the task loss's, where its gain is automatic"
+    )
+
+
+def _experimental(default: Any, check: ok.Check, about: str) -> Any:
+    """Declare an experimental setting."""
+    return option(default, check, about, experimental=True)
 
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """Settings of a distillation, validated when made.
+    """Settings of a distillation, validated when made. The experimental ones come last.
 
     Attributes:
         teacher (str | None): Trained Ultralytics checkpoint (.pt) of the student's task.
-        recipe (str | None): Named settings under the ones given here: a file of `cfg/recipes` or a path of a YAML.
-        gains (str | float): Gain of the terms that have none of their own: 'auto' chooses each so that the term's
-            gradient in the student's neck is `*_share` times that of the task loss; a number holds for all.
+        recipe (str | None): Settings below the given ones: the name of a file in `cfg/recipes`, or the path of a YAML.
+        gains (str | float): Gain of every term without an individual gain. 'auto' chooses each gain so that the term's
+            gradient in the student's neck is `*_share` times that of the task loss. A number holds for all terms.
         exlo (float | None): Gain of the explicit low-frequency term, 0 switches it off, None follows `gains`.
         exhi (float | None): Gain of the explicit high-frequency term.
         imfu (float | None): Gain of the implicit term through the full-frequency amplifier.
         imhi (float | None): Gain of the implicit term through the high-frequency amplifier.
-        exlo_share (float): Share of `exlo` where its gain is automatic, above 0.
-        exhi_share (float): Share of `exhi`.
-        imfu_share (float): Share of `imfu`.
-        imhi_share (float): Share of `imhi`.
-        gain_warmup (float): Epochs over which the gains rise before they are whole, 0 is none.
-        gain_schedule (str): How they go on: 'constant', 'linear' or 'cosine' to `gain_final` at the last epoch
-            with distillation.
-        gain_final (float): Fraction of the gains that 'linear' and 'cosine' end at, 0 to 1.
+        levels (list[int] | None): Strides of the distilled levels in pixels; None takes all levels of both models.
+        amplifier (str | None): High-frequency amplifier file; None finds a stored one or trains one.
+        amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
+        teacher_channels (list[int] | None): Channels of the data, from 0, in the order of the teacher's input; None
+            takes all.
+        exact_resume (bool): Whether each epoch writes a side file, so that a resumed run ends as an uninterrupted one.
+        safe (bool): Whether checkpoints, model YAMLs and data sets that could run code are refused, see docs/safety.md.
+        exlo_share (float): Gradient share of `exlo` where its gain is automatic, above 0.
+        exhi_share (float): Gradient share of `exhi`.
+        imfu_share (float): Gradient share of `imfu`.
+        imhi_share (float): Gradient share of `imhi`.
+        gain_warmup (float): Epochs over which the gains rise to their full value, 0 is none.
+        gain_schedule (str): Course of the gains after the warm-up: 'constant', or 'linear' or 'cosine' to `gain_final`
+            at the last epoch with distillation.
+        gain_final (float): Fraction of the gains at which 'linear' and 'cosine' end, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
-        levels (list[int] | None): Strides of the levels to distil, in pixels; None is all that both models have.
         feature_norm (str): 'none', or 'channel': divide features by the teacher's standard deviation per channel.
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
-        extent (str): Which cells a box holds in the DISW map, 'touched' or 'reference' (upright boxes only).
-        disw (float): What each object adds to the DISW map of every level in all; 0 switches the map off.
-        weight_map (str): What weighs the cells of the explicit terms: 'disw' (the method's map), 'score' (the teacher's
+        disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
+        weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
-        imfu_head (str): Whose head reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
+        imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
-        implicit_fraction (float): Share of a batch's images whose predictions are distilled, above 0 to 1.
-        teacher_channels (list[int] | None): The data's channels, from 0, that the teacher takes in its order; None is
-            all.
+        implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
-        amplifier (str | None): High-frequency amplifier to use; None finds a kept one or trains it.
-        amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
-        exact_resume (bool): Whether each epoch leaves a side file, so that a resumed run ends as an uninterrupted one.
-        safe (bool): Whether checkpoints, model YAMLs and data sets that could run code are refused, see docs/safety.md.
 
     Raises:
-        BadUseError: If any value is out of its range, or two contradict each other; all are named in one line.
+        BadUseError: If any value is invalid, or two contradict each other; one line names all of them.
 
     Examples:
         >>> Settings(teacher="teacher.pt", imhi=0).active
@@ -76,106 +119,97 @@ class Settings(Options):
     """
 
     teacher: str | None = option(None, ok.optional(ok.path), "trained checkpoint (.pt) of the big model, needed")
-    recipe: str | None = option(None, ok.optional(ok.path), "named settings under these: a recipe's name or a YAML")
+    recipe: str | None = option(None, ok.optional(ok.path), "settings below the given ones: a recipe's name or a YAML")
     gains: float | Literal["auto"] = option(
-        "auto", ok.either(ok.one_of("auto"), ok.number(0)), "of all terms without one of their own; auto measures them"
+        "auto",
+        ok.either(ok.one_of("auto"), ok.number(0)),
+        "gain of all terms without one; auto measures them",
     )
     exlo: float | None = _gain("gain of the explicit low-frequency term")
     exhi: float | None = _gain("gain of the explicit high-frequency term")
     imfu: float | None = _gain("gain of the full-frequency amplifier's term")
     imhi: float | None = _gain("gain of the high-frequency amplifier's term")
-    exlo_share: float = _share(0.05)
-    exhi_share: float = _share(0.02)
-    imfu_share: float = _share(0.5)
-    imhi_share: float = _share(0.25)
-    gain_warmup: float = option(0.0, ok.number(0), "epochs over which the gains rise before they are whole")
-    gain_schedule: Literal["constant", "linear", "cosine"] = option(
-        "constant", ok.one_of(*SCHEDULES), "linear and cosine go to gain_final at the last epoch with distillation"
-    )
-    gain_final: float = option(0.0, ok.number(0, 1), "fraction of the gains that linear and cosine end at")
-    gain_epochs: int | None = option(
-        None, ok.optional(ok.whole(1)), "epochs with distillation, from the first; all without it"
-    )
-    explicit: bool = option(True, ok.flag, "explicit stream on or off")
-    implicit: bool = option(True, ok.flag, "implicit stream on or off")
     levels: list[int] | None = option(
-        None,
-        ok.optional(ok.many(ok.whole(1))),
-        "strides of the levels to distil, such as [8,16]; all shared without it",
-    )
-    feature_norm: Literal["none", "channel"] = option(
-        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
-    )
-    robust: bool = option(False, ok.flag, "large coefficients of the explicit terms count linearly")
-    wavelet: str = option("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
-    extent: Literal["touched", "reference"] = option(
-        "touched",
-        ok.one_of("touched", "reference"),
-        "cells of a box in the DISW map; reference: as published, upright boxes only",
-    )
-    disw: float = option(1.0, ok.number(0), "what each object adds to the weight map; 0 weighs all cells alike")
-    weight_map: Literal["disw", "score", "both"] = option(
-        "disw",
-        ok.one_of("disw", "score", "both"),
-        "what weighs the explicit terms: DISW, the teacher's class scores, or their product",
-    )
-    imfu_head: Literal["teacher", "own", "both"] = option(
-        "teacher",
-        ok.one_of("teacher", "own", "both"),
-        "whose head reads the student's features for imfu: own is the student's, both the sum of the two",
-    )
-    implicit_fraction: float = option(
-        1.0,
-        ok.number(0, 1, above=True),
-        "share of a batch's images in the implicit terms: less is faster, and unbiased",
-    )
-    teacher_channels: list[int] | None = option(
-        None, ok.optional(ok.many(ok.whole(0))), "the data's channels that the teacher takes, from 0; all without it"
-    )
-    teacher_bf16: bool = option(
-        False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"
+        None, ok.optional(ok.many(ok.integer(1))), "strides of the distilled levels, such as [8,16]; unset, all shared"
     )
     amplifier: str | None = option(
-        None, ok.optional(ok.path), "high-frequency amplifier (.safetensors); found or trained without it"
+        None, ok.optional(ok.path), "high-frequency amplifier (.safetensors); unset, a stored one or a new training"
     )
     amplifier_epochs: int | None = option(
-        None, ok.optional(ok.whole(1)), "epochs of its training, a quarter of epochs without it"
+        None, ok.optional(ok.integer(1)), "epochs of the amplifier's training; unset, a quarter of epochs"
+    )
+    teacher_channels: list[int] | None = option(
+        None, ok.optional(ok.many(ok.integer(0))), "channels of the data that the teacher takes, from 0; unset, all"
     )
     exact_resume: bool = option(
         True, ok.flag, "a side file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
     )
     safe: bool = option(False, ok.flag, ok.SAFE)
+    exlo_share: float = _share(Term.EXLO, 0.05)
+    exhi_share: float = _share(Term.EXHI, 0.02)
+    imfu_share: float = _share(Term.IMFU, 0.5)
+    imhi_share: float = _share(Term.IMHI, 0.25)
+    gain_warmup: float = _experimental(0.0, ok.number(0), "epochs over which the gains rise to their full value")
+    gain_schedule: Literal["constant", "linear", "cosine"] = _experimental(
+        "constant", ok.one_of(*SCHEDULES), "linear and cosine reach gain_final at the last epoch with distillation"
+    )
+    gain_final: float = _experimental(0.0, ok.number(0, 1), "fraction of the gains at which linear and cosine end")
+    gain_epochs: int | None = _experimental(
+        None, ok.optional(ok.integer(1)), "epochs with distillation, from the first; unset, all"
+    )
+    explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
+    implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
+    feature_norm: Literal["none", "channel"] = _experimental(
+        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
+    )
+    robust: bool = _experimental(False, ok.flag, "large coefficients of the explicit terms count linearly")
+    wavelet: str = _experimental("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
+    disw: float = _experimental(1.0, ok.number(0), "weight that each object adds to the map; 0 weighs all cells alike")
+    weight_map: Literal["disw", "score", "both"] = _experimental(
+        "disw",
+        ok.one_of("disw", "score", "both"),
+        "weight of the explicit terms: DISW, the teacher's class scores, or their product",
+    )
+    imfu_head: Literal["teacher", "own", "both"] = _experimental(
+        "teacher",
+        ok.one_of("teacher", "own", "both"),
+        "head that reads the student's features for imfu: own is the student's, both is the sum of the two",
+    )
+    implicit_fraction: float = _experimental(
+        1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms: less is faster and unbiased"
+    )
+    teacher_bf16: bool = _experimental(
+        False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"
+    )
 
     def _contradictions(self) -> list[str]:
-        """Return what two settings that are fine alone say against each other."""
-        wrong = [
-            f"{term}={getattr(self, term)} contradicts {stream}=False"
-            for stream, terms in (("explicit", EXPLICIT), ("implicit", IMPLICIT))
-            for term in terms
-            if getattr(self, term) and not getattr(self, stream)
+        """Return the contradictions between gains and streams, and levels that come twice."""
+        errors = [
+            f"{term}={getattr(self, term)} contradicts {term.stream}=False"
+            for term in TERMS
+            if getattr(self, term) and not getattr(self, term.stream)
         ]
         if self.levels is not None and len(set(self.levels)) < len(self.levels):
-            wrong.append(f"levels={self.levels} names a level twice")
-        return wrong
+            errors.append(f"levels={self.levels} names a level twice")
+        return errors
 
     @property
     def fixed(self) -> dict[str, float]:
-        """(dict[str, float]): The gain of each active term that has a number."""
+        """(dict[str, float]): Gain of each active term that has a number, by the term's key as plain text."""
         numbers = {term: self._gain_of(term) for term in self.active}
-        return {term: float(gain) for term, gain in numbers.items() if gain != "auto"}
+        return {term.value: float(gain) for term, gain in numbers.items() if gain != "auto"}
 
     @property
     def shares(self) -> dict[str, float]:
-        """(dict[str, float]): The share of each active term whose gain is automatic."""
-        return {t: float(getattr(self, f"{t}_share")) for t in self.active if t not in self.fixed}
+        """(dict[str, float]): Gradient share of each active term with an automatic gain, keyed as in `fixed`."""
+        return {t.value: float(getattr(self, f"{t}_share")) for t in self.active if t not in self.fixed}
 
     @property
-    def active(self) -> tuple[str, ...]:
-        """(tuple[str, ...]): The terms that are on: stream on, gain not 0."""
-        on = (*(EXPLICIT if self.explicit else ()), *(IMPLICIT if self.implicit else ()))
-        return tuple(term for term in on if self._gain_of(term) != 0)
+    def active(self) -> tuple[Term, ...]:
+        """(tuple[Term, ...]): The terms that are on: stream on, gain not 0."""
+        return tuple(term for term in TERMS if getattr(self, term.stream) and self._gain_of(term) != 0)
 
-    def _gain_of(self, term: str) -> float | Literal["auto"]:
-        """Return the gain of a term: its own number, or what holds for all."""
-        own: float | None = getattr(self, term)
-        return self.gains if own is None else own
+    def _gain_of(self, term: Term) -> float | Literal["auto"]:
+        """Return the gain of a term: its number, else `gains`."""
+        gain: float | None = getattr(self, term)
+        return self.gains if gain is None else gain

@@ -134,8 +134,8 @@ class DemoSettings(Options):
     device: str | int | None = option(
         None, ok.optional(ONE_DEVICE), "cpu, mps or the number of a GPU; by default what Ultralytics chooses"
     )
-    seed: int = option(0, ok.whole(0), "seed of all trainings")
-    batch: int | None = option(None, ok.optional(ok.whole(1)), "images per batch, by default the size's own")
+    seed: int = option(0, ok.integer(0), "seed of all trainings")
+    batch: int | None = option(None, ok.optional(ok.integer(1)), "images per batch, by default the size's own")
     verbose: bool = option(False, ok.flag, "show a traceback when something fails")
     resume: bool = option(False, ok.flag, "accepted for habit's sake: the same command goes on anyway")
 

@@ -1,4 +1,4 @@
-"""Which group an object belongs to: by size, by crowding, by orientation."""
+"""Groups of objects and detections: by size, by crowding, by orientation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 
 ASPECTS = ("tall", "square", "wide")
-CHUNK = 1 << 20  # pairs of boxes that are compared at once
+MAX_PAIRS = 1 << 20  # pairs of boxes that are compared at once
 
 
 @dataclass(frozen=True)
-class Split:
-    """One way to part objects.
+class Grouping:
+    """One way to divide objects into groups.
 
     Attributes:
         by (str): 'size', 'crowding' or 'orientation'.
-        names (tuple[str, ...]): Its groups.
-        objects (NDArray[Any]): M, the group of each object.
-        detections (NDArray[Any]): N, the group that each detection has by itself; it counts where nothing was matched.
+        names (tuple[str, ...]): Names of the groups.
+        objects (NDArray[Any]): M, index of the group of each object.
+        detections (NDArray[Any]): N, index of the group of each detection by its box; used for unmatched ones.
     """
 
     by: str
@@ -36,39 +36,39 @@ class Split:
     detections: NDArray[Any]
 
 
-def splits(found: MatchedDetections, options: ValOptions) -> Iterator[Split]:
-    """Part what was found by size, by crowding and by orientation.
+def groupings(results: MatchedDetections, options: ValOptions) -> Iterator[Grouping]:
+    """Group objects and detections by size, by crowding and by orientation.
 
     Args:
-        found (MatchedDetections): Objects and detections.
+        results (MatchedDetections): Objects and detections.
         options (ValOptions): Edges, radius and bins.
 
     Yields:
-        (Split): Each of the three.
+        (Grouping): Each of the three.
     """
-    o, d = found.object_boxes, found.boxes
-    names = _ranges(("0", *(f"{e:g}" for e in options.size_edges)))
-    yield Split("size", names, *(np.digitize(_size(x), options.size_edges) for x in (o, d)))
-    counts = others(found, options)
-    names = _counts((0, *options.crowd_edges))
-    yield Split("crowding", names, *(np.digitize(x, options.crowd_edges) for x in counts))
-    names, kind = (_directed(options), _directions) if found.rotated else (ASPECTS, _aspects)
-    yield Split("orientation", names, *(kind(x, options) for x in (o, d)))
+    o, d = results.object_boxes, results.boxes
+    names = _range_names(("0", *(f"{e:g}" for e in options.size_edges)))
+    yield Grouping("size", names, *(np.digitize(_size(x), options.size_edges) for x in (o, d)))
+    counts = count_neighbours(results, options)
+    names = _count_names((0, *options.crowd_edges))
+    yield Grouping("crowding", names, *(np.digitize(x, options.crowd_edges) for x in counts))
+    names, kind = (_direction_names(options), _directions) if results.rotated else (ASPECTS, _aspects)
+    yield Grouping("orientation", names, *(kind(x, options) for x in (o, d)))
 
 
-def _ranges(edges: tuple[str, ...]) -> tuple[str, ...]:
+def _range_names(edges: tuple[str, ...]) -> tuple[str, ...]:
     """Name the ranges between edges, such as 0-16, 16-32, 32+."""
     return (*(f"{a}-{b}" for a, b in pairwise(edges)), f"{edges[-1]}+")
 
 
-def _counts(edges: tuple[int, ...]) -> tuple[str, ...]:
+def _count_names(edges: tuple[int, ...]) -> tuple[str, ...]:
     """Name the ranges of whole numbers between edges, such as 0, 1-4, 5+."""
     spans = ((a, b - 1) for a, b in pairwise(edges))
     return (*(f"{a}" if a == b else f"{a}-{b}" for a, b in spans), f"{edges[-1]}+")
 
 
-def _directed(options: ValOptions) -> tuple[str, ...]:
-    """Name the directions by their middle, such as 0 deg, 45 deg; squares come last."""
+def _direction_names(options: ValOptions) -> tuple[str, ...]:
+    """Name the directions by the centre of their bin, such as 0 deg, 45 deg; squares come last."""
     return (*(f"{i * 180 / options.angle_bins:.4g} deg" for i in range(options.angle_bins)), "square")
 
 
@@ -81,7 +81,7 @@ def _size(boxes: NDArray[Any]) -> NDArray[Any]:
 def _directions(boxes: NDArray[Any], options: ValOptions) -> NDArray[Any]:
     """Return the bin of the long side's angle, `angle_bins` for squares.
 
-    Bins are centred on multiples of their width, so that boxes along an axis do not fall on an edge.
+    Bins are centred on multiples of their width: boxes along an axis do not lie on a bin edge.
     """
     w, h, r = boxes[:, 2], boxes[:, 3], boxes[:, 4]
     angle = np.where(w >= h, r, r + np.pi / 2)
@@ -97,14 +97,14 @@ def _aspects(boxes: NDArray[Any], options: ValOptions) -> NDArray[Any]:
     return index
 
 
-def others(found: MatchedDetections, options: ValOptions) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Count the other objects, of any class, whose centres lie within the radius of each object and detection.
+def count_neighbours(results: MatchedDetections, options: ValOptions) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Count the other objects, of any class, with centres within the radius around each object and detection.
 
-    A detection stands for the object whose box its centre lies in (the nearest one where there are several), and has
-    that object's number: a second box on a lone object is not beside a neighbour. One on the background has its own.
+    A detection whose centre lies in an object's box (the nearest one of several) has that object's count: a second box
+    on an isolated object has no neighbour. The objects around any other detection are counted.
 
     Args:
-        found (MatchedDetections): Objects and detections.
+        results (MatchedDetections): Objects and detections.
         options (ValOptions): Radius and its unit.
 
     Returns:
@@ -113,25 +113,25 @@ def others(found: MatchedDetections, options: ValOptions) -> tuple[NDArray[Any],
     """
     reach = [
         options.crowd_radius * (_size(x) if options.crowd_unit == "size" else np.ones(len(x)))
-        for x in (found.object_boxes, found.boxes)
+        for x in (results.object_boxes, results.boxes)
     ]
-    ours, theirs = np.zeros(len(found.object_boxes), int), np.zeros(len(found.boxes), int)
-    where = [np.searchsorted(x, np.arange(found.images + 1)) for x in (found.object_image, found.image)]
-    for i in range(found.images):
-        o, d = (slice(w[i], w[i + 1]) for w in where)
-        boxes = found.object_boxes[o]
+    objects, detections = np.zeros(len(results.object_boxes), int), np.zeros(len(results.boxes), int)
+    starts = [np.searchsorted(x, np.arange(results.images + 1)) for x in (results.object_image, results.image)]
+    for i in range(results.images):
+        o, d = (slice(s[i], s[i + 1]) for s in starts)
+        boxes = results.object_boxes[o]
         if not len(boxes):
             continue
-        ours[o] = _around(found.object_boxes[o], reach[0][o], boxes)[0] - 1  # not itself
-        near, inside = _around(found.boxes[d], reach[1][d], boxes)
-        theirs[d] = np.where(inside >= 0, ours[o][inside], near)
-    return ours, theirs
+        objects[o] = _objects_near(boxes, reach[0][o], boxes)[0] - 1  # without the object itself
+        near, inside = _objects_near(results.boxes[d], reach[1][d], boxes)
+        detections[d] = np.where(inside >= 0, objects[o][inside], near)
+    return objects, detections
 
 
-def _around(boxes: NDArray[Any], reach: NDArray[Any], objects: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return, for each box, how many objects' centres lie within its reach and which object its centre lies in."""
+def _objects_near(boxes: NDArray[Any], reach: NDArray[Any], objects: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return for each box the number of object centres within reach, and the object that holds its centre, or -1."""
     near, inside = np.zeros(len(boxes), int), np.full(len(boxes), -1)
-    step = max(1, CHUNK // len(objects))
+    step = max(1, MAX_PAIRS // len(objects))
     cos, sin = np.cos(objects[:, 4]), np.sin(objects[:, 4])
     for start in range(0, len(boxes), step):
         part = slice(start, start + step)

@@ -1,19 +1,19 @@
-"""Average precision of parts of the objects, with Ultralytics' matching and interpolation.
+"""Average precision of groups of objects, with Ultralytics' matching and interpolation.
 
-The rule, which is COCO's on Ultralytics' matches. Detections are matched once, by Ultralytics, to objects of every
-group; so an object that is found in the whole is found in its group. Then, for one group and at each IoU threshold:
+The rule is COCO's, applied to Ultralytics' matches. Ultralytics matches detections once, to objects of all groups, so
+an object that is detected in total is detected in its group. For one group and each IoU threshold:
 
-- a detection that was matched to an object of the group is right;
-- one that was matched to an object of another group is left out: it is neither right nor wrong here;
-- one that was matched to nothing is wrong where it belongs to the group by itself: by its own size, by its own
-  direction, by the objects around it (see `grouping.others`); otherwise it is left out.
+- a detection that matches an object of the group is a true positive;
+- a detection that matches an object of another group is ignored;
+- an unmatched detection is a false positive if it belongs to the group by its size, its direction or the
+  objects around it (see `grouping.count_neighbours`); otherwise it is ignored.
 
-Hence right and wrong detections of all groups add up to those of the whole, and so do the objects. COCO differs in one
-thing: there a detection that overlaps two objects prefers the one inside the group, anew for each group, even if it
-overlaps the other one more.
+Hence the true and false positives of all groups add up to the total, and so do the objects. COCO differs in one point:
+there a detection that overlaps two objects prefers the one inside the group, anew for each group, even at a smaller
+overlap.
 
-A mean is over the classes that have objects in the group, be it one object, as in Ultralytics and COCO: groups of
-different classes say little about each other, and the numbers of objects are part of the result.
+A mean is over the classes with objects in the group, even a single object, as in Ultralytics and COCO. Groups of
+different classes are hard to compare, and the numbers of objects are part of the result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.evaluate.grouping import Split, splits
+from ds2d2_yolo.evaluate.grouping import Grouping, groupings
 from ds2d2_yolo.evaluate.options import ValOptions
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
-    """How well one group was found.
+class GroupMetrics:
+    """Metrics of one group.
 
     Attributes:
         by (str): 'all', 'size', 'crowding', 'orientation' or 'class'.
@@ -43,7 +43,7 @@ class Row:
         objects (int): Its objects.
         map50 (float): Mean over its classes of AP at IoU 0.5, 0 to 1, NaN without objects.
         map50_95 (float): Likewise over IoU 0.5 to 0.95.
-        recall (float): Share of its objects found at IoU 0.5 at any confidence that was kept, NaN without objects.
+        recall (float): Share of its objects detected at IoU 0.5 at any recorded confidence, NaN without objects.
     """
 
     by: str
@@ -55,32 +55,32 @@ class Row:
     recall: float
 
 
-def rows_of(found: MatchedDetections, options: ValOptions) -> tuple[Row, ...]:
-    """Measure the whole, each size, crowding and orientation, and each class.
+def measure_groups(results: MatchedDetections, options: ValOptions) -> tuple[GroupMetrics, ...]:
+    """Measure all objects, each group by size, crowding and orientation, and each class.
 
     Args:
-        found (MatchedDetections): What a model found.
+        results (MatchedDetections): Objects and detections.
         options (ValOptions): Edges, radius and bins.
 
     Returns:
-        (tuple[Row, ...]): In this order; groups without objects are among them.
+        (tuple[GroupMetrics, ...]): In this order, groups without objects included.
     """
-    every = np.ones(len(found.object_class), bool)
-    classes, ap = group_ap(found, every, np.ones(found.target.shape, bool))
-    whole = replace(_row(found, "all", "all", every, ap), images=found.images)
-    parts = (row for split in splits(found, options) for row in _split_rows(found, split))
-    return (whole, *parts, *_class_rows(found, dict(zip(classes.tolist(), ap, strict=True))))
+    every = np.ones(len(results.object_class), bool)
+    classes, ap = group_ap(results, every, np.ones(results.target.shape, bool))
+    total = replace(_group_metrics(results, "all", "all", every, ap), images=results.images)
+    parts = (row for grouping in groupings(results, options) for row in _measure_grouping(results, grouping))
+    return (total, *parts, *_measure_classes(results, dict(zip(classes.tolist(), ap, strict=True))))
 
 
 def group_ap(
-    found: MatchedDetections, objects: NDArray[Any], counts: NDArray[Any]
+    results: MatchedDetections, objects: NDArray[Any], counts: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the average precision of each class in one group, by Ultralytics' own function.
+    """Return the average precision of each class in one group, by Ultralytics' function.
 
     Args:
-        found (MatchedDetections): What a model found.
+        results (MatchedDetections): Objects and detections.
         objects (NDArray[Any]): M booleans: the objects of the group.
-        counts (NDArray[Any]): N x T booleans: whether a detection counts, right or wrong, at a threshold.
+        counts (NDArray[Any]): N x T booleans: whether a detection is not ignored at a threshold.
 
     Returns:
         classes (NDArray[Any]): K class indices: those with objects in the group, ascending.
@@ -90,39 +90,43 @@ def group_ap(
 
     columns = []
     for threshold in range(counts.shape[1]):
-        kept = counts[:, threshold]
-        right = found.target[kept, threshold, None] >= 0
-        classes, ap = class_ap(right, found.confidence[kept], found.classes[kept], found.object_class[objects])
+        counted = counts[:, threshold]
+        hits = results.target[counted, threshold, None] >= 0
+        scores, predicted = results.confidence[counted], results.classes[counted]
+        classes, ap = class_ap(hits, scores, predicted, results.object_class[objects])
         columns.append(ap)
     return classes, np.concatenate(columns, axis=1)
 
 
-def _split_rows(found: MatchedDetections, split: Split) -> Iterator[Row]:
-    """Measure each group of a split."""
-    belongs = np.repeat(split.detections[:, None], found.target.shape[1], axis=1)
-    matched = found.target >= 0
-    belongs[matched] = split.objects[found.target[matched]]
-    for index, name in enumerate(split.names):
-        objects = split.objects == index
-        _, ap = group_ap(found, objects, belongs == index)
-        yield _row(found, split.by, name, objects, ap)
+def _measure_grouping(results: MatchedDetections, grouping: Grouping) -> Iterator[GroupMetrics]:
+    """Measure each group of a grouping."""
+    group = np.repeat(grouping.detections[:, None], results.target.shape[1], axis=1)
+    matched = results.target >= 0
+    group[matched] = grouping.objects[results.target[matched]]
+    for index, name in enumerate(grouping.names):
+        objects = grouping.objects == index
+        _, ap = group_ap(results, objects, group == index)
+        yield _group_metrics(results, grouping.by, name, objects, ap)
 
 
-def _class_rows(found: MatchedDetections, ap: Mapping[float, NDArray[Any]]) -> Iterator[Row]:
-    """Measure each class, from the AP of those that have objects; a name that comes twice has its index behind it."""
-    names = list(found.names.values())
-    for index, name in found.names.items():
+def _measure_classes(results: MatchedDetections, ap: Mapping[float, NDArray[Any]]) -> Iterator[GroupMetrics]:
+    """Return the metrics of each class from the AP of those with objects; the index follows a name that comes twice."""
+    names = list(results.names.values())
+    for index, name in results.names.items():
         name = name if names.count(name) == 1 else f"{name} ({index})"
-        yield _row(found, "class", name, found.object_class == index, ap.get(index, np.zeros(0))[None])
+        yield _group_metrics(results, "class", name, results.object_class == index, ap.get(index, np.zeros(0))[None])
 
 
-def _row(found: MatchedDetections, by: str, group: str, objects: NDArray[Any], ap: NDArray[Any]) -> Row:
-    """Return the row of a group; `ap` is K x T."""
-    number = int(objects.sum())
-    if not number:
-        return Row(by, group, 0, 0, np.nan, np.nan, np.nan)
-    hit = np.zeros(len(objects), bool)
-    first = found.target[:, 0]
-    hit[first[first >= 0]] = True
-    images = len(np.unique(found.object_image[objects]))
-    return Row(by, group, images, number, float(ap[:, 0].mean()), float(ap.mean()), float(hit[objects].mean()))
+def _group_metrics(
+    results: MatchedDetections, by: str, group: str, objects: NDArray[Any], ap: NDArray[Any]
+) -> GroupMetrics:
+    """Return the metrics of a group; `objects` are M booleans, `ap` is K x T."""
+    count = int(objects.sum())
+    if not count:
+        return GroupMetrics(by, group, 0, 0, np.nan, np.nan, np.nan)
+    detected = np.zeros(len(objects), bool)
+    target = results.target[:, 0]
+    detected[target[target >= 0]] = True
+    images = len(np.unique(results.object_image[objects]))
+    recall = float(detected[objects].mean())
+    return GroupMetrics(by, group, images, count, float(ap[:, 0].mean()), float(ap.mean()), recall)

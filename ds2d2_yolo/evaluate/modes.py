@@ -1,4 +1,4 @@
-"""The entrances: `val`, which the command line calls, and `evaluate`, which leaves no files."""
+"""Entry points: `val`, which the command line calls, and `evaluate`, which writes no files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.evaluate.metrics import Row, rows_of
+from ds2d2_yolo.evaluate.metrics import GroupMetrics, measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
 from ds2d2_yolo.evaluate.table import table
 from ds2d2_yolo.evaluate.writing import draw, write_csv, write_report
@@ -16,33 +16,40 @@ from ds2d2_yolo.evaluate.writing import draw, write_csv, write_report
 if TYPE_CHECKING:
     from ds2d2_yolo.bridge.validation.validate import Validated
 
-# what asks for files, so that `evaluate` leaves a run folder
-WRITES = ("save_dir", "project", "name", "save_json", "save_txt", "plots", "visualize")
+# settings that request files, so that `evaluate` makes a run folder
+FILE_SETTINGS = ("save_dir", "project", "name", "save_json", "save_txt", "plots", "visualize")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model reaches, in the whole and in parts.
+    """Metrics of a model, in total and by group.
 
     Attributes:
-        rows (tuple[Row, ...]): 'all' first, then size, crowding, orientation and class.
+        rows (tuple[GroupMetrics, ...]): 'all' first, then size, crowding, orientation and class.
         facts (dict[str, Any]): model, task, data, split, imgsz, conf, iou and max_det.
-        options (ValOptions): Where the groups begin and end.
-        metrics (Any): Ultralytics' own metrics.
-        save_dir (Path | None): The run's folder, None where no files were asked for.
+        options (ValOptions): Edges of the groups.
+        metrics (Any): Ultralytics' metrics.
+        save_dir (Path | None): The run's folder, None if no files were requested.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[GroupMetrics, ...]
     facts: dict[str, Any]
     options: ValOptions
     metrics: Any
     save_dir: Path | None
 
-    def row(self, by: str, group: str) -> Row:
-        """Return a row by name.
+    def row(self, by: str, group: str) -> GroupMetrics:
+        """Return the metrics of a group.
+
+        Args:
+            by (str): 'all', 'size', 'crowding', 'orientation' or 'class'.
+            group (str): Name of the group.
+
+        Returns:
+            (GroupMetrics): Its metrics.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If the group does not exist.
         """
         for row in self.rows:
             if (row.by, row.group) == (by, group):
@@ -55,26 +62,27 @@ class Evaluation:
 
 
 def val(**keys: Any) -> Evaluation:
-    """Validate a model, in the whole and by size, crowding and orientation; writes val.csv, val.json and val.png.
+    """Validate a model, in total and by size, crowding and orientation; writes val.csv, val.json and val.png.
 
     Args:
-        **keys (Any): model, data, the other options of `ValOptions` and Ultralytics' validation settings.
+        **keys (Any): Options of `ValOptions` and Ultralytics' validation settings; model is required.
 
     Returns:
-        (Evaluation): Rows and where the files are.
+        (Evaluation): Metrics and the folder of the files.
 
     Raises:
-        BadUseError: If anything does not fit, before the first image.
+        BadUseError: If a setting, the model or the data set is invalid, before the first image.
     """
-    options, theirs = _parted(keys)
-    outcome = _validate(options, theirs)
-    done = Evaluation(rows_of(outcome.detections, options), outcome.facts, options, outcome.metrics, outcome.save_dir)
-    _write(done, bool(theirs.get("plots", True)))
-    return done
+    options, ultralytics_args = _split_keys(keys)
+    outcome = _validate(options, ultralytics_args)
+    rows = measure_groups(outcome.detections, options)
+    evaluation = Evaluation(rows, outcome.facts, options, outcome.metrics, outcome.save_dir)
+    _write(evaluation, bool(ultralytics_args.get("plots", True)))
+    return evaluation
 
 
 def evaluate(model: str | Path, data: str | Path, **val_keys: Any) -> Evaluation:
-    """Validate a model likewise without leaving files, unless a setting asks for some.
+    """Validate a model as `val` does, without files unless a setting requests some.
 
     Args:
         model (str | Path): Checkpoint, a release's name or an exported model.
@@ -83,19 +91,19 @@ def evaluate(model: str | Path, data: str | Path, **val_keys: Any) -> Evaluation
             a run folder, with the files of `val` in it.
 
     Returns:
-        (Evaluation): Rows; save_dir is None where there is no folder.
+        (Evaluation): Metrics; save_dir is None without a folder.
     """
     keys = {"plots": False, "verbose": False, **val_keys}
-    if any(keys.get(k) for k in WRITES):
+    if any(keys.get(k) for k in FILE_SETTINGS):
         return val(model=model, data=data, **keys)
-    options, theirs = _parted({"model": model, "data": data, **keys})
+    options, ultralytics_args = _split_keys({"model": model, "data": data, **keys})
     with tempfile.TemporaryDirectory(prefix="ds2d2-val-") as folder:
-        outcome = _validate(options, {**theirs, "save_dir": folder})
-    return Evaluation(rows_of(outcome.detections, options), outcome.facts, options, outcome.metrics, None)
+        outcome = _validate(options, {**ultralytics_args, "save_dir": folder})
+    return Evaluation(measure_groups(outcome.detections, options), outcome.facts, options, outcome.metrics, None)
 
 
-def _parted(keys: dict[str, Any]) -> tuple[ValOptions, dict[str, Any]]:
-    """Check the names of all keys and part ours from Ultralytics'."""
+def _split_keys(keys: dict[str, Any]) -> tuple[ValOptions, dict[str, Any]]:
+    """Check the names of all keys and split them into options and Ultralytics' settings."""
     from ds2d2_yolo.bridge.validation.validate import VAL_KEYS
 
     options = ValOptions.of(keys, "val", passing=VAL_KEYS)
@@ -104,17 +112,18 @@ def _parted(keys: dict[str, Any]) -> tuple[ValOptions, dict[str, Any]]:
     return options, ValOptions.split(keys)[1]
 
 
-def _validate(options: ValOptions, theirs: dict[str, Any]) -> Validated:
+def _validate(options: ValOptions, ultralytics_args: dict[str, Any]) -> Validated:
     """Run Ultralytics' validation."""
     from ds2d2_yolo.bridge.validation.validate import validate
 
-    return validate(str(options.model), options.data, options.safe, **theirs)
+    return validate(str(options.model), options.data, options.safe, **ultralytics_args)
 
 
-def _write(done: Evaluation, plot: bool) -> None:
+def _write(evaluation: Evaluation, plot: bool) -> None:
     """Write table, facts and plot into the run's folder."""
-    assert done.save_dir is not None
-    write_csv(done.save_dir / "val.csv", done.rows)
-    write_report(done.save_dir / "val.json", done.rows, {**done.facts, **done.options.as_dict()})
+    assert evaluation.save_dir is not None
+    write_csv(evaluation.save_dir / "val.csv", evaluation.rows)
+    facts = {**evaluation.facts, **evaluation.options.as_dict()}
+    write_report(evaluation.save_dir / "val.json", evaluation.rows, facts)
     if plot:
-        draw(done.save_dir / "val.png", done.rows)
+        draw(evaluation.save_dir / "val.png", evaluation.rows)

@@ -8,32 +8,32 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.evaluate.metrics import Row
+from ds2d2_yolo.evaluate.metrics import GroupMetrics
 from ds2d2_yolo.utils import tables
 from ds2d2_yolo.utils.atomic_files import replacing, write_json
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[GroupMetrics]) -> None:
     """Write rows as CSV; what a group without objects does not have is empty."""
-    tables.write_csv(path, [f.name for f in fields(Row)], [list(row.values()) for row in plain(rows)])
+    tables.write_csv(path, [f.name for f in fields(GroupMetrics)], [list(row.values()) for row in plain(rows)])
 
 
-def write_report(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+def write_report(path: Path, rows: Sequence[GroupMetrics], facts: dict[str, Any]) -> None:
     """Write rows and facts as JSON; what a group without objects does not have is null."""
     write_json(path, {**facts, "rows": plain(rows)})
 
 
-def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def plain(rows: Sequence[GroupMetrics]) -> list[dict[str, Any]]:
     """Return rows as plain values, None for NaN."""
     return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(r).items()} for r in rows]
 
 
-def draw(path: Path, rows: Sequence[Row]) -> None:
+def draw(path: Path, rows: Sequence[GroupMetrics]) -> None:
     """Draw mAP50 and mAP50-95 of the groups, a panel for each split, and that of the whole as lines.
 
     Args:
         path (Path): PNG file.
-        rows (Sequence[Row]): 'all' first.
+        rows (Sequence[GroupMetrics]): 'all' first.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format="png", dpi=150)
 
 
-def _draw_split(panel: Any, kind: str, rows: Sequence[Row], whole: Row) -> None:
+def _draw_split(panel: Any, kind: str, rows: Sequence[GroupMetrics], whole: GroupMetrics) -> None:
     """Draw one panel: two bars a group, the number of objects under its name, nothing where there are none."""
     for shift, value, said, colour in ((-0.2, "map50", "mAP50", "C0"), (0.2, "map50_95", "mAP50-95", "C1")):
         places = [i + shift for i in range(len(rows))]

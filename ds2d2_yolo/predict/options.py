@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ds2d2_yolo.config.checks import SAFE, either, flag, listed, many, number, one_of, optional, path, whole, words
+from ds2d2_yolo.config.checks import SAFE, either, flag, integer, listed, many, number, one_of, optional, path, words
 from ds2d2_yolo.config.options import Options, option
+from ds2d2_yolo.utils.stretch import PERCENTILES
 
 FORMATS = ("geojson", "csv", "dota", "task1", "task2", "picture")
 
@@ -31,14 +32,14 @@ class PredictOptions(Options):
     model: str | None = option(None, optional(path), "trained detect or OBB model: best.pt or an exported file")
     source: str | None = option(None, optional(path), "an image, a folder, a glob, or a .txt with a path per line")
     slice: int | None = option(
-        None, optional(whole(32)), "side of a tile in pixels of the scene, and imgsz too unless imgsz= says otherwise"
+        None, optional(integer(32)), "side of a tile in pixels of the scene, and imgsz too unless imgsz= says otherwise"
     )
     overlap: float = option(
         0.2, number(0, 0.9), "share of a tile that its neighbour repeats; objects should fit into it"
     )
     bands: list[int] | None = option(
         None,
-        optional(many(whole(1))),
+        optional(many(integer(1))),
         "bands that the model sees, from 1, red first; without it R,G,B or the first ones",
     )
     stretch: str | list[float] = option(
@@ -77,7 +78,7 @@ class PredictOptions(Options):
     def percentiles(self, eight_bit: bool) -> tuple[float, float] | None:
         """Return the percentiles to stretch between, None for none."""
         if isinstance(self.stretch, str):
-            return None if self.stretch == "none" or eight_bit else (2.0, 98.0)
+            return None if self.stretch == "none" or eight_bit else PERCENTILES
         return float(self.stretch[0]), float(self.stretch[1])
 
     def of_tiles(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.exif_orientation import turn_of
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.raster_bands import Pixels, bits_of, chosen_bands, is_masked, palette_of
+from ds2d2_yolo.utils.stretch import percentile_limits, sample_windows, stretch
 
 Raw = NDArray[Any]
 
@@ -37,7 +38,6 @@ WHOLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 GEOREFERENCED = (".tif", ".tiff", ".jp2")
 GIB = 2**30
 STRIP = 2**19  # pixels that are read at once for the small picture
-SAMPLES, SAMPLE_SIDE = 8, 256  # windows a side of the sample, their side in pixels
 
 
 def need_rasterio(what: str = "slice=") -> ModuleType:
@@ -164,11 +164,7 @@ class Scene:
         if not self._limits.size:
             eight = np.asarray(raw, np.uint8)
             return eight if self._bits == 8 else eight * np.uint8(255 // (2**self._bits - 1))
-        low, high = self._limits[:, :1, None], self._limits[:, 1:, None]
-        with np.errstate(invalid="ignore", over="ignore"):
-            scaled = (raw.astype(np.float32) - low.astype(np.float32)) * (255 / (high - low)).astype(np.float32)
-        good = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)
-        return np.asarray(np.rint(good), np.uint8)
+        return stretch(raw, self._limits)
 
     def _find_limits(self) -> NDArray[np.float64]:
         """Return the values (C, 2) that become 0 and 255; empty where values stay as they are."""
@@ -180,25 +176,12 @@ class Scene:
             info = None if self._kind.kind == "f" else np.iinfo(self._kind)
             return np.array([(0.0, 1.0) if info is None else (max(info.min, 0), info.max)] * len(self._bands), float)
         parts: list[list[Raw]] = [[] for _ in self._bands]
-        for window in self._samples():
+        for window in sample_windows(self.width, self.height):
             raw, valid = self._read(window)
             for band, values in enumerate(raw):
                 good = np.isfinite(values) if valid is None else np.isfinite(values) & valid
                 parts[band].append(values[good])
-        limits = []
-        for values in parts:
-            found = np.concatenate(values)
-            low, high = np.percentile(found, asked) if len(found) else (0.0, 1.0)
-            limits.append((float(low), float(high) if high > low else float(low) + 1.0))
-        return np.array(limits)
-
-    def _samples(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield the windows of the sample."""
-        spots = [sorted({round(i * max(0, side - SAMPLE_SIDE) / (SAMPLES - 1)) for i in range(SAMPLES)})
-                 for side in (self.width, self.height)]  # fmt: skip
-        for y in spots[1]:
-            for x in spots[0]:
-                yield x, y, min(x + SAMPLE_SIDE, self.width), min(y + SAMPLE_SIDE, self.height)
+        return percentile_limits(parts, asked)
 
     def _refuse_too_large(self) -> None:
         """Refuse what does not fit the memory bound: a whole image, or the blocks that the file is made of."""

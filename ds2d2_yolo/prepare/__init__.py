@@ -1,4 +1,4 @@
-"""Data sets as published, turned into what Ultralytics trains from: `prepare` and the list of them, `list_data`."""
+"""Conversion of published data sets into the YOLO layout: `prepare`, and their table, `list_data`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["list_data", "prepare"]
 
 
 def prepare(dataset: str, **keys: Any) -> Prepared:
-    """Turn a data set as published into YOLO layout; see `ds2d2_yolo.prepare.run.prepare`.
+    """Convert a published data set into the YOLO layout; see `ds2d2_yolo.prepare.run.prepare`.
 
     Args:
         dataset (str): 'dota', 'dior', 'dior-r' or 'hit-uav'.
-        **keys (Any): The options of `ds2d2_yolo.prepare.options.PrepareOptions`.
+        **keys (Any): Options of `ds2d2_yolo.prepare.options.PrepareOptions`.
 
     Returns:
-        (Prepared): Counts and places; `str()` of it is the summary table.
+        (Prepared): Counts and paths; its text is the summary table.
     """
-    from ds2d2_yolo.prepare.run import prepare as run  # the options are read without what this loads
+    from ds2d2_yolo.prepare.run import prepare as run  # the help reads the options without these imports
 
     return run(dataset, **keys)
 
 
 def list_data() -> str:
-    """Return a table of the packaged data YAMLs: task, classes, whether the folder is there, how to get it."""
+    """Return a table of the packaged data YAMLs: task, classes, whether the data exist, how to get them."""
     from ds2d2_yolo.prepare.listing import list_data as listed
 
     return listed()

@@ -1,4 +1,4 @@
-"""The list of the packaged data sets."""
+"""The table of the packaged data sets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ds2d2_yolo.prepare.registry import PUBLISHED
 
 
 def list_data() -> str:
-    """Return a table of the packaged data YAMLs: task, classes, whether the folder is there, how to get it.
+    """Return a table of the packaged data YAMLs, followed by the folders of the data sets and of the YAMLs.
 
-    Under it stand the folder of the data sets and that of the YAMLs.
+    Returns:
+        (str): Columns: name, task, number of classes, whether the data exist, and how to get them.
     """
     by_yaml = {p.yaml: p for p in PUBLISHED.values()}
     rows = [("data", "task", "classes", "there", "how to get it")]

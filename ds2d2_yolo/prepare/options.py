@@ -1,4 +1,4 @@
-"""The options of `ds2d2-yolo data prepare`."""
+"""Options of `ds2d2-yolo data prepare`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SPLITS = ("train", "val", "test")
 DOTA_ONLY = ("version", "crop_size", "gap", "rates", "iof", "background", "difficult")
 
 
-def _wrong_version(value: Any) -> str | None:
-    """Return what is wrong with a version of DOTA."""
+def _version_error(value: Any) -> str | None:
+    """Return an error unless the value is a version of DOTA."""
     return None if not isinstance(value, bool) and str(value) in ("1", "1.0", "1.5") else "must be 1.0 or 1.5"
 
 
@@ -22,25 +22,26 @@ class PrepareOptions(Options):
     """Options of a preparation, validated when made.
 
     Attributes:
-        source (str | None): Folder of the data set as published, unpacked.
-        out (str | None): Folder to make; None is where the packaged data YAML looks, under Ultralytics' datasets_dir.
-        splits (list[str] | str | None): Of 'train', 'val' and 'test'; None is all that are there.
-        overwrite (bool): Whether an `out` that holds something else is replaced: its images/, labels/ and lists. One
-            that the same command left unfinished is gone on with all the same.
-        resume (bool): Changes nothing: the same command always goes on. Accepted for habit.
+        source (str | None): Folder of the published data set, unpacked.
+        out (str | None): Output folder; None is the folder of the packaged data YAML, under Ultralytics' datasets_dir.
+        splits (list[str] | str | None): Of 'train', 'val' and 'test'; None takes all splits of the source.
+        overwrite (bool): Whether other content of `out` is replaced: its images/, labels/ and lists. The unfinished
+            output of the same command is always continued.
+        resume (bool): Without effect, since the same command always continues. Accepted for consistency.
         workers (int): Images at a time, 1 or more. Each takes 3 bytes a pixel of its image, and while OpenCV 5 decodes
-            a PNG 6: 2.4 GB for one of 20,000 px a side.
-        images (str): 'link' hard-links images that need no tiling and copies where the file system cannot; 'copy'
-            copies. Links share their bytes with the source: what edits one in place edits the other.
+            a PNG 6: 2.4 GB for one of 20,000 px a side. Images of other than 8 bits take their size on top.
+        images (str): 'link' hard-links images that need no tiling, and copies if the file system has no hard links;
+            'copy' copies. Links share their bytes with the source: an edit in place changes both. Images of other than
+            8 bits are stretched to 8 bits and written as PNG.
         version (float): Labels of DOTA, 1.0 or 1.5.
-        crop_size (int): Side of DOTA's tiles in pixels of an image at rate 1.
-        gap (int): Overlap of neighbouring tiles in pixels at rate 1, under `crop_size`.
+        crop_size (int): Side of DOTA's tiles in pixels at rate 1.
+        gap (int): Overlap of neighbouring tiles in pixels at rate 1, less than `crop_size`.
         rates (float | list[float]): Scales of DOTA's tiles: at rate r a tile covers `crop_size` / r pixels. The usual
             multi-scale set is [0.5,1.0,1.5].
-        iof (float): Share of an object's area that must lie in a tile for the tile to have it, above 0 to 1.
-        background (bool): Whether tiles without objects are kept.
-        difficult (str): 'keep' or 'drop' DOTA's objects that are marked difficult. Kept by default, as Ultralytics'
-            conversion and mmrotate's training do.
+        iof (float): Share of an object's area that must lie in a tile to label it there, above 0 to 1.
+        background (bool): Whether tiles without objects are written.
+        difficult (str): 'keep' or 'drop' DOTA's objects that are marked difficult. 'keep' is the default, as in
+            Ultralytics' conversion and mmrotate's training.
 
     Raises:
         BadUseError: If a value is out of its range, or two contradict each other.
@@ -50,55 +51,55 @@ class PrepareOptions(Options):
         (0.5, 1.0, 1.5)
     """
 
-    source: str | None = option(None, ok.optional(ok.path), "folder of the data set as published, needed")
-    out: str | None = option(None, ok.optional(ok.path), "folder to make; None is where the packaged YAML looks")
+    source: str | None = option(None, ok.optional(ok.path), "folder of the published data set, needed")
+    out: str | None = option(None, ok.optional(ok.path), "output folder; None is the folder of the packaged YAML")
     splits: list[str] | str | None = option(
-        None, ok.optional(ok.listed(ok.one_of(*SPLITS))), "such as [train,val]; None is all that are there"
+        None, ok.optional(ok.listed(ok.one_of(*SPLITS))), "such as [train,val]; None takes all splits of the source"
     )
-    overwrite: bool = option(False, ok.flag, "replace an out made from something else")
-    resume: bool = option(False, ok.flag, "for habit: the same command goes on anyway")
-    workers: int = option(1, ok.whole(1), "images at a time")
+    overwrite: bool = option(False, ok.flag, "replace other content of out")
+    resume: bool = option(False, ok.flag, "without effect: the same command always continues")
+    workers: int = option(1, ok.integer(1), "images at a time")
     images: Literal["link", "copy"] = option(
-        "link", ok.one_of("link", "copy"), "images without tiling: hard links where they can be, or copies"
+        "link", ok.one_of("link", "copy"), "images without tiling: hard links where possible, or copies"
     )
-    version: float = option(1.0, ok.Check("1.0 | 1.5", _wrong_version, ("1.0", "1.5")), "dota: which labels")
-    crop_size: int = option(1024, ok.whole(64), "dota: side of a tile in pixels at rate 1")
-    gap: int = option(200, ok.whole(0), "dota: overlap of neighbouring tiles in pixels at rate 1")
+    version: float = option(1.0, ok.Check("1.0 | 1.5", _version_error, ("1.0", "1.5")), "dota: which labels")
+    crop_size: int = option(1024, ok.integer(64), "dota: side of a tile in pixels at rate 1")
+    gap: int = option(200, ok.integer(0), "dota: overlap of neighbouring tiles in pixels at rate 1")
     rates: float | list[float] = option(
         1.0, ok.either(ok.number(0.01, 100), ok.many(ok.number(0.01, 100))), "dota: scales, multi-scale [0.5,1.0,1.5]"
     )
-    iof: float = option(0.7, ok.number(0, 1, above=True), "dota: share of an object in a tile that must be there")
-    background: bool = option(True, ok.flag, "dota: keep tiles without objects")
+    iof: float = option(0.7, ok.number(0, 1, above=True), "dota: share of an object's area that must lie in a tile")
+    background: bool = option(True, ok.flag, "dota: write tiles without objects")
     difficult: Literal["keep", "drop"] = option(
         "keep", ok.one_of("keep", "drop"), "dota: objects that are marked difficult"
     )
 
     @property
     def chosen(self) -> list[str] | None:
-        """The splits as a list, None for all that are there."""
+        """(list[str] | None): The splits as a list, None for all splits of the source."""
         return None if self.splits is None else list(ok.words(self.splits))
 
     @property
     def scales(self) -> tuple[float, ...]:
-        """The rates as a tuple."""
+        """(tuple[float, ...]): The rates as a tuple."""
         return tuple(map(float, self.rates)) if isinstance(self.rates, (list, tuple)) else (float(self.rates),)
 
     @property
     def windows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Sides and overlaps of the tiles at each rate, in pixels, rounded down as Ultralytics' split_trainval does."""
-        # int(1000 / 0.9999...) of a decimal rate may fall one pixel short of the whole number that is meant
+        """Sides and overlaps of the tiles at each rate in pixels, rounded down as in Ultralytics' `split_trainval`."""
+        # the quotient of a decimal rate may be slightly less than the exact integer: int() would lose a pixel
         sides, gaps = (tuple(int(x / r + 1e-9) for r in self.scales) for x in (self.crop_size, self.gap))
         return sides, gaps
 
     def _contradictions(self) -> list[str]:
-        """Return what does not go together."""
-        wrong = []
+        """Return the contradictions between tile options."""
+        errors = []
         if self.gap >= self.crop_size:
-            wrong.append(f"gap={self.gap} must be under crop_size={self.crop_size}")
+            errors.append(f"gap={self.gap} must be under crop_size={self.crop_size}")
         elif min(self.windows[0]) < 32:
-            wrong.append(f"rates={self.rates} make tiles of {min(self.windows[0])} px: at least 32 are needed")
+            errors.append(f"rates={self.rates} make tiles of {min(self.windows[0])} px: at least 32 are needed")
         elif any(gap >= side for side, gap in zip(*self.windows, strict=True)):
-            wrong.append(f"gap={self.gap} leaves no step between tiles at rates={self.rates}")
+            errors.append(f"gap={self.gap} leaves no step between tiles at rates={self.rates}")
         if len(set(self.windows[0])) < len(self.scales):
-            wrong.append(f"rates={self.rates} name the same tiles twice")
-        return wrong
+            errors.append(f"rates={self.rates} name the same tiles twice")
+        return errors

@@ -1,4 +1,4 @@
-"""The folder that a preparation makes: whose it is, what is in it already, and how a file gets there whole."""
+"""The output folder of a preparation: ownership, journal of its content, atomic placement of files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.result import Entry
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 
-RECORD, JOURNAL, PART = "prepared.json", "prepared.jsonl", ".prepare-part"
-LOCK = ".prepare.lock"
+RECORD, JOURNAL = "prepared.json", "prepared.jsonl"
+PARTS, LOCK = ".prepare-part", ".prepare.lock"
 LISTS = ("images.csv", "dropped.csv", "broken.csv")
-OURS = (JOURNAL, PART, "images", "labels", "data.yaml", *LISTS, RECORD)  # removed in this order, the record last
+OUTPUTS = (JOURNAL, PARTS, "images", "labels", "data.yaml", *LISTS, RECORD)  # removed in this order, the record last
 
 
-class Store:
-    """A folder with a journal of the images that are in it.
+class OutputFolder:
+    """A folder with a journal of its images.
 
-    A file reaches it in one step, by renaming, and the journal afterwards; files leave it before the journal forgets
-    them. So whatever the moment of a kill, an image that the journal does not name is made again over what is there,
-    and of one that it names without all its files the rest is removed when the journal is read.
+    Files are renamed into the folder first and entered into the journal afterwards. They are removed from the folder
+    first and from the journal afterwards. After a kill, an image without a journal entry is made again and replaces its
+    files. If an entry lacks some of its files, the others are removed when the journal is read.
 
     Args:
         out (Path): The folder.
-        identity (Mapping[str, Any]): What it is made from and how, as plain values: a folder is gone on with when it
-            was made from the same.
+        identity (Mapping[str, Any]): Source and options as plain values; a folder of the same identity is continued.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
@@ -45,16 +44,16 @@ class Store:
 
     @contextmanager
     def opened(self, overwrite: bool) -> Iterator[None]:
-        """Hold the folder: made, locked, checked, and what is in it read.
+        """Create, lock and check the folder, and read its journal, for the duration of the context.
 
         Args:
-            overwrite (bool): Whether something else in it is replaced.
+            overwrite (bool): Whether other content is replaced.
 
         Raises:
-            BadUseError: If it holds something else, cannot be written, or another command is at work in it.
+            BadUseError: If it holds other content, cannot be written, or another command uses it.
         """
         try:
-            self._refuse(overwrite)  # before anything is written into a folder of somebody else
+            self._check_content(overwrite)  # before anything is written into a foreign folder
             self.out.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.out / LOCK)
             lock.acquire(timeout=0)
@@ -65,127 +64,136 @@ class Store:
         try:
             self._claim(overwrite)
             yield
-            _remove(self.out / PART)
+            _remove(self.out / PARTS)
         finally:
             lock.release()
 
-    def _refuse(self, overwrite: bool) -> tuple[bool, bool]:
-        """Return whether the folder holds something, and whether that is this preparation's; raise if neither fits."""
+    def _check_content(self, overwrite: bool) -> tuple[bool, bool]:
+        """Return whether the folder has content, and whether to continue it; refuse foreign content and links."""
         if not self.out.is_dir():
             if self.out.exists():
                 raise BadUseError(f"out={self.out} is a file: name a folder")
             return False, False
-        kinds = [self.out / name for name in ("images", "labels", PART, LOCK)]
+        kinds = [self.out / name for name in ("images", "labels", PARTS, LOCK)]
         splits = [s for k in kinds if k.is_dir() for s in k.iterdir() if s.is_dir()]
         if link := next((p for p in (*kinds, *splits) if p.is_symlink()), None):
             raise BadUseError(f"{link} is a link: nothing is written through it, remove it first")
-        there = any(f.name != LOCK and f not in self._left_over() for f in self.out.iterdir())
+        occupied = any(f.name != LOCK and f not in self._temporary_lists() for f in self.out.iterdir())
         record = self._record()
         same = record.get("identity") == self.identity
-        if there and not same and not overwrite:
-            raise BadUseError(f"{self._whose(record)}: say overwrite=True to replace it, or another out")
-        return there, same and not (overwrite and record.get("state") == "finished")
+        if occupied and not same and not overwrite:
+            raise BadUseError(f"{self._difference(record)}: say overwrite=True to replace it, or another out")
+        return occupied, same and not (overwrite and record.get("state") == "finished")
 
     def _claim(self, overwrite: bool) -> None:
-        """Make the folder this preparation's, and read its journal."""
-        there, goes_on = self._refuse(overwrite)
-        if there and not goes_on:
-            for name in OURS:
+        """Take over the folder for this preparation, and read its journal."""
+        occupied, continues = self._check_content(overwrite)
+        if occupied and not continues:
+            for name in OUTPUTS:
                 _remove(self.out / name)
-        for left in (*self._left_over(), self.out / PART):
+        for left in (*self._temporary_lists(), self.out / PARTS):
             _remove(left)
         write_json(self.out / RECORD, {"identity": self.identity, "state": "unfinished"})
         self._read_journal()
 
-    def _left_over(self) -> list[Path]:
-        """Return temporary files of the lists that a kill left."""
-        return [f for name in OURS for f in self.out.glob(f".{name}.*.tmp")]
+    def _temporary_lists(self) -> list[Path]:
+        """Return temporary files of the lists that a killed process left."""
+        return [f for name in OUTPUTS for f in self.out.glob(f".{name}.*.tmp")]
 
     def _record(self) -> dict[str, Any]:
-        """Return the record that an earlier run left, empty if there is none."""
+        """Return the record of an earlier run, empty if it is missing."""
         try:
-            found = json.loads((self.out / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((self.out / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return record if isinstance(record, dict) else {}
 
-    def _whose(self, record: dict[str, Any]) -> str:
-        """Return what a folder holds that is not this preparation's."""
-        theirs = record.get("identity")
-        if not isinstance(theirs, dict):
+    def _difference(self, record: dict[str, Any]) -> str:
+        """Return how the content of the folder differs from this preparation."""
+        identity = record.get("identity")
+        if not isinstance(identity, dict):
             return f"out={self.out} holds files that this command did not make"
-        differ = [k for k in self.identity if theirs.get(k) != self.identity[k]]
-        said = ", ".join(f"{k}={theirs.get(k)} (now {self.identity[k]})" for k in differ if k != "classes")
-        return f"out={self.out} was made with {said or 'other classes'}"
+        differ = [k for k in self.identity if identity.get(k) != self.identity[k]]
+        options = ", ".join(f"{k}={identity.get(k)} (now {self.identity[k]})" for k in differ if k != "classes")
+        return f"out={self.out} was made with {options or 'other classes'}"
 
     def _read_journal(self) -> None:
-        """Read the entries whose files are all there; what is left of the others goes, or nothing would count it."""
+        """Read the entries with complete files; files of the others are removed, since no entry would count them."""
         partial: list[str] = []
         journal = self.out / JOURNAL
         lines = journal.read_bytes().decode("utf-8", "replace").split("\n")[:-1] if journal.is_file() else []
-        for line in lines:  # a line that a kill cut short has no end, and is not among them
+        for line in lines:  # drops a line without an end, which a kill cut short
             try:
                 entry = Entry(**json.loads(line))
-                if not entry.broken and all(_is_ours(f) and _size(self.out / f) for f in entry.files):
+                if not entry.broken and all(_is_data_file(f) and _size(self.out / f) for f in entry.files):
                     self.entries[entry.split, entry.name] = entry
                 else:
-                    partial += [f for f in entry.files if _is_ours(f)]
-            except (ValueError, TypeError, AttributeError):  # not written by this command
+                    partial += [f for f in entry.files if _is_data_file(f)]
+            except (ValueError, TypeError, AttributeError):  # not a line of this command
                 continue
         for file in set(partial).difference(f for e in self.entries.values() for f in e.files):
             _remove(self.out / file)
         self._write_journal()
 
     def _write_journal(self) -> None:
-        """Write the journal anew."""
+        """Rewrite the journal."""
         write_whole(self.out / JOURNAL, "".join(_line(e) for e in self.entries.values()))
 
     def forget(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Take images out of the folder and of the journal, because their sources changed or are gone."""
+        """Remove images from the folder and the journal, because their sources changed or disappeared.
+
+        Args:
+            keys (Iterable[tuple[str, str]]): Split and name of the images.
+        """
         gone = [self.entries.pop(key) for key in keys]
-        for file in (f for entry in gone for f in entry.files):  # first: the journal still names what a kill leaves
-            _remove(self.out / file)
+        for entry in gone:  # files first: after a kill the journal still names the remaining ones
+            for file in entry.files:
+                _remove(self.out / file)
         if gone:
             self._write_journal()
 
     @contextmanager
     def part(self) -> Iterator[Path]:
-        """Give an empty folder for the files of an image that is being made; no name of the source is part of it."""
-        (self.out / PART).mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=self.out / PART) as folder:
+        """Provide an empty temporary folder for the files of one image; its name is independent of the source."""
+        (self.out / PARTS).mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=self.out / PARTS) as folder:
             yield Path(folder)
 
     def place(self, files: Mapping[str, Path]) -> None:
-        """Move files into the folder, each in one step.
+        """Move files into the folder, each atomically.
 
         Args:
-            files (Mapping[str, Path]): Files of a part folder by their places under `out`.
+            files (Mapping[str, Path]): Files of a temporary folder by their paths under `out`.
         """
         for name, file in files.items():
-            if not _is_ours(name):
+            if not _is_data_file(name):
                 raise DS2D2Error(f"{name!r} is no place in a data set")
             (self.out / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, self.out / name)
 
     def add(self, entry: Entry) -> None:
-        """Write down an image, after its files."""
+        """Enter an image into the journal, after its files are placed.
+
+        Args:
+            entry (Entry): Outcome of the image.
+        """
         self.entries[entry.split, entry.name] = entry
         with (self.out / JOURNAL).open("a", encoding="utf-8", newline="\n") as journal:
             journal.write(_line(entry))
 
     def finish(self, order: Iterable[tuple[str, str]], yaml: str, record: Mapping[str, Any]) -> list[Entry]:
-        """Count what is in the folder, and write its lists, its data YAML and its record.
+        """Check the counts of the folder, and write its lists, its data YAML and its record.
 
         Args:
             order (Iterable[tuple[str, str]]): Split and name of every image, in the order of the lists.
             yaml (str): Content of data.yaml.
-            record (Mapping[str, Any]): What the record holds besides its identity.
+            record (Mapping[str, Any]): Content of the record besides the identity.
 
         Returns:
             (list[Entry]): All entries, in that order.
 
         Raises:
-            DS2D2Error: If the labels in the folder are not those that were written down.
+            DS2D2Error: If the labels in the folder differ from the journal.
         """
         self.entries = {key: self.entries[key] for key in order}
         entries = list(self.entries.values())
@@ -203,7 +211,7 @@ class Store:
 
 
 def _check_counts(out: Path, entries: Iterable[Entry]) -> None:
-    """Raise DS2D2Error unless boxes in = kept + dropped, and the label files have the lines that were counted."""
+    """Raise DS2D2Error unless the counts of boxes add up and the label files have the counted lines."""
     for entry in entries:
         labels = [out / f for f in entry.files if f.startswith("labels/")]
         lines = sum(file.read_bytes().count(b"\n") for file in labels)
@@ -220,14 +228,14 @@ def _line(entry: Entry) -> str:
     return json.dumps(asdict(entry), ensure_ascii=True) + "\n"
 
 
-def _is_ours(file: str) -> bool:
-    """Return whether a name in a journal is that of an image or label, and leads nowhere else."""
+def _is_data_file(file: str) -> bool:
+    """Return whether a path of a journal is that of an image or label file inside the folder."""
     parts = Path(file).parts
     return len(parts) == 3 and parts[0] in ("images", "labels") and ".." not in parts
 
 
 def _size(file: Path) -> int:
-    """Return the bytes of a file, 0 if it is not there."""
+    """Return the size of a file in bytes, 0 if it is missing."""
     try:
         return file.stat().st_size
     except OSError:
@@ -235,17 +243,17 @@ def _size(file: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there; what a link leads to stays."""
+    """Remove a file, a link or a folder, if it exists; the target of a link stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _write_csv(file: Path, head: str, rows: Iterable[Iterable[Any]]) -> None:
-    """Write a list, whole or not at all."""
+def _write_csv(file: Path, header: str, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV list atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head.split(","))
+    writer.writerow(header.split(","))
     writer.writerows(rows)
     write_whole(file, text.getvalue())

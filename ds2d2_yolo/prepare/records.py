@@ -1,4 +1,4 @@
-"""What the readers of published data sets hand to the rest: images with their annotations, boxes, broken files."""
+"""Records that the readers of published data sets return: images, annotations, boxes, errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Corners = NDArray[np.float64]
-FARTHEST = 1e6  # pixels; no image has a coordinate beyond, and areas of such boxes are still exact enough
+MAX_COORDINATE = 1e6  # pixels; larger than any image, and areas of such boxes are still exact enough
 
 
 class BrokenFileError(Exception):
-    """An image or annotation that cannot be used; its text says why in one line."""
+    """An image or annotation that cannot be used; the text states the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Box:
     """One published object.
 
     Attributes:
-        place (str): Where it stands in its file, such as 'line 3'.
-        name (str): Its class as published.
-        corners (Corners): Four corners in pixels, (4, 2), in the published order; of a horizontal box the top left
-            one first, clockwise.
+        place (str): Position in the annotation file, such as 'line 3'.
+        name (str): Published class name.
+        corners (Corners): Four corners in pixels, (4, 2), in the published order; of a horizontal box clockwise
+            from the top left.
         difficult (bool): Whether it is marked difficult.
     """
 
@@ -40,8 +40,8 @@ class Annotation:
     """The objects of one image.
 
     Attributes:
-        boxes (list[Box]): Its objects, in the published order.
-        size (tuple[int, int] | None): Width and height that the file gives the image, if it does.
+        boxes (list[Box]): Objects in the published order.
+        size (tuple[int, int] | None): Width and height of the image in pixels, if the file states them.
     """
 
     boxes: list[Box]
@@ -55,30 +55,30 @@ class Item:
     Attributes:
         split (str): 'train', 'val' or 'test'.
         name (str): Name of the image without suffix.
-        image (Path | None): Its file.
-        annotation (Path | None): Its annotation; None with an image where none is published.
-        wrong (str): Why it cannot be used, where that was seen before it was opened.
+        image (Path | None): Image file.
+        annotation (Path | None): Annotation file; None for an image without one.
+        error (str): Reason why it cannot be used, if known before it is opened; empty otherwise.
     """
 
     split: str
     name: str
     image: Path | None = None
     annotation: Path | None = None
-    wrong: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A published data set as found on disk.
+    """A published data set on disk.
 
     Attributes:
-        root (Path): The folder that nothing is read outside of.
-        items (list[Item]): Its images, in the order of their splits and names.
-        read (Callable[[Path, int, int], Annotation]): Reads an annotation, given the image's width and height.
+        root (Path): The folder; files outside are never read.
+        items (list[Item]): Images, in the order of splits and names.
+        read (Callable[[Path, int, int], Annotation]): Reads an annotation file, given the image's size.
         oriented (bool): Whether the boxes are oriented.
-        classes (tuple[str, ...]): Class names of its own; empty if those of the packaged YAML hold.
-        without_class (tuple[str, ...]): Published names that stand for no class on purpose.
-        found (tuple[str, ...]): The folders that the annotations are in, under `root`.
+        classes (tuple[str, ...]): Class names of the source; empty if the packaged YAML defines them.
+        without_class (tuple[str, ...]): Published names that intentionally stand for no class.
+        annotation_folders (tuple[str, ...]): Folders of the annotations, relative to `root`.
     """
 
     root: Path
@@ -87,31 +87,39 @@ class Layout:
     oriented: bool
     classes: tuple[str, ...] = ()
     without_class: tuple[str, ...] = ()
-    found: tuple[str, ...] = field(default=())
+    annotation_folders: tuple[str, ...] = field(default=())
 
 
 def corners_of(numbers: list[str], place: str) -> Corners:
     """Return eight coordinates as corners.
 
     Args:
-        numbers (list[str]): Coordinates in pixels as text, x and y in turn.
-        place (str): Where they stand, for the message.
+        numbers (list[str]): Coordinates in pixels as text, x and y alternating.
+        place (str): Position in the file, for the message.
 
     Returns:
         (Corners): (4, 2).
 
     Raises:
-        BrokenFileError: If one is no finite number, or beyond any image.
+        BrokenFileError: If one is not a finite number, or larger than any image.
     """
     return np.array([number_of(n, place) for n in numbers]).reshape(4, 2)
 
 
 def number_of(text: str | None, place: str) -> float:
-    """Return a coordinate or length, in pixels; raise BrokenFileError for what is none."""
+    """Parse a coordinate or length in pixels; raise BrokenFileError for an invalid one.
+
+    Args:
+        text (str | None): The number as text.
+        place (str): Position in the file, for the message.
+
+    Returns:
+        (float): The number.
+    """
     try:
         value = float(text or "")
     except ValueError:
         value = float("nan")
-    if not abs(value) <= FARTHEST:
+    if not abs(value) <= MAX_COORDINATE:
         raise BrokenFileError(f"{place}: {str(text)[:40]!r} is no coordinate in an image")
     return value

@@ -1,4 +1,4 @@
-"""The data sets that can be prepared: where their YAML is and what finds their files."""
+"""Registry of the data sets that can be prepared: data YAML and reader of each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ds2d2_yolo.prepare.voc_layout import find_dior, find_dior_r, find_hit_uav
 
 @dataclass(frozen=True)
 class Published:
-    """A data set as published.
+    """A published data set.
 
     Attributes:
-        yaml (str): Its packaged data YAML, which has its classes and the folder where it is looked for.
+        yaml (str): Packaged data YAML with the classes and the default folder.
         task (str): 'detect' or 'obb'.
-        find (Callable[[Path, PrepareOptions], Layout]): Finds its files in a folder, or raises BadUseError.
-        command (str): What prepares it, behind 'ds2d2-yolo data prepare'.
+        find (Callable[[Path, PrepareOptions], Layout]): Locates the files in a folder, or raises BadUseError.
+        command (str): Arguments of 'ds2d2-yolo data prepare' for it.
         tiled (bool): Whether its images are cut into tiles.
     """
 
@@ -37,12 +37,12 @@ class Published:
     tiled: bool = False
 
     def description(self) -> dict[str, Any]:
-        """Return the content of its YAML."""
+        """Return the content of the data YAML."""
         content: dict[str, Any] = yaml.safe_load((resource_dir("data") / self.yaml).read_text(encoding="utf-8"))
         return content
 
     def classes(self) -> tuple[str, ...]:
-        """Return the names of its classes, in order."""
+        """Return the class names, in order."""
         return tuple(name for _, name in sorted(self.description()["names"].items()))
 
 
@@ -57,17 +57,17 @@ NAMES = tuple(name for name in PUBLISHED if name != "dota-v1.5")
 
 
 def published(dataset: str, options: PrepareOptions) -> Published:
-    """Return the data set of a name.
+    """Look up a data set by name.
 
     Args:
         dataset (str): One of `NAMES`.
-        options (PrepareOptions): `version` chooses between those of DOTA.
+        options (PrepareOptions): `version` selects the version of DOTA.
 
     Returns:
         (Published): The data set.
 
     Raises:
-        BadUseError: If there is none of this name.
+        BadUseError: If the name is unknown.
     """
     if dataset not in NAMES:
         near = get_close_matches(dataset.lower(), NAMES, n=1)

@@ -1,4 +1,4 @@
-"""`ds2d2-yolo data prepare`: checks, the run over all images, the data YAML, the verdict."""
+"""`ds2d2-yolo data prepare`: checks, conversion of all images, data YAML, summary."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ import yaml
 from ds2d2_yolo.bridge.data.dota_tiles import datasets_dir, need_shapely, progress
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.boxes import class_key
-from ds2d2_yolo.prepare.convert import Maker, stamp_of
+from ds2d2_yolo.prepare.convert import Converter, stamp_of
 from ds2d2_yolo.prepare.options import DOTA_ONLY, PrepareOptions
-from ds2d2_yolo.prepare.output_folder import Store
+from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import Item, Layout
 from ds2d2_yolo.prepare.registry import Published, published
 from ds2d2_yolo.prepare.result import Entry, Prepared, named
 
 
 def prepare(dataset: str, **keys: Any) -> Prepared:
-    """Turn a data set as published into YOLO layout, from which Ultralytics trains at once.
+    """Convert a published data set into the YOLO layout, from which Ultralytics trains directly.
 
-    DOTA is cut into tiles by Ultralytics' own functions; of the others the images are linked or copied. Boxes keep
-    their published corners; those that stick out of their image or tile are cut as `boxes.fit` says. For every image,
-    published boxes = boxes kept + boxes dropped with a reason, which is checked, and the labels on disk are counted
-    again at the end. The same call goes on with one that was cut off, takes up sources that changed, and tries broken
-    files again. Broken images and annotations do not stop it: they are named, and the rest is made.
+    Ultralytics' functions cut DOTA into tiles; images of other data sets are linked or copied. Images of other than 8
+    bits are stretched to 8 bits. Boxes inside their image or tile have their published corners; `boxes.fit` cuts the
+    others. The number of published boxes must equal the written and the dropped ones of each image, and the label lines
+    on disk are counted at the end. The same call continues an interrupted one, converts changed sources again and
+    retries broken files. Broken images and annotations do not stop it: they are reported, and all others are converted.
 
     Args:
         dataset (str): 'dota', 'dior', 'dior-r' or 'hit-uav'.
-        **keys (Any): The options of `PrepareOptions`; `source` is needed.
+        **keys (Any): The options of `PrepareOptions`; `source` is required.
 
     Returns:
-        (Prepared): Counts and places; `str()` of it is the summary table. In `out` are images/, labels/, data.yaml,
-            prepared.json (what it was made from, and the totals), prepared.jsonl (what became of each image), and as
-            lists images.csv, dropped.csv and broken.csv.
+        (Prepared): Counts and paths; its text is the summary table. `out` holds images/, labels/, data.yaml,
+            prepared.json (source, options and totals), prepared.jsonl (the outcome of each image), and the lists
+            images.csv, dropped.csv and broken.csv.
 
     Raises:
-        BadUseError: If an option is wrong, `source` is not the folder of that data set, or `out` holds something else.
-        DS2D2Error: If files were broken; everything else is made by then, and the summary printed.
+        BadUseError: If an option is invalid, `source` is not a folder of that data set, or `out` has other content.
+        DS2D2Error: If files are broken; by then all others are converted and the summary is printed.
 
     Examples:
         >>> from ds2d2_yolo.prepare import prepare
@@ -61,27 +61,27 @@ def prepare(dataset: str, **keys: Any) -> Prepared:
     classes, default = _classes(chosen, layout), datasets_dir() / chosen.description()["path"]
     out, packaged = _out(chosen, options, root, classes, default)
     task = "obb" if layout.oriented else "detect"
-    kept = {f.name: getattr(options, f.name) for f in fields(options) if f.name in DOTA_ONLY and chosen.tiled}
-    kept |= {"rates": options.scales, "version": float(options.version)} if chosen.tiled else {}
+    tiling = {f.name: getattr(options, f.name) for f in fields(options) if f.name in DOTA_ONLY and chosen.tiled}
+    tiling |= {"rates": options.scales, "version": float(options.version)} if chosen.tiled else {}
     splits = list(dict.fromkeys(item.split for item in layout.items))
-    store = Store(out, {
-        "dataset": dataset, "source": str(root), "folders": layout.found, "task": task, "splits": splits,
-        "images": options.images, **kept, "classes": classes,
+    output = OutputFolder(out, {
+        "dataset": dataset, "source": str(root), "folders": layout.annotation_folders, "task": task, "splits": splits,
+        "images": options.images, **tiling, "classes": classes,
     })  # fmt: skip
-    with store.opened(options.overwrite):
-        _run(Maker(layout, store, options, classes, chosen.tiled), layout.items, dataset)
+    with output.opened(options.overwrite):
+        _run(Converter(layout, output, options, classes, chosen.tiled), layout.items, dataset)
         order = [(item.split, item.name) for item in layout.items]
-        entries = [store.entries[key] for key in order]
+        entries = [output.entries[key] for key in order]
         data = chosen.yaml if packaged and out == default.resolve() else str(out / "data.yaml")
-        made = Prepared(dataset, task, out, data, classes, layout.found, entries)
+        made = Prepared(dataset, task, out, data, classes, layout.annotation_folders, entries)
         totals = {split: made.totals(split) for split in splits}
-        store.finish(order, _yaml(dataset, task, classes, splits), {"totals": totals, "dropped": made.reasons()})
+        output.finish(order, _yaml(dataset, task, classes, splits), {"totals": totals, "dropped": made.reasons()})
     _refuse_broken(made)
     return made
 
 
 def _check_dota_keys(chosen: Published, keys: dict[str, Any]) -> None:
-    """Refuse keys that mean nothing for the data set."""
+    """Refuse DOTA keys for other data sets."""
     if not chosen.tiled and (foreign := [k for k in DOTA_ONLY if k in keys]):
         raise BadUseError(
             f"{', '.join(f'{k}=' for k in foreign)} is for dota alone: its images are the ones cut into tiles"
@@ -89,7 +89,7 @@ def _check_dota_keys(chosen: Published, keys: dict[str, Any]) -> None:
 
 
 def _source(chosen: Published, options: PrepareOptions) -> Path:
-    """Return the folder to read, checked to be one that can be read."""
+    """Return the source folder, or refuse one that is missing or unreadable."""
     if not options.source:
         raise BadUseError(f"source= missing: ds2d2-yolo data prepare {chosen.command} source=FOLDER")
     root = Path(options.source).expanduser()
@@ -102,14 +102,14 @@ def _source(chosen: Published, options: PrepareOptions) -> Path:
         raise BadUseError(f"source={root} cannot be read: {e.strerror}") from e
     root = root.resolve()
     if not _finds(chosen, root, options):
-        near = next((f for f in (root.parent, *below[:50]) if _finds(chosen, f.resolve(), options)), None)
-        if near:
-            raise BadUseError(f"source={options.source} is not the folder itself: say source={near}")
+        nearby = next((f for f in (root.parent, *below[:50]) if _finds(chosen, f.resolve(), options)), None)
+        if nearby:
+            raise BadUseError(f"source={options.source} is not the folder itself: say source={nearby}")
     return root
 
 
 def _finds(chosen: Published, root: Path, options: PrepareOptions) -> bool:
-    """Return whether a folder has the files of the data set."""
+    """Return whether a folder holds the files of the data set."""
     try:
         return bool(chosen.find(root, options).items)
     except (BadUseError, OSError):
@@ -117,7 +117,7 @@ def _finds(chosen: Published, root: Path, options: PrepareOptions) -> bool:
 
 
 def _classes(chosen: Published, layout: Layout) -> tuple[str, ...]:
-    """Return the class names: the packaged ones where the source has the same or none of its own."""
+    """Return the class names: those of the source if it defines others than the packaged YAML."""
     packaged = chosen.classes()
     same = [class_key(c) for c in layout.classes] == [class_key(c) for c in packaged]
     return packaged if same or not layout.classes else layout.classes
@@ -126,7 +126,7 @@ def _classes(chosen: Published, layout: Layout) -> tuple[str, ...]:
 def _out(
     chosen: Published, options: PrepareOptions, root: Path, classes: tuple[str, ...], default: Path
 ) -> tuple[Path, bool]:
-    """Return the folder to make, and whether the packaged YAML describes what will be in it."""
+    """Return the output folder, and whether the packaged YAML has the same classes."""
     fits = classes == chosen.classes()
     if options.out is None and not fits:
         raise BadUseError(
@@ -139,35 +139,43 @@ def _out(
     return out, fits
 
 
-def _run(maker: Maker, items: list[Item], about: str) -> None:
-    """Make what is not in the folder yet."""
-    done = maker.store.entries
-    stamps = {(item.split, item.name): stamp_of(item) for item in items}
-    maker.store.forget([key for key, entry in done.items() if entry.stamp != stamps.get(key)])
+def _run(converter: Converter, items: list[Item], about: str) -> None:
+    """Convert the images that are not in the folder yet."""
+    done = converter.output.entries
+    by_key = {(item.split, item.name): item for item in items}
+    converter.output.forget([key for key in done if _is_outdated(converter, done[key], by_key.get(key))])
     todo = [item for item in items if (item.split, item.name) not in done]
     try:
-        for entry in progress(_made(maker, todo), len(todo), f"{about} ({len(items)} images, {len(done)} there)"):
-            maker.store.add(entry)
+        about = f"{about} ({len(items)} images, {len(done)} there)"
+        for entry in progress(_converted(converter, todo), len(todo), about):
+            converter.output.add(entry)
     except OSError as e:
-        raise DS2D2Error(f"{maker.store.out}: {e}; the same command goes on") from e
+        raise DS2D2Error(f"{converter.output.out}: {e}; the same command goes on") from e
 
 
-def _made(maker: Maker, todo: list[Item]) -> Iterator[Entry]:
-    """Yield the entries of images, several at a time where that was asked for."""
-    if maker.options.workers == 1:
-        yield from map(maker.make, todo)
+def _is_outdated(converter: Converter, entry: Entry, item: Item | None) -> bool:
+    """Return whether an image must be converted again: its source changed, or an earlier version cut off its bits."""
+    if item is None or item.image is None or entry.stamp != stamp_of(item):
+        return True
+    return not entry.stretched and converter.stretched_format(item.image) is not None
+
+
+def _converted(converter: Converter, todo: list[Item]) -> Iterator[Entry]:
+    """Yield the entries of converted images, with `workers` images at a time."""
+    if converter.options.workers == 1:
+        yield from map(converter.convert, todo)
         return
-    # threads: decoding and encoding, most of the work, run outside Python's lock, and a kill takes them along
-    with ThreadPoolExecutor(maker.options.workers) as pool:
+    # threads: decoding and encoding, most of the work, run outside Python's lock, and a kill ends them too
+    with ThreadPoolExecutor(converter.options.workers) as pool:
         waiting = iter(todo)
-        running = [pool.submit(maker.make, item) for item in islice(waiting, 2 * maker.options.workers)]
+        running = [pool.submit(converter.convert, item) for item in islice(waiting, 2 * converter.options.workers)]
         while running:
             yield running.pop(0).result()
-            running += [pool.submit(maker.make, item) for item in islice(waiting, 1)]
+            running += [pool.submit(converter.convert, item) for item in islice(waiting, 1)]
 
 
 def _yaml(dataset: str, task: str, classes: tuple[str, ...], splits: list[str]) -> str:
-    """Return the data YAML; without 'path', Ultralytics looks beside the file, so the folder can be moved."""
+    """Return the data YAML; without 'path' the folder can be moved, since Ultralytics looks beside the file."""
     names = yaml.safe_dump({"names": dict(enumerate(classes))}, sort_keys=False, allow_unicode=True)
     boxes = "oriented" if task == "obb" else "horizontal"
     head = f"# {dataset}, {boxes} boxes, made by 'ds2d2-yolo data prepare'; prepared.json says from what and how\n"
@@ -175,7 +183,7 @@ def _yaml(dataset: str, task: str, classes: tuple[str, ...], splits: list[str]) 
 
 
 def _refuse_broken(made: Prepared) -> None:
-    """Print the summary and raise if files were broken."""
+    """Print the summary and raise an error if files are broken."""
     if made.broken:
         print(made)
         first = named(made.broken)[0]

@@ -1,4 +1,4 @@
-"""Annotations in VOC's XML: horizontal boxes, four corners, or centre, sides and angle."""
+"""Reader of VOC XML annotations: horizontal boxes, four corners, or centre, sides and angle."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ ROTATED = ("cx", "cy", "w", "h", "angle")
 
 
 def voc_reader(oriented: bool) -> Callable[[Path, int, int], Annotation]:
-    """Return a reader of annotations with horizontal or with oriented boxes.
+    """Return a reader of annotations with horizontal or oriented boxes.
 
     Args:
-        oriented (bool): Whether `robndbox` elements are read, or `bndbox`.
+        oriented (bool): Whether to read `robndbox` elements instead of `bndbox`.
 
     Returns:
         (Callable[[Path, int, int], Annotation]): Takes a file; width and height come from the file itself.
 
     Raises:
-        BadUseError: If defusedxml is missing, which alone reads the XML of strangers safely.
+        BadUseError: If defusedxml is missing, which reads untrusted XML safely.
     """
     try:
         from defusedxml import DefusedXmlException
@@ -53,7 +53,7 @@ def voc_reader(oriented: bool) -> Callable[[Path, int, int], Annotation]:
 
 
 def _size(root: Element) -> tuple[int, int] | None:
-    """Return the width and height that a file gives its image; some give none, or 0."""
+    """Return the image size that the file states; None if it is missing or 0."""
     sides = [number_of(root.findtext(f"size/{name}", "0"), f"size/{name}") for name in ("width", "height")]
     return (int(sides[0]), int(sides[1])) if min(sides) > 0 else None
 
@@ -72,7 +72,7 @@ def _box(element: Element, place: str, oriented: bool) -> Box:
 
 
 def _corners(box: Element, place: str, oriented: bool) -> Corners:
-    """Return the corners of any of the three forms."""
+    """Return the corners of a box in any of the three forms."""
     if not oriented:
         x1, y1, x2, y2 = (number_of(box.findtext(key), f"{place} {key}") for key in UPRIGHT)
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])

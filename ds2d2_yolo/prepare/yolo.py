@@ -1,4 +1,4 @@
-"""A data set that is in YOLO's layout already: read, checked and written again like the others."""
+"""Reader of data sets in the YOLO layout."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, pair, read_bytes, 
 
 
 def find_yolo(root: Path, options: PrepareOptions) -> Layout:
-    """Find the images and labels of a data set in YOLO's layout.
+    """Find the images and labels of a data set in the YOLO layout. An image without a label file is background.
 
     Args:
-        root (Path): The folder that holds images/train, labels/train, and so on, and a data YAML.
-        options (PrepareOptions): `splits` chooses the splits.
+        root (Path): The folder with images/train, labels/train, and so on, and a data YAML.
+        options (PrepareOptions): `splits` selects the splits.
 
     Returns:
         (Layout): Its images, with the classes of its YAML.
 
     Raises:
-        BadUseError: If a split or the YAML is missing.
+        BadUseError: If a split, the YAML or every label file is missing.
     """
-    there = [s for s in SPLITS if (root / "images" / s).is_dir()]
-    items, oriented, classes = [], None, _classes(root)
-    for split in wanted_splits(options.chosen, there, root, "images/train and images/val"):
+    present = [s for s in SPLITS if (root / "images" / s).is_dir()]
+    items, oriented, classes, label_count = [], None, _classes(root), 0
+    splits = wanted_splits(options.chosen, present, root, "images/train and images/val")
+    for split in splits:
         images = by_stem([root / "images" / split], IMAGES)
         folder = root / "labels" / split
         labels = by_stem([folder] if folder.is_dir() else [], [".txt"])
         where = f"images/{split} and labels/{split}"
-        items += [pair(split, name, images, labels, where) for name in sorted({*images, *labels})]
+        names = sorted({*images, *labels})
+        items += [pair(split, name, images, labels if name in labels else None, where) for name in names]
+        label_count += len(labels)
         oriented = _oriented(labels) if oriented is None else oriented
-    return Layout(root, items, _reader(bool(oriented), classes), bool(oriented), classes, found=("labels",))
+    if not label_count and splits != ["test"]:
+        raise BadUseError(f"source={root} has no label files: looked for labels/train/*.txt and labels/val/*.txt")
+    read = _reader(bool(oriented), classes)
+    return Layout(root, items, read, bool(oriented), classes, annotation_folders=("labels",))
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -54,7 +60,7 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _oriented(labels: dict[str, list[Path]]) -> bool | None:
-    """Return whether the first label there is has four corners; None without any."""
+    """Return whether the first label has four corners; None without labels."""
     for files in labels.values():
         try:
             rows = [row for line in read_lines(files[0]) if (row := line.split())]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class RunFacts:
-    """How the run trains.
+    """Settings of the run.
 
     Attributes:
         task (str): 'detect' or 'obb'.
@@ -16,8 +16,8 @@ class RunFacts:
         imgsz (int): Image size in pixels, a multiple of the strides.
         batch (float): Images per step over all devices; below 1 Ultralytics' AutoBatch chooses.
         epochs (int): Epochs.
-        amp (bool): Whether automatic mixed precision is asked for on a device that has it.
-        resumed (bool): Whether the run goes on with an unfinished one.
+        amp (bool): Whether automatic mixed precision is on and the device supports it.
+        resumed (bool): Whether the run continues an unfinished one.
     """
 
     task: str
@@ -31,13 +31,13 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One of the two models.
+    """Teacher or student.
 
     Attributes:
         source (str): Path of a checkpoint, or name of a model YAML.
-        sha256 (str | None): Hash of the weights that it starts from, None where it starts from random ones.
+        sha256 (str | None): Hash of the initial weights, None for random ones.
         parameters (int): Number of parameters.
-        gflops (float | None): GFLOPs of a forward pass on one image, None where they cannot be counted.
+        gflops (float | None): GFLOPs of a forward pass on one image, None if unknown.
     """
 
     source: str
@@ -48,7 +48,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """The layer whose output is tapped in a model.
+    """The layer of a model whose output is captured.
 
     Attributes:
         index (int): Its index in the model.
@@ -63,13 +63,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class LevelFacts:
-    """A pair of levels.
+    """A level of both models.
 
     Attributes:
         stride (float): Stride in pixels.
-        student (Layer): What is tapped in the student.
-        teacher (Layer): What is tapped in the teacher.
-        adapter (tuple[int, int, int, int]): Shape of the adapter's weight: out, in, 1, 1.
+        student (Layer): Captured layer of the student.
+        teacher (Layer): Captured layer of the teacher.
+        adapter (tuple[int, int, int, int]): Shape of the adapter's weight: output and input channels, 1, 1.
     """
 
     stride: float
@@ -83,11 +83,11 @@ class ClassFacts:
     """The classes of teacher and data.
 
     Attributes:
-        teacher (int): Number of the teacher's.
-        data (int): Number of the data's.
-        found (str): How they match, in words.
-        shared (tuple[str, ...]): Classes of both, as the data name them.
-        meaning (str): What it means for the streams.
+        teacher (int): Number of the teacher's classes.
+        data (int): Number of the data's classes.
+        found (str): How the classes match, in words.
+        shared (tuple[str, ...]): Shared classes, with the data's names.
+        meaning (str): Consequence for the streams, in words.
     """
 
     teacher: int
@@ -99,12 +99,12 @@ class ClassFacts:
 
 @dataclass(frozen=True)
 class QualityFacts:
-    """What the teacher reaches on the data before it teaches.
+    """Accuracy of the teacher on the data before the distillation.
 
     Attributes:
-        map50 (float | None): mAP50 on the shared classes, 0 to 1; None where it could not be measured.
-        map50_95 (float | None): mAP50-95 likewise.
-        images (int): Validation images that it was measured on, at most.
+        map50 (float | None): mAP50 on the shared classes, 0 to 1; None if it could not be measured.
+        map50_95 (float | None): mAP50-95 on the shared classes, 0 to 1.
+        images (int): Maximum number of validation images of the measurement.
         floor (float): mAP50 below which the teacher does not look trained on these data.
     """
 
@@ -120,14 +120,14 @@ class AmplifierFacts:
 
     Attributes:
         state (str): 'given', 'kept' from an earlier run, 'to train' or 'not needed'.
-        path (str | None): Its file, where it exists.
+        path (str | None): File of an existing amplifier.
         epochs (int | None): Epochs of its training.
-        map50 (float | None): Its mAP50 on high-frequency features, 0 to 1, where it was measured.
-        map50_95 (float | None): Its mAP50-95 likewise.
-        teacher_map50 (float | None): The teacher's mAP50 on the same images, where it was measured.
-        teacher_map50_95 (float | None): The teacher's mAP50-95 likewise.
-        share (float | None): Epochs of a training to come over the student's.
-        reason (str): Why it is not needed, or why a kept one does not do.
+        map50 (float | None): Its mAP50 on high-frequency features, 0 to 1; None if not measured.
+        map50_95 (float | None): Its mAP50-95 on high-frequency features.
+        teacher_map50 (float | None): The teacher's mAP50 on the same images; None if not measured.
+        teacher_map50_95 (float | None): The teacher's mAP50-95 on the same images.
+        share (float | None): Epochs of a coming training as a fraction of the student's.
+        reason (str): Why no amplifier is needed, or why a stored one is not usable.
     """
 
     state: Literal["given", "kept", "to train", "not needed"]
@@ -146,12 +146,12 @@ class GainFacts:
     """The gains of the terms.
 
     Attributes:
-        shares (dict[str, float]): Share of the task loss's gradient by term whose gain is automatic.
-        fixed (dict[str, float]): Gain by term that has a number.
-        off (dict[str, str]): Why a term is off, by term.
+        shares (dict[str, float]): Gradient share of each term with an automatic gain.
+        fixed (dict[str, float]): Gain of each term with a fixed gain.
+        off (dict[str, str]): Reason for each term that is off.
         warmup (float): Epochs over which the gains rise from 0.
         schedule (str): 'constant', 'linear' or 'cosine'.
-        final (float): Fraction of the gains that 'linear' and 'cosine' end at.
+        final (float): Fraction of the gains at which 'linear' and 'cosine' end.
         last_epoch (int): Last epoch with distillation, counted from 1.
     """
 
@@ -169,11 +169,11 @@ class ParameterFacts:
     """Numbers of parameters.
 
     Attributes:
-        student (int): Of the student, trained.
-        student_frozen (int): Of the student, frozen by `freeze=`.
-        adapters (int): Of the adapters, trained.
-        teacher (int): Of the teacher, frozen.
-        amplifier (int): Of the amplifier, frozen.
+        student (int): Trained parameters of the student.
+        student_frozen (int): Parameters of the student that `freeze=` freezes.
+        adapters (int): Trained parameters of the adapters.
+        teacher (int): Frozen parameters of the teacher.
+        amplifier (int): Frozen parameters of the amplifier.
     """
 
     student: int
@@ -185,20 +185,20 @@ class ParameterFacts:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """Memory that a step is expected to need on one device, in bytes.
+    """Expected memory of a step on one device, in bytes.
 
     Attributes:
         weights (int): Student and adapters, buffers included.
-        gradients (int): Of what is trained.
-        optimizer (int): State of the optimizer.
-        ema (int): The averaged copy of the student.
-        teacher (int): The teacher, folded.
-        amplifier (int): The amplifier, folded.
-        activations (int): What autograd keeps of one image for the backward pass.
-        measuring (int): Head and task loss of one image once more, in batches whose gradients are measured.
-        images (int | None): Images per step on one device, None where AutoBatch chooses.
+        gradients (int): Gradients of the trained parameters.
+        optimizer (int): Optimizer state.
+        ema (int): Averaged copy of the student.
+        teacher (int): Teacher, with folded batch norms.
+        amplifier (int): Amplifier, with folded batch norms.
+        activations (int): Activations of one image that autograd stores for the backward pass.
+        measuring (int): A second head and task loss of one image, in batches that calibrate the gains.
+        images (int | None): Images per step on one device, None if AutoBatch chooses.
         imgsz (int): Side of the largest images in pixels.
-        halved (bool): Whether `activations` are halved for mixed precision, which was not measured.
+        halved (bool): Whether `activations` are halved for mixed precision, instead of measured with it.
     """
 
     weights: int
@@ -215,38 +215,38 @@ class MemoryFacts:
 
     @property
     def fixed(self) -> int:
-        """(int): What does not depend on the number of images."""
+        """(int): Memory that does not depend on the number of images."""
         return self.weights + self.gradients + self.optimizer + self.ema + self.teacher + self.amplifier
 
     @property
     def per_image(self) -> int:
-        """(int): What each image adds."""
+        """(int): Memory of each image."""
         return self.activations + self.measuring
 
     @property
     def total(self) -> int | None:
-        """(int | None): All of it, None where the number of images is not known yet."""
+        """(int | None): Total memory, None if the number of images is not known yet."""
         return None if self.images is None else self.fixed + self.images * self.per_image
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is known about a distillation before its first epoch; plain values throughout.
+    """Facts about a distillation before its first epoch, as plain values.
 
     Attributes:
-        versions (dict[str, str]): Of ds2d2-yolo, ultralytics and torch.
-        run (RunFacts): How it trains.
+        versions (dict[str, str]): Versions of ds2d2-yolo, ultralytics and torch.
+        run (RunFacts): Settings of the run.
         teacher (ModelFacts): The teacher.
         student (ModelFacts): The student.
-        levels (tuple[LevelFacts, ...]): Pairs of levels, finest first; none where no term is on.
-        levels_off (tuple[str, ...]): Levels that are left out, each with the reason.
+        levels (tuple[LevelFacts, ...]): Distilled levels, finest first; empty if no term is on.
+        levels_off (tuple[str, ...]): Omitted levels, each with the reason.
         classes (ClassFacts): The class map.
-        quality (QualityFacts): Whether the teacher looks trained.
+        quality (QualityFacts): Accuracy of the teacher.
         amplifier (AmplifierFacts): The amplifier.
         gains (GainFacts): The gains.
         parameters (ParameterFacts): Trained and frozen parameters.
-        memory (MemoryFacts | None): An estimate, None where it failed.
-        warnings (tuple[str, ...]): What to look at before the run.
+        memory (MemoryFacts | None): An estimate, None if it failed.
+        warnings (tuple[str, ...]): Warnings to read before the run.
     """
 
     versions: dict[str, str]

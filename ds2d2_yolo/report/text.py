@@ -1,4 +1,4 @@
-"""The text of the pre-flight report; needs neither torch nor Ultralytics."""
+"""The text of the pre-flight report; imports neither torch nor Ultralytics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ds2d2_yolo.report.facts import (
     RunFacts,
 )
 
-WIDTH = 100  # columns at most
-LABEL = 12  # columns of the names on the left
-NAME = 30  # letters of a file's name
-NAMED = 12  # classes of a list
+WIDTH = 100  # maximum columns of a line
+LABEL_WIDTH = 12  # columns of the labels on the left
+MAX_FILE_NAME = 30  # letters
+MAX_CLASSES = 12  # names in a list
 
 
 def render(report: Report) -> str:
@@ -30,7 +30,7 @@ def render(report: Report) -> str:
         report (Report): The facts.
 
     Returns:
-        (str): Lines of at most `WIDTH` columns; a path that is longer stays whole.
+        (str): Lines of at most `WIDTH` columns; longer paths are not broken.
     """
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines = [
@@ -56,35 +56,35 @@ def render(report: Report) -> str:
 
 
 def _row(label: str, text: str) -> list[str]:
-    """Return a name and a text beside it, wrapped; nothing for no text."""
-    parts = wrap(text, WIDTH - LABEL, break_long_words=False, break_on_hyphens=False)
-    return [f"{label if i == 0 else '':{LABEL}}{part}" for i, part in enumerate(parts)]
+    """Return a label and a wrapped text beside it; no lines for an empty text."""
+    parts = wrap(text, WIDTH - LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [f"{label if i == 0 else '':{LABEL_WIDTH}}{part}" for i, part in enumerate(parts)]
 
 
 def _table(label: str, rows: Sequence[Sequence[str]], left: Iterable[int]) -> list[str]:
-    """Return rows with their columns aligned, those of `left` to the left, behind a name."""
+    """Return a label and rows in aligned columns; the columns with indices in `left` are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(f"{x:{'<' if i in left else '>'}{w}}" for i, (x, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    return [f"{label if i == 0 else '':{LABEL}}{line}".rstrip() for i, line in enumerate(lines)]
+    return [f"{label if i == 0 else '':{LABEL_WIDTH}}{line}".rstrip() for i, line in enumerate(lines)]
 
 
 def _run(run: RunFacts) -> str:
-    """Return how the run trains."""
+    """Return the settings of the run."""
     batch = f"batch {run.batch:g}" if run.batch >= 1 else "batch chosen by AutoBatch"
     parts = [run.task, f"{run.imgsz} px", batch, f"{run.epochs} epochs", run.device, "AMP" if run.amp else "no AMP"]
     return ", ".join(parts) + (", resumed" if run.resumed else "")
 
 
 def _models(report: Report) -> list[str]:
-    """Return the table of the two models, and below it what does not fit into it."""
+    """Return the table of the two models, and below it the sources that are longer than a file name."""
     rows: list[tuple[str, ...]] = [("", "file", "SHA-256", "parameters", f"GFLOPs at {report.run.imgsz} px")]
     sources: list[str] = []
     for role, model in (("teacher", report.teacher), ("student", report.student)):
         name = PurePath(model.source).name
-        short = name if len(name) <= NAME else f"{name[: NAME - 3]}..."
+        short = name if len(name) <= MAX_FILE_NAME else f"{name[: MAX_FILE_NAME - 3]}..."
         gflops = "-" if model.gflops is None else f"{model.gflops:.1f}"
         rows.append((role, short, (model.sha256 or "-")[:12], _millions(model.parameters), gflops))
         sources += _row("", f"{role}: {model.source}") if short != model.source else []
@@ -103,25 +103,25 @@ def _levels(levels: Sequence[LevelFacts]) -> list[str]:
 
 
 def _classes(classes: ClassFacts) -> list[str]:
-    """Return how the classes match, and their names where that does not say them."""
+    """Return how the classes match, and the shared names if all classes are shared."""
     lines, shared = _row("classes", classes.found), classes.shared
     if len(shared) == max(classes.teacher, classes.data):
-        more = len(shared) - NAMED
-        lines += _row("", ", ".join(shared[:NAMED]) + (f" and {more} more" if more > 0 else ""))
+        more = len(shared) - MAX_CLASSES
+        lines += _row("", ", ".join(shared[:MAX_CLASSES]) + (f" and {more} more" if more > 0 else ""))
     return lines + _row("", classes.meaning)
 
 
 def _quality(quality: QualityFacts) -> str:
-    """Return what the teacher reaches on the data."""
-    found = _maps(quality.map50, quality.map50_95)
+    """Return the teacher's mAP on the data."""
     if quality.map50 is None:
         return "its mAP on these data is not known"
     looks = "looks trained" if quality.map50 >= quality.floor else "does not look trained"
-    return f"{looks}: {found} on up to {quality.images} validation images; the floor is mAP50 {quality.floor:g}"
+    maps = _maps(quality.map50, quality.map50_95)
+    return f"{looks}: {maps} on up to {quality.images} validation images; the floor is mAP50 {quality.floor:g}"
 
 
 def _amplifier(amplifier: AmplifierFacts) -> str:
-    """Return where the amplifier comes from."""
+    """Return the origin and the mAP of the amplifier."""
     if amplifier.state == "not needed":
         return f"not needed: {amplifier.reason}"
     if amplifier.state == "to train":
@@ -129,19 +129,19 @@ def _amplifier(amplifier: AmplifierFacts) -> str:
         share = "" if amplifier.share is None else f", {amplifier.share:.0%} of the student's"
         return f"to be trained first{epochs}{share}" + (f"; {amplifier.reason}" if amplifier.reason else "")
     origin = "given" if amplifier.state == "given" else "kept from an earlier run"
-    found = _maps(amplifier.map50, amplifier.map50_95) or "its mAP was not measured"
-    theirs = _maps(amplifier.teacher_map50, amplifier.teacher_map50_95)
-    beside = f" (the teacher's {theirs})" if theirs else ""
-    return f"{origin}: {amplifier.epochs} epochs, {found}{beside}; {amplifier.path}"
+    maps = _maps(amplifier.map50, amplifier.map50_95) or "its mAP was not measured"
+    teacher_maps = _maps(amplifier.teacher_map50, amplifier.teacher_map50_95)
+    comparison = f" (the teacher's {teacher_maps})" if teacher_maps else ""
+    return f"{origin}: {amplifier.epochs} epochs, {maps}{comparison}; {amplifier.path}"
 
 
 def _maps(map50: float | None, map50_95: float | None) -> str:
-    """Return two mAPs, nothing where they are not known."""
+    """Return mAP50 and mAP50-95, an empty text if they are unknown."""
     return "" if map50 is None or map50_95 is None else f"mAP50 {map50:.3f}, mAP50-95 {map50_95:.3f}"
 
 
 def _gains(gains: GainFacts) -> list[str]:
-    """Return the gains, their course and the terms that are off."""
+    """Return the gains, their course over the epochs and the terms that are off."""
     auto = ", ".join(f"{term} {share:g}" for term, share in gains.shares.items())
     numbers = ", ".join(f"{term} {gain:g}" for term, gain in gains.fixed.items())
     off = ", ".join(f"{term} ({why})" for term, why in gains.off.items())
@@ -155,20 +155,20 @@ def _gains(gains: GainFacts) -> list[str]:
         course = gains.schedule if gains.schedule == "constant" else f"{gains.schedule} to {gains.final:g} of them"
         warmup = f"rising over {gains.warmup:g} epochs, then " if gains.warmup else ""
         lines += _row("", f"{warmup}{course}, last epoch {gains.last_epoch}")
-    return [f"{'gains':{LABEL}}{lines[0][LABEL:]}", *lines[1:]]
+    return [f"{'gains':{LABEL_WIDTH}}{lines[0][LABEL_WIDTH:]}", *lines[1:]]
 
 
 def _parameters(report: Report) -> list[str]:
     """Return the numbers of parameters."""
     n = report.parameters
-    frozen = n.student_frozen if n.student_frozen > 1000 else 0  # not the 16 weights that are never trained
+    frozen = n.student_frozen if n.student_frozen > 1000 else 0  # more than the 16 weights that are never trained
     trained = _parts({"student": n.student, "adapters": n.adapters}, _millions)
-    rest = _parts({"teacher": n.teacher, "amplifier": n.amplifier, "student": frozen}, _millions)
-    return _row("parameters", f"trained: {trained}; frozen: {rest}")
+    fixed = _parts({"teacher": n.teacher, "amplifier": n.amplifier, "student": frozen}, _millions)
+    return _row("parameters", f"trained: {trained}; frozen: {fixed}")
 
 
 def _memory(memory: MemoryFacts | None) -> list[str]:
-    """Return the expected memory with its parts."""
+    """Return the expected memory and its parts."""
     if memory is None:
         return _row("memory", "not known")
     names = ("weights", "gradients", "optimizer", "EMA", "teacher", "amplifier")
@@ -184,28 +184,28 @@ def _memory(memory: MemoryFacts | None) -> list[str]:
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
-    """Return the warnings, each on lines of its own."""
+    """Return the warnings, each on separate lines."""
     if not warnings:
         return _row("warnings", "none")
     lines = [line for text in warnings for line in _row("", f"! {text}")]
-    return [f"{'warnings':{LABEL}}{lines[0][LABEL:]}", *lines[1:]]
+    return [f"{'warnings':{LABEL_WIDTH}}{lines[0][LABEL_WIDTH:]}", *lines[1:]]
 
 
-def _parts(parts: Mapping[str, int], written: Callable[[int], str]) -> str:
-    """Return what something consists of, without what it has nothing of."""
-    return ", ".join(f"{name} {written(count)}" for name, count in parts.items() if count)
+def _parts(parts: Mapping[str, int], format_count: Callable[[int], str]) -> str:
+    """Return the parts that are not 0, with their names."""
+    return ", ".join(f"{name} {format_count(count)}" for name, count in parts.items() if count)
 
 
 def _millions(count: int) -> str:
-    """Return a number of parameters."""
+    """Format a number of parameters in millions."""
     return f"{count / 1e6:.2f} M"
 
 
 def _by(shape: Iterable[int]) -> str:
-    """Return a shape."""
+    """Format a shape."""
     return "x".join(map(str, shape))
 
 
 def _size(count: int) -> str:
-    """Return a number of bytes."""
+    """Format a number of bytes."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

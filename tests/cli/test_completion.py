@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2d2_yolo.cli.completion import SHELLS, keys_of, script, theirs
+from ds2d2_yolo.cli.completion import SHELLS, keys_of, script, ultralytics_keys
 from ds2d2_yolo.cli.modes import MODES
 
 ASKED = [
@@ -25,6 +25,7 @@ ASKED = [
     ("data p", {"prepare"}, set()),
     ("data prepare dio", {"dior", "dior-r"}, {"dota"}),
     ("help com", {"compare", "completion"}, {"train"}),
+    ("train ext", set(), {"extent="}),
     ("train data=", {"d.yaml"}, {"True"}),
 ]
 
@@ -87,11 +88,11 @@ def test_offers(shell: str, line: str, offered: set[str], not_offered: set[str],
 
 
 def test_keys_are_those_that_a_mode_takes() -> None:
-    assert {"teacher", "student", "epochs", "lr0", "conf"} <= set(keys_of("train", MODES["train"]))
-    assert "lr0" not in keys_of("predict", MODES["predict"])
-    assert not {"half", "split"} & set(keys_of("benchmark", MODES["benchmark"])), "benchmark takes its own alone"
-    assert {"nms", "opset"} <= set(keys_of("export", MODES["export"]))
-    assert "exist_ok" not in keys_of("export", MODES["export"])
-    assert theirs(()) == {}
-    assert theirs(("Export",))["dynamic"] == ("True", "False")
-    assert {"model", "imgsz"} <= set(theirs(("Export",)))
+    assert {"teacher", "student", "epochs", "lr0", "conf"} <= set(keys_of(MODES["train"]))
+    assert "lr0" not in keys_of(MODES["predict"])
+    assert not {"half", "split"} & set(keys_of(MODES["benchmark"])), "benchmark passes no Ultralytics keys on"
+    assert {"nms", "opset"} <= set(keys_of(MODES["export"]))
+    assert "exist_ok" not in keys_of(MODES["export"])
+    assert ultralytics_keys(()) == {}
+    assert ultralytics_keys(("Export",))["dynamic"] == ("True", "False")
+    assert {"model", "imgsz"} <= set(ultralytics_keys(("Export",)))

@@ -14,7 +14,7 @@ import pytest
 
 from ds2d2_yolo import __version__
 from ds2d2_yolo.cli import main, parse
-from ds2d2_yolo.cli.dispatch import _without_ours, quoted
+from ds2d2_yolo.cli.dispatch import _drop_verbose, quoted
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -56,10 +56,10 @@ def test_verbose_asks_for_the_traceback_where_it_is_no_key(capsys: pytest.Captur
     assert "ds2d2-yolo: source= missing" in err
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if MODES[mode].passing])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if MODES[mode].ultralytics_keys])
 def test_verbose_reaches_a_mode_that_passes_it_on(mode: str) -> None:
-    assert "verbose" in load(MODES[mode].passing)
-    assert _without_ours(mode, ["model=a.pt", "verbose=True"]) == ["model=a.pt", "verbose=True"]
+    assert "verbose" in load(MODES[mode].ultralytics_keys)
+    assert _drop_verbose(mode, ["model=a.pt", "verbose=True"]) == ["model=a.pt", "verbose=True"]
 
 
 def test_short_flags(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,11 +82,26 @@ def test_help_of_a_mode_lists_its_keys_with_default_and_range(mode: str, capsys:
         assert MODES[mode].example in out
         listed = {line.split()[0].partition("=")[0] for line in out.splitlines() if line.startswith("  ")}
         assert {f.name for f in MODES[mode].option_fields()} <= listed
-        assert set(MODES[mode].needs) <= listed
+        assert set(MODES[mode].required) <= listed
     if mode == "train":
         assert {"teacher", "student", "data"} <= listed
         assert "  gain_schedule=constant  constant | linear | cosine  " in out
         assert set(Settings.keys()) <= listed
+
+
+@pytest.mark.parametrize("mode", ["train", "check", "amplify"])
+def test_help_lists_the_experimental_settings_after_the_others(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main_part, heading, experimental = run("help", mode, capsys=capsys)[1].partition("\nExperimental settings:\n")
+    assert heading
+    listed = [{line.split()[0].partition("=")[0] for line in part.splitlines() if line.startswith("  ")}
+              for part in (main_part, experimental)]  # fmt: skip
+    for f in MODES[mode].option_fields():
+        assert [f.name in names for names in listed] == [not f.metadata["experimental"], f.metadata["experimental"]]
+    assert set(MODES[mode].required) <= listed[0]
+
+
+def test_a_mode_without_experimental_settings_has_no_such_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Experimental" not in run("help", "val", capsys=capsys)[1]
 
 
 def test_help_of_data_prepare_is_that_of_data(capsys: pytest.CaptureFixture[str]) -> None:

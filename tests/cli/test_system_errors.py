@@ -8,7 +8,7 @@ import os
 import pytest
 
 from ds2d2_yolo.cli import main
-from ds2d2_yolo.cli.system_errors import fault_of
+from ds2d2_yolo.cli.system_errors import system_error_message
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ from ds2d2_yolo.cli.system_errors import fault_of
     ],
 )
 def test_what_is_said(error: Exception, said: str) -> None:
-    assert said in str(fault_of(error))
+    assert said in str(system_error_message(error))
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert fault_of(ValueError("shapes differ")) is None
-    assert fault_of(RuntimeError("size mismatch")) is None
+    assert system_error_message(ValueError("shapes differ")) is None
+    assert system_error_message(RuntimeError("size mismatch")) is None
 
 
 @pytest.mark.parametrize(

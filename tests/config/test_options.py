@@ -18,7 +18,7 @@ class Slicing(Options):
     """Options of a made-up mode."""
 
     overlap: float = option(0.2, ok.number(0, 0.9), "share of a tile that its neighbour repeats")
-    tile: int = option(1024, ok.whole(32), "side of a tile in pixels")
+    tile: int = option(1024, ok.integer(32), "side of a tile in pixels")
 
     def _contradictions(self) -> list[str]:
         return ["overlap needs room"] if self.overlap and self.tile < 64 else []
@@ -47,7 +47,7 @@ def test_unknown_keys_name_the_nearest_and_passing_keys_pass() -> None:
         (ok.number(0, 1), "0 to 1"),
         (ok.number(0, above=True), "above 0"),
         (ok.number(0, 1, above=True), "above 0 to 1"),
-        (ok.optional(ok.many(ok.whole(1))), "list (whole, 1 or more)"),
+        (ok.optional(ok.many(ok.integer(1))), "list (whole, 1 or more)"),
         (ok.either(ok.one_of("auto"), ok.number(0)), "auto | 0 or more"),
         (ok.flag, "True | False"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2d2_yolo.config.recipes import load_recipe, recipe_names, resolve_settings
+from ds2d2_yolo.config.recipes import load_recipe, recipe_names, resolve_settings, saved_settings
 from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -22,7 +22,7 @@ def test_command_over_recipe_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("exlo: 0.5\nwavelet: db2\n")
     settings = resolve_settings({"teacher": "t.pt", "recipe": str(file), "exlo": 0.25})
-    assert (settings.exlo, settings.wavelet, settings.extent) == (0.25, "db2", "touched")
+    assert (settings.exlo, settings.wavelet, settings.disw) == (0.25, "db2", 1.0)
     assert settings.recipe == str(file)
 
 
@@ -51,10 +51,20 @@ def test_an_earlier_runs_settings_lie_under_those_of_the_command(tmp_path: Path)
         resolve_settings({}, {"wavelt": "db2"})
 
 
+def test_saved_settings_of_earlier_versions() -> None:
+    saved = {**Settings(teacher="t.pt", exlo=3.0).as_dict(), "extent": "touched"}
+    assert saved_settings(saved) == Settings(teacher="t.pt", exlo=3.0)
+    assert resolve_settings({"teacher": "t.pt"}, saved).exlo == 3.0
+    for load in (saved_settings, lambda s: resolve_settings({}, s)):
+        with pytest.raises(BadUseError, match=r"^the earlier run's settings hold 'extent', which this version"):
+            load({**saved, "extent": "reference"})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ("exlow: 1", "holds 'exlow': a recipe holds what 'ds2d2-yolo cfg' lists"),
+        ("extent: touched", "holds 'extent'"),
         ("recipe: other", "holds 'recipe'"),
         ("teacher: other.pt", "holds 'teacher'"),
         ("- 1", "holds no settings"),

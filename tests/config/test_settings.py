@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.resources import resolve_data, resource_dir
-from ds2d2_yolo.config.settings import TERMS, Settings
+from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -19,6 +21,29 @@ def test_yaml_states_the_defaults() -> None:
     assert yaml.safe_load(text) == Settings().as_dict()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all("#" in line for line in lines), "every key is commented"
+    assert [line.partition(":")[0] for line in lines] == list(Settings.keys()), "in the order of the settings"
+
+
+def test_yaml_heads_the_experimental_settings() -> None:
+    text = (resource_dir("cfg") / "default.yaml").read_text(encoding="utf-8")
+    main, experimental = (yaml.safe_load(part) for part in text.split("\n# Experimental settings\n"))
+    assert list(main) == [f.name for f in fields(Settings) if not f.metadata["experimental"]]
+    assert list(experimental) == [f.name for f in fields(Settings) if f.metadata["experimental"]]
+
+
+def test_a_term_is_its_key_as_text() -> None:
+    assert TERMS == (*EXPLICIT, *IMPLICIT) == ("exlo", "exhi", "imfu", "imhi")
+    assert [t.stream for t in TERMS] == ["explicit", "explicit", "implicit", "implicit"]
+    for term in TERMS:
+        assert {str(term), f"{term}", "%s" % term, json.loads(json.dumps(term))} == {term.value}  # noqa: UP031
+        assert (repr(term), {term.value: 1}[term]) == (repr(term.value), 1)
+        assert type(pickle.loads(pickle.dumps(term))) is str, "files need no class of this package"
+
+
+def test_what_runs_save_is_plain_text() -> None:
+    settings = Settings(exlo=0.5)
+    assert {type(key) for key in (*settings.fixed, *settings.shares)} == {str}
+    assert yaml.safe_load(yaml.safe_dump(settings.shares)) == settings.shares
 
 
 def test_every_setting_says_what_it_is() -> None:
@@ -37,7 +62,6 @@ def test_every_setting_says_what_it_is() -> None:
         ({"exhi": True}, "exhi=True"),
         ({"wavelet": "har"}, "such as 'haar'"),
         ({"wavelet": 3}, "wavelet=3"),
-        ({"extent": "all"}, "touched, reference"),
         ({"teacher": ""}, "teacher=''"),
         ({"amplifier": 7}, "amplifier=7 must be a path"),
         ({"amplifier_epochs": 0}, "amplifier_epochs=0 must be a whole number"),
@@ -75,8 +99,8 @@ def test_bad_values(values: dict[str, Any], said: str) -> None:
 
 def test_bad_values_are_reported_together() -> None:
     with pytest.raises(BadUseError) as e:
-        Settings(exlo=-1, wavelet="no", extent="all")
-    assert all(key in str(e.value) for key in ("exlo", "wavelet", "extent"))
+        Settings(exlo=-1, wavelet="no", weight_map="all")
+    assert all(key in str(e.value) for key in ("exlo", "wavelet", "weight_map"))
 
 
 def test_unknown_keys_name_the_nearest() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ds2d2_yolo.bridge.validation.recording import MatchedDetections
-from ds2d2_yolo.evaluate.metrics import rows_of
+from ds2d2_yolo.evaluate.metrics import measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
 from tests.evaluate.scoring import Image, found_in, random_images
 
@@ -78,9 +78,9 @@ def test_sizes_are_those_of_coco(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     """
     found = found_in(random_images(seed, False, 60, apart=True))
     coco = coco_of(found)
-    ours = {(r.by, r.group): r for r in rows_of(found, ValOptions(size_edges=EDGES))}
+    ours = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=EDGES))}
     monkeypatch.setattr("ds2d2_yolo.bridge.validation.recording.class_ap", coco_ap)
-    same = {(r.by, r.group): r for r in rows_of(found, ValOptions(size_edges=EDGES))}
+    same = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=EDGES))}
     precision, recall = coco.eval["precision"], coco.eval["recall"]  # T x R x K x A x 1, T x K x A x 1
     for area, name in enumerate(NAMES):
         objects = _objects_of(coco, AREAS[area])
@@ -98,7 +98,7 @@ def test_coco_prefers_objects_of_the_group_and_we_do_not() -> None:
     """The difference that `metrics` states: a detection that overlaps two objects, the larger one more."""
     large, small = (0, (200.0, 200.0, 36.0, 36.0)), (0, (200.0, 200.0, 30.0, 30.0))
     found = found_in([Image([large, small], [(0, 0.9, (200.0, 200.0, 35.0, 35.0))])])
-    ours = {(r.by, r.group): r for r in rows_of(found, ValOptions(size_edges=[32]))}
+    ours = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=[32]))}
     assert (ours["size", "0-32"].recall, ours["size", "32+"].recall) == (0, 1)
     coco = coco_of(found, [[0, 32**2], [32**2, 1e10]])
     assert coco.eval["recall"][0, 0, :, 0].tolist() == [1, 1]

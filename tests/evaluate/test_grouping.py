@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ds2d2_yolo.evaluate import grouping
-from ds2d2_yolo.evaluate.grouping import others, splits
+from ds2d2_yolo.evaluate.grouping import count_neighbours, groupings
 from ds2d2_yolo.evaluate.options import ValOptions
 from tests.evaluate.scoring import Box, Image, found_in, random_images
 
@@ -14,7 +14,7 @@ from tests.evaluate.scoring import Box, Image, found_in, random_images
 def groups(boxes: list[Box], by: str, rotated: bool, **options: object) -> list[str]:
     """Group names of objects, each in an image of its own."""
     found = found_in([Image([(0, b)], []) for b in boxes], rotated)
-    split = next(s for s in splits(found, ValOptions(**options)) if s.by == by)
+    split = next(s for s in groupings(found, ValOptions(**options)) if s.by == by)
     return [split.names[i] for i in split.objects]
 
 
@@ -81,11 +81,11 @@ def test_upright_boxes_have_an_aspect() -> None:
 def test_crowding_counts_what_a_slow_loop_counts(
     unit: str, rotated: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "CHUNK", chunk)
+    monkeypatch.setattr(grouping, "MAX_PAIRS", chunk)
     images = random_images(3, rotated, 6)
     found = found_in(images, rotated)
     radius = 40.0 if unit == "px" else 1.5
-    ours, theirs = others(found, ValOptions(crowd_radius=radius, crowd_unit=unit))
+    ours, theirs = count_neighbours(found, ValOptions(crowd_radius=radius, crowd_unit=unit))
     place = list(zip(found.object_image, found.object_boxes, strict=True))
 
     def near(image: int, box: np.ndarray) -> set[int]:
@@ -109,10 +109,10 @@ def _holds(box: np.ndarray, point: np.ndarray) -> bool:
 def test_objects_of_other_images_are_no_neighbours() -> None:
     box = (200.0, 200.0, 20.0, 20.0)
     found = found_in([Image([(0, box), (1, box)], []), Image([(0, box)], [])])
-    assert others(found, ValOptions())[0].tolist() == [1, 1, 0]
+    assert count_neighbours(found, ValOptions())[0].tolist() == [1, 1, 0]
 
 
 def test_crowding_groups_are_named_by_their_numbers() -> None:
     found = found_in([Image([(0, (200.0, 200.0, 20.0, 20.0))], [])])
-    named = {s.by: s.names for s in splits(found, ValOptions(crowd_edges=[1, 2, 10]))}
+    named = {s.by: s.names for s in groupings(found, ValOptions(crowd_edges=[1, 2, 10]))}
     assert named["crowding"] == ("0", "1", "2-9", "10+")

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ds2d2_yolo.evaluate.metrics import Row, rows_of
+from ds2d2_yolo.evaluate.metrics import GroupMetrics, measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
 from tests.evaluate.scoring import Image, found_in, random_images, validator_of
 
@@ -17,8 +17,10 @@ OPTIONS = ValOptions()
 BOTH = pytest.mark.parametrize("rotated", [False, True], ids=["detect", "obb"])
 
 
-def rows(images: list[Image], rotated: bool = False, options: ValOptions = OPTIONS) -> dict[tuple[str, str], Row]:
-    return {(r.by, r.group): r for r in rows_of(found_in(images, rotated), options)}
+def rows(
+    images: list[Image], rotated: bool = False, options: ValOptions = OPTIONS
+) -> dict[tuple[str, str], GroupMetrics]:
+    return {(r.by, r.group): r for r in measure_groups(found_in(images, rotated), options)}
 
 
 def sizes(images: list[Image], rotated: bool = False) -> tuple[float, float]:
@@ -33,7 +35,7 @@ def test_the_whole_and_the_classes_are_ultralytics_own_to_the_digit(seed: int, r
     validator = validator_of(random_images(seed, rotated), rotated)
     validator.get_stats()
     box = validator.metrics.box
-    measured = {(r.by, r.group): r for r in rows_of(validator.detections, OPTIONS)}
+    measured = {(r.by, r.group): r for r in measure_groups(validator.detections, OPTIONS)}
     whole = measured["all", "all"]
     assert (whole.map50, whole.map50_95) == (box.map50, box.map)
     assert 0.1 < whole.map50_95 < 0.9
@@ -49,7 +51,7 @@ def test_the_whole_and_the_classes_are_ultralytics_own_to_the_digit(seed: int, r
 def test_classes_of_one_name_are_told_apart() -> None:
     found = found_in(random_images(0, False), False)
     names = {index: "other" if index < 2 else f"class{index}" for index in found.names}
-    groups = [r.group for r in rows_of(dataclasses.replace(found, names=names), OPTIONS) if r.by == "class"]
+    groups = [r.group for r in measure_groups(dataclasses.replace(found, names=names), OPTIONS) if r.by == "class"]
     assert groups[:2] == ["other (0)", "other (1)"]
     assert groups[2:] == list(names.values())[2:]
 
@@ -60,7 +62,7 @@ def test_equal_confidences_do_not_part_us_from_ultralytics() -> None:
         image.detections = [(c, round(conf, 1), b) for c, conf, b in image.detections]
     validator = validator_of(images)
     validator.get_stats()
-    whole = rows_of(validator.detections, OPTIONS)[0]
+    whole = measure_groups(validator.detections, OPTIONS)[0]
     assert (whole.map50, whole.map50_95) == (validator.metrics.box.map50, validator.metrics.box.map)
 
 

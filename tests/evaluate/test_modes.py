@@ -18,12 +18,15 @@ from ultralytics.models.yolo.obb import val as obb_val
 from ultralytics.utils.plotting import plot_images
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.evaluate import Row, evaluate, val
+from ds2d2_yolo.evaluate import GroupMetrics, evaluate, val
 from ds2d2_yolo.evaluate.table import table
 from ds2d2_yolo.evaluate.writing import draw, write_csv
 
 QUICK: dict[str, Any] = {"imgsz": 96, "device": "cpu", "workers": 0, "verbose": False, "batch": 8}
-ROWS = (Row("all", "all", 3, 2, 0.5, 0.25, 1.0), Row("size", "0-16", 0, 0, math.nan, math.nan, math.nan))
+ROWS = (
+    GroupMetrics("all", "all", 3, 2, 0.5, 0.25, 1.0),
+    GroupMetrics("size", "0-16", 0, 0, math.nan, math.nan, math.nan),
+)
 
 
 def files(folder: Path) -> set[str]:
@@ -96,7 +99,7 @@ def test_a_group_without_objects_has_no_number(tmp_path: Path) -> None:
 
 
 def test_the_plot_has_a_bar_for_each_number(tmp_path: Path) -> None:
-    full = (*ROWS, Row("size", "16+", 3, 2, 1.0, 0.9, 1.0))
+    full = (*ROWS, GroupMetrics("size", "16+", 3, 2, 1.0, 0.9, 1.0))
     draw(tmp_path / "empty.png", ROWS)
     draw(tmp_path / "full.png", full)
     empty, drawn = (cv2.imread(str(tmp_path / f"{n}.png")) for n in ("empty", "full"))

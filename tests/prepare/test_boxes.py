@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import Polygon, box
 
-from ds2d2_yolo.prepare.boxes import DEGENERATE, OUTSIDE, class_key, fit, label_line, sort_out
+from ds2d2_yolo.prepare.boxes import DEGENERATE, OUTSIDE, assign_classes, class_key, fit, label_line
 from ds2d2_yolo.prepare.records import Box
 
 
@@ -105,9 +105,9 @@ def test_reasons_before_the_place_is_looked_at() -> None:
     square = rectangle(20, 20, 10, 10, 0)
     names = [("plane", False), ("Plane", False), ("plane", True), ("crane", False), ("DontCare", False)]
     boxes = [Box(str(i), name, square + 30 * (i == 2), hard) for i, (name, hard) in enumerate(names)]
-    kept, dropped = sort_out(boxes, {"plane": 0}, ("dontcare",), True)
+    kept, dropped = assign_classes(boxes, {"plane": 0}, ("dontcare",), True)
     assert [(b.place, i) for b, i in kept] == [("0", 0)]
     assert [(b.place, why) for b, why in dropped] == [
         ("1", "duplicate"), ("2", "difficult"), ("3", "unknown class"), ("4", "published without a class"),
     ]  # fmt: skip
-    assert [b.place for b, _ in sort_out(boxes, {"plane": 0}, (), False)[0]] == ["0", "2"]
+    assert [b.place for b, _ in assign_classes(boxes, {"plane": 0}, (), False)[0]] == ["0", "2"]

@@ -15,7 +15,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare import convert as make
 from ds2d2_yolo.prepare import output_folder as store
 from ds2d2_yolo.prepare import prepare
-from ds2d2_yolo.prepare.output_folder import Store
+from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import Item
 from ds2d2_yolo.prepare.result import Entry
 from tests.prepare.published import bndbox, dior, dota, dota_line, tree, write
@@ -146,15 +146,15 @@ def test_an_overwrite_that_was_cut_off_is_gone_on_with(tmp_path: Path, monkeypat
     source = dior(tmp_path / "DIOR", DIOR)
     write(tmp_path / "out" / "images" / "train" / "old.jpg", "old")
     made = []
-    real = make.Maker.make
+    real = make.Converter.convert
 
-    def counted(self: make.Maker, item: Item) -> Entry:
+    def counted(self: make.Converter, item: Item) -> Entry:
         made.append(item.name)
         if len(made) == 3:
             raise KeyboardInterrupt
         return real(self, item)
 
-    monkeypatch.setattr(make.Maker, "make", counted)
+    monkeypatch.setattr(make.Converter, "convert", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare("dior", source=source, out=tmp_path / "out", overwrite=True)
     prepare("dior", source=source, out=tmp_path / "out", overwrite=True)
@@ -199,7 +199,7 @@ def test_a_journal_of_somebody_else_leads_nowhere(where: str, tmp_path: Path) ->
 
 
 def test_a_store_places_nothing_outside(tmp_path: Path) -> None:
-    store = Store(tmp_path / "out", {})
+    store = OutputFolder(tmp_path / "out", {})
     file = write(tmp_path / "file", "x")
     for place in ("../x", str(tmp_path / "x"), "images/../../x", "images/x", "elsewhere/train/x"):
         with pytest.raises(DS2D2Error, match="is no place in a data set"):

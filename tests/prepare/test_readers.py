@@ -38,16 +38,24 @@ def test_dota_lines(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.boxes[0].corners, [[10, 20], [30.5, 20], [30.5, 40], [10, 40]])
 
 
+def test_dota_classes_with_spaces(tmp_path: Path) -> None:
+    text = "1 2 3 4 5 6 7 8 large vehicle 1\n1 2 3 4 5 6 7 8 soccer ball field 0\n1 2 3 4 5 6 7 8 small vehicle\n"
+    found = read_dota(write(tmp_path / "P1.txt", text), 100, 100, classes={"smallvehicle"})
+    assert [(b.name, b.difficult) for b in found.boxes] == [
+        ("large vehicle", True), ("soccer ball field", False), ("small vehicle", False),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (b"1 2 3 4 5 6 7 8", "line 1 has 8 fields"),
-        (b"1 2 3 4 5 6 7 8 large vehicle 0", "line 1 has 11 fields"),
         (b"1 2 3 4 5 6 7 nan plane 0", "line 1: 'nan' is no coordinate"),
         (b"1 2 3 4 5 6 7 inf plane 0", "'inf' is no coordinate"),
         (b"1 2 3 4 5 6 7 1e300 plane 0", "'1e300' is no coordinate"),
         (b"1 2 3 4 5 6 7 x plane 0", "'x' is no coordinate"),
         (b"1 2 3 4 5 6 7 8 plane hard", "difficult is 'hard'"),
+        (b"1 2 3 4 5 6 7 8 large plane hard", "difficult is 'hard'"),
         (b"1 2 3 4 5 6 7 8 fl\xe4che 0", r"is no UTF-8 text \(byte 18\)"),
         (b"\xff\xfe1\x00", "is no UTF-8 text"),
     ],
@@ -119,7 +127,7 @@ def test_deep_xml_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_gigantic_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "LARGEST", 1000)
+    monkeypatch.setattr(folders, "MAX_TEXT_BYTES", 1000)
     file = write(tmp_path / "1.xml", xml(" " * 1000))
     with pytest.raises(BrokenFileError, match="which no annotation has"):
         voc_reader(False)(file, 0, 0)

@@ -260,6 +260,60 @@ def test_hit_uav_in_yolo_layout(shared: Path, tmp_path: Path) -> None:
     check_loads(made)
 
 
+def test_images_without_labels_are_background(tmp_path: Path) -> None:
+    source = tmp_path / "layout"
+    for split in ("train", "val"):
+        for name in ("a", "b", "c"):
+            draw(source / "images" / split / f"{name}.png", 80, 60)
+        write(source / "labels" / split / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+        write(source / "labels" / split / "c.txt", "")
+    write(source / "data.yaml", "names: [car]\n")
+    first = prepare("hit-uav", source=source, out=tmp_path / "first")
+    assert first.totals("train") == {
+        "sources": 3, "broken": 0, "images": 3, "boxes": 1, "kept": 1, "dropped": 0, "copies": 1,
+    }  # fmt: skip
+    assert "images without boxes: 4" in str(first)
+    second = prepare("hit-uav", source=first.out, out=tmp_path / "second")
+    assert second.totals() == first.totals()
+    for folder in ("images", "labels"):
+        assert tree(second.out / folder) == tree(first.out / folder)
+    check_loads(first)
+
+
+def test_every_preparation_can_be_prepared_again(tmp_path: Path) -> None:
+    published = {
+        "dota": dota(tmp_path / "DOTA", {**DOTA, "train/P4": ""}),
+        "dior": dior(tmp_path / "DIOR", {**DIOR, "train/4": ""}),
+    }
+    for name, source in published.items():
+        first = prepare(name, source=source, out=tmp_path / f"{name}-1")
+        second = prepare("hit-uav", source=first.out, out=tmp_path / f"{name}-2")
+        assert (second.totals()["images"], second.totals()["boxes"]) == (
+            first.totals()["images"], first.totals()["copies"],
+        )  # fmt: skip
+
+
+def test_a_yolo_layout_without_any_label_file_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "layout"
+    for split in ("train", "val"):
+        draw(source / "images" / split / "a.png", 80, 60)
+        (source / "labels" / split).mkdir(parents=True)
+    write(source / "data.yaml", "names: [car]\n")
+    with pytest.raises(BadUseError, match=r"has no label files: looked for labels/train/\*\.txt"):
+        prepare("hit-uav", source=source, out=tmp_path / "out")
+
+
+def test_dota_classes_with_spaces(tmp_path: Path) -> None:
+    text = f"{dota_line(10, 10, 20, 10, 'small vehicle')}\n{dota_line(50, 10, 20, 10, 'soccer ball field', 1)}"
+    without_difficult = dota_line(10, 10, 20, 10, "large vehicle").removesuffix(" 0")
+    made = prepare("dota", source=dota(tmp_path / "DOTA", {"train/P1": text, "val/P2": without_difficult}),
+                   out=tmp_path / "out")  # fmt: skip
+    assert (made.totals()["kept"], made.totals()["broken"]) == (3, 0)
+    names = [made.classes[int(line.split()[0])] for split in ("train", "val")
+             for lines in labels(made.out, split).values() for line in lines]  # fmt: skip
+    assert names == ["small vehicle", "soccer ball field", "large vehicle"]
+
+
 @pytest.mark.parametrize("name", ["dior", "dior-r"])
 def test_real_dior(name: str, shared: Path, tmp_path: Path) -> None:
     source = real_dior(shared, tmp_path / "DIOR")

@@ -38,19 +38,35 @@ def check_labels(data: Mapping[str, Any], task: str, split: str = "val", fractio
     images = take_fraction(list_images(data["train"]), get_split_fraction(fraction, "train"))
     if not images:
         raise BadUseError(f"no training images in {data['train']}: check 'path' and 'train' of the data YAML")
-    if not any(image.is_file() for image in images):
-        missing = f"none of the {len(images)} training images is there, such as {images[0]}"
-        raise BadUseError(f"{missing}: name them in {data['train']} by full paths, or with ./ before the path")
-    if not _has_labels(images):
-        folder = label_paths(images[:1])[0].parent
-        raise BadUseError(f"no labels for the {len(images)} training images: expected .txt files in {folder}")
+    _refuse_missing(images, "training", data["train"])
     check_split(data, images, task, "an obb student", "training")
     if data.get(split) and split != "train":
         name = SPLITS.get(split, split)
         images = take_fraction(list_images(data[split]), get_split_fraction(fraction, split))
         if not images:
             raise BadUseError(f"no {name} images in {data[split]}: check 'path' and '{split}' of the data YAML")
+        _refuse_missing(images, name, data[split])
         check_split(data, images, task, "an obb student", name)
+
+
+def _refuse_missing(images: list[Path], split: str, entry: str | list[str]) -> None:
+    """Refuse a split of which no image, or no label file, exists.
+
+    Args:
+        images (list[Path]): Images of the split, one or more.
+        split (str): Name of the split for the message, such as 'validation'.
+        entry (str | list[str]): Entry of the data YAML, for the message.
+
+    Raises:
+        BadUseError: Naming the first image, or the folder where labels are expected.
+    """
+    existing = [image for image in images if image.is_file()]
+    if not existing:
+        missing = f"none of the {len(images)} {split} images is there, such as {images[0]}"
+        raise BadUseError(f"{missing}: name them in {entry} by full paths, or with ./ before the path")
+    if not _has_labels(images):
+        folder = label_paths(existing[:1])[0].parent
+        raise BadUseError(f"no labels for the {len(images)} {split} images: expected .txt files in {folder}")
 
 
 def check_split(data: Mapping[str, Any], images: Sequence[Path], task: str, who: str, split: str) -> None:

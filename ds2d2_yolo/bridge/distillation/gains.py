@@ -144,7 +144,7 @@ class Gains:
         Returns:
             (dict[str, float]): By term; 0 for a term that could not be measured yet.
         """
-        base = {**dict.fromkeys(self.settings.active, 0.0), **self.automatic, **self.settings.fixed}
+        base = {**{str(term): 0.0 for term in self.settings.active}, **self.automatic, **self.settings.fixed}
         return {term: base[term] * self.factor * one2many_weight for term in self.settings.active}
 
     def recalibrate(self) -> None:

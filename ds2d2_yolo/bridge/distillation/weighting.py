@@ -62,7 +62,7 @@ def weight_maps(
     scores; ``both``: their product, of mean 1. With several processes that mean is over the images of each.
 
     Args:
-        settings (Settings): Kind of map, wavelet, extent, strength of DISW.
+        settings (Settings): Kind of map, wavelet, strength of DISW.
         features (list[Tensor]): Maps to weigh, B x C x H x W each.
         strides (Sequence[float]): Pixels per sample of each.
         targets (Targets): Ground truth as the student's assigner received it.
@@ -79,7 +79,7 @@ def weight_maps(
         if settings.weight_map != "score":
             height, width = feature.shape[2:]
             grid, origin = band_shape(height, width, settings.wavelet), band_origin(settings.wavelet, stride)
-            weight = disw_map(*flat, grid, (2 * stride, 2 * stride), origin, settings.extent, valid)
+            weight = disw_map(*flat, grid, (2 * stride, 2 * stride), origin, valid=valid)
             weight = weight if settings.disw == 1 else 1 + settings.disw * (weight - 1)
         if settings.weight_map != "disw" and scores is not None:
             weight = score_map(scores[level], settings.wavelet, weight)

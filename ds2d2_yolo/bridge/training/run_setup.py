@@ -78,11 +78,11 @@ class RunRequest:
         given, rest = Settings.split(dict(overrides or {}))
         if isinstance(rest.get("data"), (str, Path)):
             rest["data"] = resolve_data(str(rest["data"]))
-        state = RunState.of(rest.pop(ARGS_KEY, None))
-        if state is not None and state.report_files is not None:
+        block = rest.pop(ARGS_KEY, None) or {}
+        if block.get("report_files") is not None and (state := RunState.of(block)):
             return cls(rest, given, state.settings, state)
         leave_folder(rest)
-        return cls(rest, given, resolve_settings(given, state.settings.as_dict() if state else None))
+        return cls(rest, given, resolve_settings(given, block.get("settings")))
 
     def refuse_late_safe(self) -> None:
         """Refuse `safe=True` where the student was loaded without the safe loader."""

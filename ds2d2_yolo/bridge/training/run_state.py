@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
+from ds2d2_yolo.config.recipes import saved_settings
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
@@ -71,4 +72,4 @@ class RunState:
             raise BadUseError(
                 "this run was begun by another version of ds2d2-yolo: resume it with that version, or start it anew"
             )
-        return cls(**{**values, "settings": Settings(**values["settings"])})
+        return cls(**{**values, "settings": saved_settings(values["settings"])})

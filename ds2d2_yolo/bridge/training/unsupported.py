@@ -41,8 +41,6 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         and not (has_amplifier or settings.amplifier or settings.amplifier_epochs)
     ):
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
-    if settings.extent == "reference" and rotated:
-        raise BadUseError("extent=reference is defined for upright boxes only: use extent=touched for obb")
 
 
 def leave_folder(keys: dict[str, Any]) -> None:

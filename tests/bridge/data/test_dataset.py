@@ -15,7 +15,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data, map_to_teacher_classes
-from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.errors import BadUseError
 
@@ -110,3 +110,23 @@ def test_data_are_loaded_as_a_trainer_loads_them(data: dict[str, Any], tmp_path:
     assert (single["names"], single["nc"]) == ({0: "item"}, 1)
     with pytest.raises(BadUseError, match=r"data=.*nowhere\.yaml: .*does not exist"):
         load_data(get_cfg(overrides={"data": str(tmp_path / "nowhere.yaml")}))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_that_a_list_names_and_do_not_exist_are_named(split: str, data: dict[str, Any], tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    names.write_text("".join(f"{image.name}\n" for image in list_images(data[split])))
+    kind = {"train": "training", "val": "validation"}[split]
+    with pytest.raises(BadUseError, match=rf"none of the 8 {kind} images is there, such as ") as caught:
+        check_labels({**data, split: str(names)}, "obb")
+    assert "no labels" not in str(caught.value)
+    assert str(names) in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_labels_is_named(split: str, data: dict[str, Any]) -> None:
+    for label in label_paths(list_images(data[split])):
+        label.unlink()
+    kind = {"train": "training", "val": "validation"}[split]
+    with pytest.raises(BadUseError, match=rf"no labels for the 8 {kind} images: expected \.txt files in .*{split}$"):
+        check_labels(data, "obb")

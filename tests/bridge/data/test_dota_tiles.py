@@ -12,7 +12,8 @@ from ultralytics.data.split_dota import crop_and_save, get_window_obj
 from ultralytics.data.utils import verify_image_label
 
 from ds2d2_yolo.bridge.data import dota_tiles as tiling
-from ds2d2_yolo.bridge.data.dota_tiles import UnreadableImageError, image_size, objects_in, save_tiles, windows_of
+from ds2d2_yolo.bridge.data.dota_tiles import image_size, objects_in, save_tiles, windows_of
+from ds2d2_yolo.bridge.data.image_format import UnreadableImageError
 from ds2d2_yolo.errors import BadUseError
 
 

@@ -291,7 +291,6 @@ def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Calla
         ({"teacher": "yolov8s-obb.yaml"}, "untrained"),
         ({"teacher": None}, "teacher= is missing"),
         ({"distill_model": "yolo26s.pt"}, "distill_model="),
-        ({"extent": "reference"}, "extent=touched"),
         ({"time": 0.1}, "add amplifier_epochs="),
         ({"quantize": 8}, "quantize=8"),
     ],
