@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
+from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.predict import run
-from ds2d2_yolo.predict.merging import corners_of
+from ds2d2_yolo.utils.detections import Detections, box_corners
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -31,12 +31,12 @@ class BrightDetector:
     def __init__(self, yolo: Any, keys: dict[str, Any], tile: int) -> None:
         self.oriented, self.names, self.channels, self.scale = yolo.task == "obb", NAMES, 3, 1.0
 
-    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         kind = type(self)
         kind.calls += 1
         if kind.calls >= kind.stop_at:
             raise KeyboardInterrupt
-        return [np.array(self._find(tile), np.float64).reshape(-1, 7) for tile in tiles]
+        return [Detections.from_rows(np.array(self._find(tile), np.float64), self.oriented) for tile in tiles]
 
     def _find(self, tile: NDArray[np.uint8]) -> list[list[float]]:
         rows = []
@@ -64,7 +64,7 @@ def objects_of(width: int, height: int, count: int, seed: int = 0) -> NDArray[np
         w, h = rng.uniform(16, 42, 2)
         x, y = rng.uniform(36, width - 36), rng.uniform(36, height - 36)
         row = [x, y, w, h, rng.uniform(0, np.pi / 2), 0.9, float(len(rows) % 2)]
-        low, high = (f(corners_of(np.array([row]))[0], 0) for f in (np.min, np.max))
+        low, high = (f(box_corners(np.array([row]))[0], 0) for f in (np.min, np.max))
         area = taken[int(low[1]) - 8 : int(high[1]) + 8, int(low[0]) - 8 : int(high[0]) + 8]
         if not area.any():
             area[:] = True
@@ -75,7 +75,7 @@ def objects_of(width: int, height: int, count: int, seed: int = 0) -> NDArray[np
 def drawn(objects: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
     """Return RGB pixels (3, H, W)."""
     image = np.full((height, width, 3), 40, np.uint8)
-    for row, corners in zip(objects, corners_of(objects), strict=True):
+    for row, corners in zip(objects, box_corners(objects), strict=True):
         points = np.rint(corners * 16 - 8).astype(np.int32)
         cv2.fillConvexPoly(image, points, (240, 100, 90) if row[6] else (90, 100, 240), cv2.LINE_8, 4)
     return image.transpose(2, 0, 1)
@@ -105,9 +105,9 @@ def bright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any
         if not model.exists():
             model.write_bytes(b"model")
         Detector.calls, Detector.stop_at = 0, stop_at
-        monkeypatch.setattr(run, "Detector", Detector)
+        monkeypatch.setattr(tile_detector, "TileDetector", Detector)
         stub = SimpleNamespace(task=task, names=NAMES, model_name=str(model))
-        monkeypatch.setattr(detecting, "load_detector", lambda _: stub)
+        monkeypatch.setattr(tile_detector, "load_detector", lambda _: stub)
         place = {"project": str(tmp_path / "runs"), "name": "p", "slice": 200, "overlap": 0.35}
         return run.predict(**{"model": str(model), **place, **keys})
 

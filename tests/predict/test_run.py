@@ -15,10 +15,10 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
+from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.merging import corners_of
 from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
+from ds2d2_yolo.utils.detections import box_corners
 from tests.predict.conftest import NAMES, drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 700, 520
@@ -27,7 +27,7 @@ Go = Callable[..., Any]
 
 
 def assert_found(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.8) -> None:
-    a, b = (shapely.polygons(corners_of(r)) for r in (found, objects))
+    a, b = (shapely.polygons(box_corners(r)) for r in (found, objects))
     shared = shapely.area(shapely.intersection(a[:, None], b[None]))
     iou = shared / (shapely.area(a)[:, None] + shapely.area(b)[None] - shared)
     iou[found[:, None, 6] != objects[None, :, 6]] = 0
@@ -78,9 +78,9 @@ def test_files_hold_what_was_found(bright: Go, scene: Path, objects: NDArray[np.
     assert [line.split()[0] for line in lines] == ["scene"] * len(mine)
     numbers = np.array([line.split()[1:] for line in lines], float)
     np.testing.assert_allclose(numbers[:, 0], mine[:, 5], atol=1e-6)
-    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), corners_of(mine), atol=0.006)
+    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), box_corners(mine), atol=0.006)
     upright = np.array([t.split()[1:] for t in (folder / "Task2" / "Task2_ship.txt").read_text().splitlines()], float)
-    ships = corners_of(found[found[:, 6] == 1])
+    ships = box_corners(found[found[:, 6] == 1])
     np.testing.assert_allclose(upright[:, 1:], np.concatenate([ships.min(1), ships.max(1)], 1), atol=0.006)
     rows = (folder / "detections.csv").read_text().splitlines()
     assert rows[0].startswith("image,class_id,class,score,x,y,w,h,angle,x1")
@@ -219,8 +219,8 @@ def test_what_the_geojson_of_a_plain_prediction_lacks_is_named_before_it_predict
     scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    monkeypatch.setattr(detecting, "load_detector", lambda _: SimpleNamespace(task="obb", names=NAMES))
-    monkeypatch.setattr(detecting, "plain_results", lambda *_: pytest.fail("predicts first"))
+    monkeypatch.setattr(tile_detector, "load_detector", lambda _: SimpleNamespace(task="obb", names=NAMES))
+    monkeypatch.setattr(tile_detector, "plain_results", lambda *_: pytest.fail("predicts first"))
     with pytest.raises(BadUseError, match=r"formats=geojson of a TIFF or JPEG 2000 needs rasterio: pip install"):
         predict(model="model.pt", source=str(scene), formats="geojson")
 
