@@ -16,9 +16,9 @@ from ds2d2_yolo.bridge.inference.backend_model import Cuts, Detector
 from ds2d2_yolo.bridge.upstream.arguments import check_theirs
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.deploy.images import Images, images_for
-from ds2d2_yolo.deploy.matching import Side, compare
+from ds2d2_yolo.deploy.matching import ModelOutputs, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
-from ds2d2_yolo.deploy.parity import TOLERANCES, Parity
+from ds2d2_yolo.deploy.parity import TOLERANCES, ParityReport
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json
@@ -34,7 +34,7 @@ class Exported:
         file (Path): The file or folder.
         megabytes (float): Its size in MB (1e6 bytes).
         seconds (float): How long the export took.
-        parity (Parity | None): What the check found, None if there was none.
+        parity (ParityReport | None): What the check found, None if there was none.
         unchecked (str | None): Why there was none.
         report (Path | None): The JSON file of the check.
     """
@@ -42,7 +42,7 @@ class Exported:
     file: Path
     megabytes: float
     seconds: float
-    parity: Parity | None
+    parity: ParityReport | None
     unchecked: str | None
     report: Path | None
 
@@ -150,7 +150,7 @@ def _export(
 def check(
     options: ExportOptions, checkpoint: ultra.Checkpoint, file: Detector, args: Mapping[str, Any],
     device: torch.device, images: Images,
-) -> Parity:  # fmt: skip
+) -> ParityReport:  # fmt: skip
     """Run an exported file and its checkpoint on the same images and compare what they find.
 
     Args:
@@ -162,7 +162,7 @@ def check(
         images (Images): What they look at.
 
     Returns:
-        (Parity): What differs.
+        (ParityReport): What differs.
     """
     torch_side = Detector(checkpoint.path, checkpoint.task, device, end2end=file.end2end)
     precision = precision_of(file, args["quantize"])
@@ -184,10 +184,11 @@ def check(
     for shape in shapes:
         ours, its = (d.look(images.pixels, shape, args["batch"], cuts) for d in (torch_side, file))
         for a, b in zip(ours, its, strict=True):
-            compared.append(compare(Side(*a), Side(*b), conf, margins))
+            outputs = ModelOutputs.from_rows(*a, file.rotated), ModelOutputs.from_rows(*b, file.rotated)
+            compared.append(compare(*outputs, conf, margins))
     size = " and ".join(f"{w} x {h}" for h, w in shapes)
     nms = "NMS inside the file" if file.inside else "end-to-end head" if file.end2end else "the same NMS for both"
-    return Parity.of(
+    return ParityReport.of(
         compared, images.names * len(shapes), file.rotated, precision=precision, tolerance=tolerance, conf=conf,
         source=images.source,
         setting=f"{file.format} on {device.type} in {file.computes}, {size} px, batch {args['batch']}, {nms}",
