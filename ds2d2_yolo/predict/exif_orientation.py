@@ -60,12 +60,27 @@ class Orientation:
             top, bottom = size[1] - bottom, size[1] - top
         return (top, left, bottom, right) if self.transpose else (left, top, right, bottom)
 
+    def to_stored(self, size: tuple[int, int]) -> Any:
+        """Return rasterio's affine transform from pixels of the upright picture to stored pixels.
+
+        Args:
+            size (tuple[int, int]): Width and height of the upright picture in pixels.
+
+        Returns:
+            (Affine): Of pixel corners, (0, 0) the outer corner of the first pixel.
+        """
+        from rasterio.transform import Affine
+
+        flip = Affine(-1 if self.columns else 1, 0, size[0] if self.columns else 0,
+                      0, -1 if self.rows else 1, size[1] if self.rows else 0)  # fmt: skip
+        return Affine(0, 1, 0, 1, 0, 0) @ flip if self.transpose else flip
+
 
 def orientation_of(path: Path, dataset: Any, channels: int) -> Orientation:
     """Return the orientation to apply to an image.
 
-    A georeferenced image is not changed: its transform is that of the stored pixels. Neither is a PNG or WebP for a
-    model of neither one nor three channels: Ultralytics reads it without its orientation (8.4.190).
+    A PNG or WebP for a model of neither one nor three channels keeps its stored pixels: Ultralytics reads it without
+    its orientation (8.4.190).
 
     Args:
         path (Path): The file.
@@ -75,7 +90,7 @@ def orientation_of(path: Path, dataset: Any, channels: int) -> Orientation:
     Returns:
         (Orientation): The identity if the file has no tag, or one that cannot be read.
     """
-    if dataset.crs is not None or (dataset.driver in ("PNG", "WEBP") and channels not in (1, 3)):
+    if dataset.driver in ("PNG", "WEBP") and channels not in (1, 3):
         return Orientation()
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Detections as GeoJSON (RFC 7946): on the map where the image lies on it, in pixels otherwise."""
+"""Detections as GeoJSON (RFC 7946): map coordinates if the image is georeferenced, pixels otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ds2d2_yolo.utils.detections import Detections, Floats
 WGS84 = "OGC:CRS84"  # longitude first, as RFC 7946 has it
 MAP = "WGS84 longitude, latitude in degrees"
 PIXELS = "pixels: x right, y down, (0, 0) the upper left corner; the image"
-BARE = " carries no georeference"
 UNTURNED = "'s georeference cannot be turned into longitude and latitude"
 
 logger = logging.getLogger("ds2d2_yolo")
@@ -40,7 +39,7 @@ def write_geojson(target: Path, image: ImageDetections, names: dict[int, str]) -
         (Path): The file.
     """
     objects, corners = image.detections, image.detections.corners
-    degrees = to_map(corners, image) if _on_map(image) else None
+    degrees = to_degrees(corners, image)
     on_map, rings = degrees is not None, corners if degrees is None else degrees
     digits = 8 if on_map else 2  # 1e-8 degrees are 1 mm
     features = (
@@ -51,7 +50,7 @@ def write_geojson(target: Path, image: ImageDetections, names: dict[int, str]) -
         }
         for i, ring in enumerate(rings)
     )
-    space = MAP if on_map else PIXELS + (UNTURNED if _on_map(image) else BARE)
+    space = MAP if on_map else PIXELS + (image.georeference.missing or UNTURNED)
     head = {"type": "FeatureCollection", "coordinate_space": space, "image": image.path.name,
             "width": image.size[0], "height": image.size[1]}  # fmt: skip
     lines = ",\n".join(json.dumps(f, ensure_ascii=False) for f in features)
@@ -59,26 +58,31 @@ def write_geojson(target: Path, image: ImageDetections, names: dict[int, str]) -
     return target
 
 
-def to_map(corners: Floats, image: ImageDetections) -> Floats | None:
+def to_degrees(corners: Floats, image: ImageDetections) -> Floats | None:
     """Return pixel corners (N, 4, 2) as longitude and latitude.
 
-    A local reference system, or a corner outside a projection's domain, has none: a warning says so, and the caller
-    writes pixels.
+    An incomplete georeference, a local reference system, or a corner outside a projection's domain has none: a warning
+    says so, and the caller writes pixels.
 
     Args:
         corners (np.ndarray): Pixels, (0, 0) the outer corner of the first pixel.
-        image (ImageDetections): With a georeference.
+        image (ImageDetections): Path and georeference.
 
     Returns:
         (np.ndarray | None): Degrees (N, 4, 2), longitude in [-180, 180]; None if they cannot be computed.
     """
+    if not image.georeference.complete:
+        if remedy := image.georeference.remedy:
+            subject = f"{image.path}{image.georeference.missing}"
+            logger.warning(f"{subject}: its objects are written in pixels. For map coordinates, {remedy}")
+        return None
     from rasterio.warp import transform
 
-    t = image.transform
+    crs, t = image.georeference.crs, image.georeference.transform
     x, y = corners[..., 0].ravel(), corners[..., 1].ravel()
     east, north = t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
     try:
-        degrees = np.array(transform(image.crs, WGS84, east, north) if len(x) else ([], []), np.float64)
+        degrees = np.array(transform(crs, WGS84, east, north) if len(x) else ([], []), np.float64)
     except Exception as e:  # GDAL's errors come through as classes of their own (rasterio 1.4)
         logger.warning(f"{image.path}: no longitude and latitude, its objects are written in pixels: {first_line(e)}")
         return None
@@ -87,11 +91,6 @@ def to_map(corners: Floats, image: ImageDetections) -> Floats | None:
         return None
     degrees[0] = np.where(abs(degrees[0]) > 180, (degrees[0] + 180) % 360 - 180, degrees[0])
     return degrees.T.reshape(corners.shape)
-
-
-def _on_map(image: ImageDetections) -> bool:
-    """Return whether an image has a reference system and a transform."""
-    return image.crs is not None and image.transform is not None and not image.transform.is_identity
 
 
 def _geometry(ring: Floats, on_map: bool, digits: int) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.exif_orientation import orientation_of
+from ds2d2_yolo.predict.exif_orientation import Orientation, orientation_of
+from ds2d2_yolo.predict.georeference import Georeference, georeference_of
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.raster_bands import Pixels, bits_of, chosen_bands, is_masked, palette_of
 
@@ -35,8 +36,9 @@ Raw = NDArray[Any]
 
 UNWINDOWED_DRIVERS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 UNWINDOWED_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-GEOREFERENCED = (".tif", ".tiff", ".jp2")
 GIB = 2**30
+# GDAL reads .aux.xml files; it writes none for datasets that are open for reading, unless statistics are asked for
+SIDECARS = {"GDAL_PAM_ENABLED": True}
 STRIP = 2**19  # pixels that are read at once for the thumbnail
 SAMPLES, SAMPLE_SIDE = 8, 256  # windows per side of the sample, their side in pixels
 
@@ -74,8 +76,8 @@ class Scene:
         path (Path): The file.
         width (int): Width in pixels.
         height (int): Height in pixels.
-        crs (Any): rasterio's coordinate reference system, None if there is none.
-        transform (Any): Affine transform from pixels to `crs`.
+        georeference (Georeference): Reference system and transform. A georeferenced image keeps the orientation of its
+            stored pixels, which its transform refers to.
         windowed (bool): Whether windows are read from the file; otherwise the file is decoded completely.
     """
 
@@ -83,7 +85,7 @@ class Scene:
         """Check bands and memory without decoding pixels. `open_scene` creates scenes."""
         self.path, self._data, self._options = path, dataset, options
         self.width, self.height = int(dataset.width), int(dataset.height)
-        self.crs, self.transform = dataset.crs, dataset.transform
+        self.georeference = georeference_of(path, dataset)
         self.windowed = dataset.driver not in UNWINDOWED_DRIVERS
         self._palette = None if options.bands else palette_of(dataset)
         self._bands = chosen_bands(path, dataset, options.bands, channels, self._palette is not None)
@@ -94,7 +96,8 @@ class Scene:
         self._bits = bits_of(dataset) if self._palette is None else 8
         self._decoded: tuple[Raw, Raw | None] | None = None
         self._limits: NDArray[np.float64] | None = None
-        self._orientation = orientation_of(path, dataset, channels)
+        georeferenced = dataset.crs is not None or self.georeference.transform is not None
+        self._orientation = Orientation() if georeferenced else orientation_of(path, dataset, channels)
         self.width, self.height = self._orientation.upright_size((self.width, self.height))
         self._refuse_too_large()
 
@@ -236,7 +239,7 @@ def open_scene(path: Path, channels: int, options: PredictOptions) -> Iterator[S
     """
     rasterio = need_rasterio()
     cache = _cache(options.memory, path.suffix.lower() not in UNWINDOWED_SUFFIXES)
-    settings = rasterio.Env(GDAL_CACHEMAX=cache, GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_PAM_ENABLED=False)
+    settings = rasterio.Env(GDAL_CACHEMAX=cache, GDAL_ERROR_ON_LIBJPEG_WARNING=True, **SIDECARS)
     with settings, _opened(path) as dataset:
         if not dataset.count:
             raise BadUseError(f"{path} holds no bands: name one of its subdatasets")
@@ -267,12 +270,24 @@ def _cache(memory: float, windowed: bool) -> int:
     return min(int(memory * GIB / 2), GIB if windowed else 2**25)
 
 
-def georeference(path: Path) -> tuple[Any, Any]:
-    """Return coordinate reference system and transform of a TIFF or JPEG2000; other formats carry none."""
-    if path.suffix.lower() not in GEOREFERENCED:
-        return None, None
-    with _opened(path) as dataset:
-        return dataset.crs, dataset.transform
+def read_georeference(path: Path, channels: int) -> Georeference:
+    """Return the georeference of an image as Ultralytics reads it: upright.
+
+    Args:
+        path (Path): The file.
+        channels (int): Channels that the model takes.
+
+    Returns:
+        (Georeference): None of its parts if GDAL cannot read the file (a video, for example).
+    """
+    with need_rasterio().Env(**SIDECARS):
+        try:
+            with _opened(path) as dataset:
+                orientation = orientation_of(path, dataset, channels)
+                size = orientation.upright_size((dataset.width, dataset.height))
+                return georeference_of(path, dataset).of_upright(orientation, size)
+        except BadUseError:
+            return Georeference()
 
 
 def _opened(path: Path) -> Any:

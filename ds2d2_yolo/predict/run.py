@@ -19,17 +19,17 @@ from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.geojson import write_geojson
+from ds2d2_yolo.predict.georeference import GEOREFERENCED, Georeference, has_sidecar
 from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.reading import (
-    GEOREFERENCED,
     GIB,
     DamagedImageError,
     Scene,
     amount,
-    georeference,
     need_rasterio,
     open_scene,
+    read_georeference,
 )
 from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sources import images_of
@@ -104,8 +104,8 @@ def predict(**keys: Any) -> Prediction:
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
             return _sliced(options, ultralytics_args, yolo, images, formats)
-        if "geojson" in formats and any(image.suffix.lower() in GEOREFERENCED for image in images):
-            need_rasterio("formats=geojson of a TIFF or JPEG 2000")
+        if "geojson" in formats:
+            _need_rasterio_for(images)
         return _plain(options, ultralytics_args, yolo, formats)
 
 
@@ -128,8 +128,7 @@ def _plain(options: PredictOptions, ultralytics_args: dict[str, Any], yolo: Any,
     for result in tile_detector.plain_results(yolo, str(options.source), ultralytics_args):
         size = (result.orig_shape[1], result.orig_shape[0])
         path, detections = Path(result.path), tile_detector.detections_of(result)
-        crs, transform = georeference(path) if "geojson" in formats else (None, None)
-        images.append(ImageSummary(ImageDetections(path, size, detections, crs, transform)))
+        images.append(ImageSummary(ImageDetections(path, size, detections, _place(path, yolo, formats))))
         result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
         results.append(result)
     folder = Path(yolo.predictor.save_dir)
@@ -143,6 +142,21 @@ def _plain(options: PredictOptions, ultralytics_args: dict[str, Any], yolo: Any,
             files.append(write_geojson(folder / f"{stem}.geojson", image, yolo.names))
     files += _write_tables(folder, formats, every, yolo.names)
     return Prediction(results, images, dict(yolo.names), folder if folder.is_dir() else None, files)
+
+
+def _need_rasterio_for(images: list[Path]) -> None:
+    """Require rasterio if an image has a georeference, or a file beside it that may hold one."""
+    if any(image.suffix.lower() in GEOREFERENCED for image in images):
+        need_rasterio("formats=geojson of a TIFF or JPEG 2000")
+    if any(has_sidecar(image) for image in images):
+        need_rasterio("formats=geojson of an image with a world file or .aux.xml")
+
+
+def _place(path: Path, yolo: Any, formats: set[str]) -> Georeference:
+    """Return the georeference of an image that Ultralytics read, if its format or a file beside it may hold one."""
+    if "geojson" not in formats or not (path.suffix.lower() in GEOREFERENCED or has_sidecar(path)):
+        return Georeference()
+    return read_georeference(path, int(getattr(yolo.predictor.model, "channels", 3)))
 
 
 def _sliced(
@@ -218,7 +232,7 @@ class _TiledRun:
                 iou=self.options.seam_iou, nms=float(self.ultralytics_args.get("iou") or NMS_IOU),
                 agnostic=bool(self.ultralytics_args.get("agnostic_nms")), margin=2 * max(1.0, self.detector.scale),
             )  # fmt: skip
-            image = ImageDetections(path, size, merged.detections, scene.crs, scene.transform)
+            image = ImageDetections(path, size, merged.detections, scene.georeference)
             self._write(scene, image, self.stems[index])
         return ImageSummary(image, len(grid), found.empty, replace(merged, detections=merged.detections[:0]))
 

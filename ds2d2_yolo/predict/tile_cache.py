@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ds2d2_yolo.predict.georeference import pam_file
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.detections import Detections, Ints
 
@@ -29,7 +30,8 @@ def plan_of(model: str, images: list[Path], settings: dict[str, Any]) -> dict[st
     Returns:
         (dict[str, Any]): Plain values.
     """
-    files = [_stamp(Path(model)), *(_stamp(p) for p in images)]
+    sidecars = [p for p in map(pam_file, images) if p.is_file()]  # nodata changes which tiles are empty
+    files = [_stamp(p) for p in (Path(model), *images, *sidecars)]
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     plan: dict[str, Any] = json.loads(json.dumps({"files": digest, "settings": settings}, default=str, sort_keys=True))
     return plan

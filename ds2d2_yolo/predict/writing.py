@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.predict.georeference import Georeference
 from ds2d2_yolo.utils.atomic_files import write_whole
 from ds2d2_yolo.utils.detections import Detections
 
@@ -32,15 +33,13 @@ class ImageDetections:
         path (Path): The image.
         size (tuple[int, int]): Width and height in pixels.
         detections (Detections): Objects in pixels of the image.
-        crs (Any): rasterio's coordinate reference system, None if there is none.
-        transform (Any): Affine transform from pixels to `crs`.
+        georeference (Georeference): Reference system and transform.
     """
 
     path: Path
     size: tuple[int, int]
     detections: Detections
-    crs: Any = None
-    transform: Any = None
+    georeference: Georeference
 
 
 def check_dota_names(images: Sequence[Path], names: dict[int, str]) -> None:

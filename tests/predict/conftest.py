@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ultralytics.utils.patches import imread
 
 from ds2d2_yolo.bridge.inference import tile_detector
+from ds2d2_yolo.bridge.inference.tile_detector import light_results
 from ds2d2_yolo.predict import run
+from ds2d2_yolo.predict.sources import images_of
 from ds2d2_yolo.utils.detections import Detections, box_corners
 
 rasterio = pytest.importorskip("rasterio")
@@ -95,10 +98,21 @@ def write_raster(path: Path, pixels: NDArray[Any], **keys: Any) -> Path:
 
 @pytest.fixture
 def bright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """Run `predict` with the bright detector in the test's folder; `task` is the task of the model."""
+    """Run `predict` with the bright detector in the test's folder, in tiles or (slice=None) as Ultralytics reads.
+
+    `task` is the task of the model.
+    """
 
     class Detector(BrightDetector):
         pass
+
+    def ultralytics_results(yolo: Any, source: str, keys: dict[str, Any]) -> Iterator[Any]:
+        yolo.predictor = SimpleNamespace(save_dir=tmp_path / "runs" / "p", model=SimpleNamespace(channels=3))
+        detector = Detector(yolo, keys, 0)
+        for path in images_of(source):
+            pixels = imread(str(path))
+            (detections,) = detector([pixels])
+            yield light_results(path, (pixels.shape[1], pixels.shape[0]), NAMES, detections)
 
     def go(task: str = "obb", stop_at: int = 10**9, **keys: Any) -> Any:
         model = tmp_path / "model.pt"
@@ -106,10 +120,12 @@ def bright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any
             model.write_bytes(b"model")
         Detector.calls, Detector.stop_at = 0, stop_at
         monkeypatch.setattr(tile_detector, "TileDetector", Detector)
+        monkeypatch.setattr(tile_detector, "plain_results", ultralytics_results)
         stub = SimpleNamespace(task=task, names=NAMES, model_name=str(model))
         monkeypatch.setattr(tile_detector, "load_detector", lambda _: stub)
-        place = {"project": str(tmp_path / "runs"), "name": "p", "slice": 200, "overlap": 0.35}
-        return run.predict(**{"model": str(model), **place, **keys})
+        place = {"project": str(tmp_path / "runs"), "name": "p"}
+        tiles = {"slice": 200, "overlap": 0.35} if keys.get("slice", 200) else {}
+        return run.predict(**{"model": str(model), **place, **tiles, **keys})
 
     go.detector = Detector  # type: ignore[attr-defined]
     return go

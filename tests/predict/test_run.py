@@ -138,6 +138,10 @@ def test_another_command_does_not_go_on_with_it(bright: Go, scene: Path, tmp_pat
     with scene.open("ab") as file:  # another image of the same name
         file.write(b"\0")
     assert bright(source=str(scene)).folder.name == "p-3"
+    with pytest.raises(KeyboardInterrupt):
+        bright(source=str(scene), name="q", stop_at=4)
+    scene.with_name("scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")  # it may name a nodata value
+    assert bright(source=str(scene), name="q").folder.name == "q-2"
     assert (tmp_path / "runs/p/.parts").is_dir()
 
 
