@@ -99,7 +99,7 @@ def _made(options: ExportOptions, theirs: dict[str, Any], loud: bool) -> Exporte
         places = options.check_images, theirs.get("data"), checkpoint.data
         images = images_for(*places, max(args["imgsz"]), checkpoint.channels, options.check_limit)
     exported = _export(options, checkpoint, format, args, device, loud, images)
-    if exported.parity is not None and not exported.parity.holds:
+    if exported.parity is not None and exported.parity.failed:
         print(exported)
         raise DS2D2Error(f"{exported.file} fails its check against PyTorch: {'; '.join(exported.parity.wrong)}")
     if lacks:

@@ -148,9 +148,10 @@ class ParityReport:
     @property
     def wrong(self) -> list[str]:
         """(list[str]): Quantities out of their tolerance, in words; empty if the check holds."""
-        if not self.matched + self.only_torch + self.only_file:
+        if self.inconclusive:
             return [
-                f"no detections of score {self.conf:g} and more to compare: lower check_conf=, or other check_images="
+                f"no detections of score {self.conf:g} and more to compare: name images with objects by check_images=, "
+                f"or lower check_conf="
             ]
         tolerance = self.tolerance
         limits = {"1 - IoU": tolerance.iou, "score": tolerance.score, "angle": tolerance.angle}
@@ -168,13 +169,31 @@ class ParityReport:
         return wrong
 
     @property
+    def inconclusive(self) -> bool:
+        """(bool): Whether neither model detects anything, so that nothing differs and nothing is proved."""
+        return not self.matched + self.only_torch + self.only_file
+
+    @property
     def holds(self) -> bool:
         """(bool): Whether everything is within its tolerance."""
         return not self.wrong
 
+    @property
+    def failed(self) -> bool:
+        """(bool): Whether something is out of its tolerance."""
+        return not self.holds and not self.inconclusive
+
+    @property
+    def verdict(self) -> str:
+        """(str): The verdict as a line of the report."""
+        if self.holds:
+            return "the check holds"
+        return f"{'THE CHECK FAILED' if self.failed else 'the check is inconclusive'}: {'; '.join(self.wrong)}"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, with the verdict."""
-        return {"holds": self.holds, "wrong": self.wrong, **asdict(self)}
+        verdict = {"holds": self.holds, "inconclusive": self.inconclusive, "wrong": self.wrong}
+        return {**verdict, **asdict(self)}
 
     def __str__(self) -> str:
         """Return the tables."""
@@ -195,7 +214,7 @@ class ParityReport:
                 for (kind, quantiles), limit in zip(self.differences.items(), limits, strict=False)
             ),
             "",
-            "the check holds" if self.holds else f"THE CHECK FAILED: {'; '.join(self.wrong)}",
+            self.verdict,
         ]
         return "\n".join(rows)
 

@@ -65,3 +65,18 @@ def test_nothing_to_compare_proves_nothing() -> None:
     found = parity(image(), image())
     assert not found.holds
     assert "no detections" in found.wrong[0]
+
+
+def test_nothing_to_compare_is_inconclusive_and_no_failure() -> None:
+    found = parity(image(), image())
+    assert found.inconclusive
+    assert not found.failed
+    assert "the check is inconclusive: no detections of score 0.25 and more to compare: name images" in str(found)
+    assert "FAILED" not in str(found)
+    assert json.loads(json.dumps(found.as_dict()))["inconclusive"] is True
+
+
+def test_one_missing_detection_is_a_failure_and_not_inconclusive() -> None:
+    found = parity(image(torch=1), image())
+    assert found.failed
+    assert not found.inconclusive
