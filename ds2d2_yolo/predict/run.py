@@ -19,9 +19,9 @@ from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.geojson import write_geojson
-from ds2d2_yolo.predict.georeference import GEOREFERENCED, Georeference, has_sidecar
 from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.options import PredictOptions
+from ds2d2_yolo.predict.plain import predict_plain
 from ds2d2_yolo.predict.reading import (
     GIB,
     DamagedImageError,
@@ -29,7 +29,6 @@ from ds2d2_yolo.predict.reading import (
     amount,
     need_rasterio,
     open_scene,
-    read_georeference,
 )
 from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sources import images_of
@@ -37,12 +36,11 @@ from ds2d2_yolo.predict.tile_cache import TileCache, TileRow, is_unfinished, pla
 from ds2d2_yolo.predict.tiles import windows
 from ds2d2_yolo.predict.writing import (
     PICTURE,
-    TASKS,
     ImageDetections,
     check_dota_names,
-    write_csv,
-    write_dota,
+    unique_stems,
     write_picture,
+    write_tables,
 )
 from ds2d2_yolo.utils.atomic_files import replacing
 from ds2d2_yolo.utils.detections import Detections, Ints
@@ -104,9 +102,7 @@ def predict(**keys: Any) -> Prediction:
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
             return _sliced(options, ultralytics_args, yolo, images, formats)
-        if "geojson" in formats:
-            _need_rasterio_for(images)
-        return _plain(options, ultralytics_args, yolo, formats)
+        return predict_plain(options, ultralytics_args, yolo, formats)
 
 
 def _formats(options: PredictOptions, oriented: bool, images: list[Path], names: dict[int, str]) -> set[str]:
@@ -119,44 +115,6 @@ def _formats(options: PredictOptions, oriented: bool, images: list[Path], names:
     if {"task1", "task2"} & formats:
         check_dota_names(images, names)
     return formats
-
-
-def _plain(options: PredictOptions, ultralytics_args: dict[str, Any], yolo: Any, formats: set[str]) -> Prediction:
-    """Run Ultralytics' prediction, then write the formats."""
-    results, images = [], []
-    ultralytics_args = {**ultralytics_args, "save": True} if "picture" in formats else ultralytics_args
-    for result in tile_detector.plain_results(yolo, str(options.source), ultralytics_args):
-        size = (result.orig_shape[1], result.orig_shape[0])
-        path, detections = Path(result.path), tile_detector.detections_of(result)
-        images.append(ImageSummary(ImageDetections(path, size, detections, _place(path, yolo, formats))))
-        result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
-        results.append(result)
-    folder = Path(yolo.predictor.save_dir)
-    if not results:
-        tile_detector.remove_empty_run(folder)
-        raise BadUseError(f"source={options.source} holds no image that can be read: look at the warnings above")
-    files: list[Path] = []
-    every = [summary.image for summary in images]
-    for image, stem in zip(every, _stems([i.path for i in every]), strict=True):
-        if "geojson" in formats:
-            files.append(write_geojson(folder / f"{stem}.geojson", image, yolo.names))
-    files += _write_tables(folder, formats, every, yolo.names)
-    return Prediction(results, images, dict(yolo.names), folder if folder.is_dir() else None, files)
-
-
-def _need_rasterio_for(images: list[Path]) -> None:
-    """Require rasterio if an image has a georeference, or a file beside it that may hold one."""
-    if any(image.suffix.lower() in GEOREFERENCED for image in images):
-        need_rasterio("formats=geojson of a TIFF or JPEG 2000")
-    if any(has_sidecar(image) for image in images):
-        need_rasterio("formats=geojson of an image with a world file or .aux.xml")
-
-
-def _place(path: Path, yolo: Any, formats: set[str]) -> Georeference:
-    """Return the georeference of an image that Ultralytics read, if its format or a file beside it may hold one."""
-    if "geojson" not in formats or not (path.suffix.lower() in GEOREFERENCED or has_sidecar(path)):
-        return Georeference()
-    return read_georeference(path, int(getattr(yolo.predictor.model, "channels", 3)))
 
 
 def _sliced(
@@ -175,7 +133,7 @@ def _sliced(
                 damaged.append(str(e))
     finally:
         run.bar.close()
-    run.files += _write_tables(run.folder, formats, [s.image for s in summaries], run.detector.names)
+    run.files += write_tables(run.folder, formats, [s.image for s in summaries], run.detector.names)
     if damaged:
         more = f"; {len(damaged) - 1} more of {len(images)} images failed" if len(damaged) > 1 else ""
         others = f"; the other {len(summaries)} are in {run.folder}" if summaries else ""
@@ -217,7 +175,7 @@ class _TiledRun:
         new, earlier = tile_detector.run_folders(yolo.task, ultralytics_args)
         self.folder = next((f for f in earlier if is_unfinished(f, plan)), new)
         self.cache = TileCache(self.folder, plan, self.detector.oriented)
-        self.stems = _stems(images)
+        self.stems = unique_stems(images)
         self.files: list[Path] = []
         self.bar = tile_detector.progress_bar(tiles, "tiles")
 
@@ -225,16 +183,16 @@ class _TiledRun:
         """Detect and merge the objects of one image, and write the files of that image."""
         with open_scene(path, self.detector.channels, self.options) as scene:
             grid = self._windows(scene)
-            found = self._detections(index, scene, grid)
+            tile_rows = self._detections(index, scene, grid)
             size = scene.width, scene.height
             merged = merge(
-                found.detections, found.tile, grid, size,
+                tile_rows.detections, tile_rows.tile, grid, size,
                 iou=self.options.seam_iou, nms=float(self.ultralytics_args.get("iou") or NMS_IOU),
                 agnostic=bool(self.ultralytics_args.get("agnostic_nms")), margin=2 * max(1.0, self.detector.scale),
             )  # fmt: skip
             image = ImageDetections(path, size, merged.detections, scene.georeference)
             self._write(scene, image, self.stems[index])
-        return ImageSummary(image, len(grid), found.empty, replace(merged, detections=merged.detections[:0]))
+        return ImageSummary(image, len(grid), tile_rows.empty, replace(merged, detections=merged.detections[:0]))
 
     def _windows(self, scene: Scene) -> Ints:
         """Return the tiles of a scene."""
@@ -296,28 +254,3 @@ class _TiledRun:
                 part.touch()
                 result.save_txt(part)
             self.files.append(target)
-
-
-def _write_tables(folder: Path, formats: set[str], images: list[ImageDetections], names: dict[int, str]) -> list[Path]:
-    """Write the files that cover all images."""
-    files = []
-    if "csv" in formats:
-        files += write_csv(folder, images, names)
-    for task in TASKS:
-        if task.lower() in formats:
-            files += write_dota(folder, task, images, names)
-    return files
-
-
-def _stems(images: list[Path]) -> list[str]:
-    """Return a unique file name without suffix for each image."""
-    taken: set[str] = set()
-    stems = []
-    for path in images:
-        stem, number = path.stem, 1
-        while stem.casefold() in taken:  # some file systems take 'A' for 'a'
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems

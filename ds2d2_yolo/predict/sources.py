@@ -43,6 +43,14 @@ def images_of(source: str) -> list[Path]:
     raise BadUseError(f"source={source} does not exist")
 
 
+def local_images(source: str) -> list[Path]:
+    """Return the images that a source names, none if it names other things that Ultralytics takes (URL, camera)."""
+    try:
+        return images_of(source)
+    except BadUseError:
+        return []
+
+
 def _listed(path: Path) -> list[Path]:
     """Return the images that a text file lists."""
     try:

@@ -142,3 +142,38 @@ def write_picture(target: Path, thumbnail: Any, image: ImageDetections) -> Path:
         cv2.polylines(thumbnail, [corners], True, palette[kind * 47 % 256], 1, cv2.LINE_AA, 4)
     write_whole(target, cv2.imencode(".jpg", thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
     return target
+
+
+def write_tables(folder: Path, formats: set[str], images: list[ImageDetections], names: dict[int, str]) -> list[Path]:
+    """Write the files that cover all images: CSV and DOTA.
+
+    Args:
+        folder (Path): Folder of the run.
+        formats (set[str]): Formats to write; others than 'csv', 'task1' and 'task2' are ignored.
+        images (list[ImageDetections]): Detections of all images.
+        names (dict[int, str]): Class names.
+
+    Returns:
+        (list[Path]): The files and folders.
+    """
+    files = []
+    if "csv" in formats:
+        files += write_csv(folder, images, names)
+    for task in TASKS:
+        if task.lower() in formats:
+            files += write_dota(folder, task, images, names)
+    return files
+
+
+def unique_stems(images: list[Path]) -> list[str]:
+    """Return a unique file name without suffix for each image."""
+    taken: set[str] = set()
+    stems = []
+    for path in images:
+        stem, number = path.stem, 1
+        while stem.casefold() in taken:  # some file systems take 'A' for 'a'
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
+from ds2d2_yolo.predict.run import NOT_DECIDING, predict
+from ds2d2_yolo.predict.writing import unique_stems
 from ds2d2_yolo.utils.detections import box_corners
 from tests.predict.conftest import NAMES, drawn, objects_of, write_raster
 
@@ -240,7 +241,7 @@ def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Pa
 
 
 def test_each_image_has_a_file_name_of_its_own() -> None:
-    names = _stems([Path("a.png"), Path("a.tif"), Path("a-2.png"), Path("A.jpg"), Path("b.png")])
+    names = unique_stems([Path("a.png"), Path("a.tif"), Path("a-2.png"), Path("A.jpg"), Path("b.png")])
     assert names == ["a", "a-2", "a-2-2", "A-3", "b"]
 
 
