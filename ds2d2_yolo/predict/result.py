@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds2d2_yolo.predict.merging import MergeResult
-from ds2d2_yolo.predict.writing import ImageDetections
+from ds2d2_yolo.predict.writing import TASKS, ImageDetections, classes_without_detections
 
 if TYPE_CHECKING:
     from ds2d2_yolo.bridge.inference.tile_detector import Results
@@ -62,7 +62,18 @@ class Prediction:
             names = sorted({p.relative_to(self.folder).as_posix() for p in self.files})
             listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
             lines.append(f"{self.folder}: {listed}")
+            lines += self._placeholders()
         return "\n".join(lines)
+
+    def _placeholders(self) -> list[str]:
+        """Return a line about the placeholders in DOTA files, none if there are none."""
+        tasks = [task for task in TASKS if any(p.name == task for p in self.files)]
+        missing = [self.names[k] for k in classes_without_detections([s.image for s in self.images], self.names)]
+        if not tasks or not missing:
+            return []
+        names = ", ".join(missing[:LISTED]) + (f" and {len(missing) - LISTED} more" if len(missing) > LISTED else "")
+        return [f"{' and '.join(tasks)}: no {names}; a placeholder of score 0 stands for each, since DOTA's evaluation "
+                "fails on an empty file"]  # fmt: skip
 
 
 def _line(summary: ImageSummary) -> str:

@@ -22,6 +22,10 @@ from ds2d2_yolo.utils.detections import Detections
 TASKS = ("Task1", "Task2")
 COLUMNS = ("image", "class_id", "class", "score", "x", "y", "w", "h", "angle",
            "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")  # fmt: skip
+PLACEHOLDER = {
+    "Task1": ("-2.00", "-2.00", "-1.00", "-2.00", "-1.00", "-1.00", "-2.00", "-1.00"),
+    "Task2": ("-2.00", "-2.00", "-1.00", "-1.00"),
+}  # see `write_dota`
 PICTURE = 4096  # longest side of the picture in pixels, where the memory bound allows it
 
 
@@ -73,11 +77,15 @@ def file_name(name: str) -> str:
 
 
 def write_dota(folder: Path, task: str, images: Sequence[ImageDetections], names: dict[int, str]) -> list[Path]:
-    """Write a DOTA submission: a file for each class, empty ones too, and all of them in a zip file.
+    """Write a DOTA submission: a file for each class, and all of them in a zip file.
 
     Lines are `image score x1 y1 x2 y2 x3 y3 x4 y4` (Task 1, corners clockwise) or `image score xmin ymin xmax ymax`
     (Task 2, the upright box around the object, within the image); images without suffix.
     Source: https://captain-whu.github.io/DOTA/tasks.html.
+
+    DOTA's evaluation (DOTA_devkit, `dota_evaluation_task1.py`) ends with an IndexError on an empty file, and with a
+    FileNotFoundError on a missing one. A class without detections therefore gets one placeholder: a square of 1 px with
+    score 0 beside the first image. It cannot match an object, so the average precision stays 0.
 
     Args:
         folder (Path): Folder of the run.
@@ -99,6 +107,9 @@ def write_dota(folder: Path, task: str, images: Sequence[ImageDetections], names
             detections.classes.tolist(), detections.scores.tolist(), coordinates, strict=True
         ):
             lines[kind].append(f"{image.path.stem} {score:.6f} {' '.join(f'{v:.2f}' for v in place)}\n")
+    placeholder = " ".join(PLACEHOLDER[task])
+    for kind in classes_without_detections(images, names):
+        lines[kind] += [f"{image.path.stem} 0.000000 {placeholder}\n" for image in images[:1]]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for kind, text in lines.items():
@@ -107,6 +118,12 @@ def write_dota(folder: Path, task: str, images: Sequence[ImageDetections], names
             archive.writestr(name, "".join(text))
     write_whole(folder / f"{task}.zip", buffer.getvalue())
     return [folder / task, folder / f"{task}.zip"]
+
+
+def classes_without_detections(images: Sequence[ImageDetections], names: dict[int, str]) -> list[int]:
+    """Return the classes of a model that none of the images has."""
+    present = {kind for image in images for kind in image.detections.classes.tolist()}
+    return [kind for kind in names if kind not in present]
 
 
 def write_csv(folder: Path, images: Sequence[ImageDetections], names: dict[int, str]) -> list[Path]:

@@ -103,9 +103,41 @@ def test_a_scene_where_nothing_is_found_has_its_files_too(bright: Go, tmp_path: 
     folder = tmp_path / "runs" / "p"
     assert len(predicted.results[0]) == 0
     assert json.loads((folder / "dark.geojson").read_text())["features"] == []
-    assert (folder / "Task2" / "Task2_ship.txt").read_text() == ""
     assert len((folder / "detections.csv").read_text().splitlines()) == 1
     assert "nothing found" in str(predicted)
+    assert "no small vehicle, ship; a placeholder of score 0 stands for each" in str(predicted)
+
+
+def evaluated(file: Path, images: set[str], columns: int) -> NDArray[np.float64]:
+    """Read a submission as DOTA_devkit's evaluation does, which indexes all of it as a table; scores first."""
+    lines = [line.strip().split(" ") for line in file.read_text().splitlines()]
+    assert {line[0] for line in lines} <= images
+    boxes = np.array([[float(v) for v in line[2:]] for line in lines])
+    boxes = boxes[np.argsort([-float(line[1]) for line in lines]), :]
+    assert boxes.shape == (len(lines), columns)
+    return np.concatenate([np.array([[float(line[1])] for line in lines]), boxes], 1)
+
+
+@pytest.mark.parametrize("slice", [200, None])
+def test_dotas_evaluation_reads_the_files_of_classes_without_detections(
+    bright: Go, tmp_path: Path, objects: NDArray[np.float64], slice: int | None
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    ships = objects[objects[:, 6] == 1]
+    write_raster(folder / "dark.tif", np.full((3, 300, 300), 9, np.uint8))
+    write_raster(folder / "ships.tif", drawn(ships, WIDTH, HEIGHT))
+    predicted = bright(source=str(folder), slice=slice, formats="dota")
+    for task, columns in (("Task1", 8), ("Task2", 4)):
+        table = evaluated(tmp_path / f"runs/p/{task}/{task}_ship.txt", {"dark", "ships"}, columns)
+        assert len(table) == len(ships)
+        assert (table[:, 0] > 0).all()
+        placeholder = evaluated(tmp_path / f"runs/p/{task}/{task}_small-vehicle.txt", {"dark", "ships"}, columns)
+        assert placeholder[:, 0].tolist() == [0]
+        assert placeholder[:, 1:].max() < 0, "outside the image, where no object is"
+        with zipfile.ZipFile(tmp_path / f"runs/p/{task}.zip") as archive:
+            assert archive.read(f"{task}_small-vehicle.txt")
+    assert "Task1 and Task2: no small vehicle; a placeholder" in str(predicted)
 
 
 def test_a_detect_model_has_upright_boxes_and_task_2_alone(bright: Go, scene: Path, tmp_path: Path) -> None:
