@@ -30,7 +30,16 @@ class ModelOutputs:
 
     @classmethod
     def from_rows(cls, detections: Floats, candidates: Floats | None, oriented: bool) -> ModelOutputs:
-        """Return outputs from rows (N, 7): x, y, w, h, angle, score, class."""
+        """Return outputs from rows (N, 7): x, y, w, h, angle, score, class.
+
+        Args:
+            detections (np.ndarray): Rows (N, 7) after NMS.
+            candidates (np.ndarray | None): Rows (M, 7) before NMS; None if NMS is inside the file.
+            oriented (bool): Whether boxes are rotated.
+
+        Returns:
+            (ModelOutputs): The outputs of one image.
+        """
         before = None if candidates is None else Detections.from_rows(candidates, oriented)
         return cls(Detections.from_rows(detections, oriented), before)
 

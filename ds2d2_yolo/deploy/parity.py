@@ -37,7 +37,15 @@ class Tolerance:
         return replace(self, **{k: v for k, v in values.items() if v is not None})
 
     def margins(self, nms_iou: float, max_det: int) -> Margins:
-        """Return the differences that rounding explains, for the matching."""
+        """Return the differences that rounding explains, for the matching.
+
+        Args:
+            nms_iou (float): IoU above which NMS drops the lower score.
+            max_det (int): Largest number of detections of an image.
+
+        Returns:
+            (Margins): Margins of IoU and score, and the thresholds of NMS.
+        """
         return Margins(iou=1 - self.iou, score=self.score, nms_iou=nms_iou, max_det=max_det)
 
 

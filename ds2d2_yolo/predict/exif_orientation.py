@@ -35,12 +35,26 @@ class Orientation:
     columns: bool = False
 
     def apply(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return the upright pixels of stored pixels (..., H, W)."""
+        """Return the upright pixels of stored pixels (..., H, W).
+
+        Args:
+            stored (np.ndarray): Pixels (..., H, W) as the file holds them.
+
+        Returns:
+            (np.ndarray): A view of them, (..., W, H) if rows and columns are exchanged.
+        """
         stored = stored.swapaxes(-1, -2) if self.transpose else stored
         return stored[..., :: -1 if self.rows else 1, :: -1 if self.columns else 1]
 
     def upright_size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height of the upright picture in pixels."""
+        """Return width and height of the upright picture in pixels.
+
+        Args:
+            stored (tuple[int, int]): Width and height of the stored pixels.
+
+        Returns:
+            (tuple[int, int]): Width and height in pixels.
+        """
         return (stored[1], stored[0]) if self.transpose else stored
 
     def stored_window(self, window: Window, size: tuple[int, int]) -> Window:

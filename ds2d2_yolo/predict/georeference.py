@@ -81,7 +81,14 @@ def georeference_of(path: Path, dataset: Any) -> Georeference:
 
 
 def has_sidecar(path: Path) -> bool:
-    """Return whether a file beside an image may hold its transform: a world file, a MapInfo table or a GDAL sidecar."""
+    """Return whether a file beside an image may hold its transform: a world file, a MapInfo table or a GDAL sidecar.
+
+    Args:
+        path (Path): The image.
+
+    Returns:
+        (bool): Whether there is such a file.
+    """
     suffix = path.suffix.lower()
     suffixes = {f".{suffix[1:2]}{suffix[-1:]}w", f"{suffix}w", ".wld", ".tab"}
     beside = [path.with_suffix(s) for lower in suffixes for s in (lower, lower.upper())]
@@ -89,7 +96,14 @@ def has_sidecar(path: Path) -> bool:
 
 
 def pam_file(path: Path) -> Path:
-    """Return the place of an image's GDAL sidecar (reference system, transform, nodata, control points)."""
+    """Return the place of an image's GDAL sidecar (reference system, transform, nodata, control points).
+
+    Args:
+        path (Path): The image.
+
+    Returns:
+        (Path): The sidecar, which may not exist.
+    """
     return path.with_name(f"{path.name}.aux.xml")
 
 

@@ -77,7 +77,14 @@ class PredictOptions(Options):
         return tuple(dict.fromkeys(words(self.formats)))
 
     def percentiles(self, eight_bit: bool) -> tuple[float, float] | None:
-        """Return the percentiles to stretch between, None for none."""
+        """Return the percentiles to stretch between, None for none.
+
+        Args:
+            eight_bit (bool): Whether the data are 8-bit.
+
+        Returns:
+            (tuple[float, float] | None): Lower and upper percentile, in [0, 100].
+        """
         if isinstance(self.stretch, str):
             return None if self.stretch == "none" or eight_bit else (2.0, 98.0)
         return float(self.stretch[0]), float(self.stretch[1])

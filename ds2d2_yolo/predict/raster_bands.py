@@ -14,7 +14,14 @@ Pixels = NDArray[np.uint8]
 
 
 def palette_of(dataset: Any) -> Pixels | None:
-    """Return the colours (256, 3), red first, of rasterio's dataset; None if it is no palette image."""
+    """Return the colours (256, 3), red first, of rasterio's dataset; None if it is no palette image.
+
+    Args:
+        dataset (Any): rasterio's dataset.
+
+    Returns:
+        (np.ndarray | None): Colours (256, 3), uint8.
+    """
     if dataset.count != 1 or dataset.dtypes[0] != "uint8":
         return None
     try:
@@ -28,7 +35,14 @@ def palette_of(dataset: Any) -> Pixels | None:
 
 
 def bits_of(dataset: Any) -> int:
-    """Return the bits per value: 1, 2 or 4 if a file packs several values into a byte; GDAL does not scale them."""
+    """Return the bits per value: 1, 2 or 4 if a file packs several values into a byte; GDAL does not scale them.
+
+    Args:
+        dataset (Any): rasterio's dataset.
+
+    Returns:
+        (int): 1, 2, 4 or 8; 8 for other types than uint8.
+    """
     return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) if dataset.dtypes[0] == "uint8" else 8
 
 

@@ -121,7 +121,14 @@ class Scene:
         return result
 
     def thumbnail(self, side: int) -> Pixels:
-        """Return the scene as a BGR picture of at most `side` pixels a side, read strip by strip."""
+        """Return the scene as a BGR picture of at most `side` pixels a side, read strip by strip.
+
+        Args:
+            side (int): Longest side of the picture in pixels.
+
+        Returns:
+            (np.ndarray): Pixels (H, W, 3), uint8, BGR; nodata is 0.
+        """
         factor = max(1.0, max(self.width, self.height) / side)
         across, down = max(1, round(self.width / factor)), max(1, round(self.height / factor))
         columns = ((np.arange(across) + 0.5) * self.width / across).astype(int)
@@ -256,7 +263,14 @@ def _check_png(path: Path) -> None:
 
 
 def amount(size: float) -> str:
-    """Return a number of bytes as text."""
+    """Return a number of bytes as text.
+
+    Args:
+        size (float): Bytes.
+
+    Returns:
+        (str): In MiB or GiB.
+    """
     return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 

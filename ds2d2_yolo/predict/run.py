@@ -180,7 +180,15 @@ class _TiledRun:
         self.bar = tile_detector.progress_bar(tiles, "tiles")
 
     def detect(self, index: int, path: Path) -> ImageSummary:
-        """Detect and merge the objects of one image, and write the files of that image."""
+        """Detect and merge the objects of one image, and write the files of that image.
+
+        Args:
+            index (int): Index of the image in the run.
+            path (Path): The image.
+
+        Returns:
+            (ImageSummary): Its detections and counts.
+        """
         with open_scene(path, self.detector.channels, self.options) as scene:
             grid = self._windows(scene)
             tile_rows = self._detections(index, scene, grid)

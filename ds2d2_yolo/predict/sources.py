@@ -44,7 +44,14 @@ def images_of(source: str) -> list[Path]:
 
 
 def local_images(source: str) -> list[Path]:
-    """Return the images that a source names, none if it names other things that Ultralytics takes (URL, camera)."""
+    """Return the images that a source names, none if it names other things that Ultralytics takes (URL, camera).
+
+    Args:
+        source (str): Any source that Ultralytics takes.
+
+    Returns:
+        (list[Path]): See `images_of`.
+    """
     try:
         return images_of(source)
     except BadUseError:

@@ -69,7 +69,15 @@ class TileCache:
             write_json(self._folder / PLAN, plan)
 
     def load(self, image: int, row: int) -> TileRow | None:
-        """Return a finished row, None if it is not in the cache."""
+        """Return a finished row, None if it is not in the cache.
+
+        Args:
+            image (int): Index of the image.
+            row (int): Index of the row of tiles.
+
+        Returns:
+            (TileRow | None): The row.
+        """
         try:
             with np.load(self._path(image, row)) as arrays:
                 detections = Detections.from_rows(arrays["rows"], self._oriented)
@@ -78,7 +86,13 @@ class TileCache:
             return None
 
     def save(self, image: int, row: int, content: TileRow) -> None:
-        """Save a finished row."""
+        """Save a finished row.
+
+        Args:
+            image (int): Index of the image.
+            row (int): Index of the row of tiles.
+            content (TileRow): The row.
+        """
         buffer = io.BytesIO()
         np.savez(buffer, rows=content.detections.rows, tile=content.tile, empty=content.empty)
         write_whole(self._path(image, row), buffer.getvalue())
@@ -93,7 +107,15 @@ class TileCache:
 
 
 def is_unfinished(run: Path, plan: dict[str, Any]) -> bool:
-    """Return whether a folder holds an unfinished run of this plan."""
+    """Return whether a folder holds an unfinished run of this plan.
+
+    Args:
+        run (Path): Folder of a run.
+        plan (dict[str, Any]): From `plan_of`.
+
+    Returns:
+        (bool): Whether its cache belongs to an equal plan.
+    """
     try:
         return bool(json.loads((run / FOLDER / PLAN).read_text(encoding="utf-8")) == plan)
     except (OSError, ValueError):

@@ -72,7 +72,14 @@ def check_dota_names(images: Sequence[Path], names: dict[int, str]) -> None:
 
 
 def file_name(name: str) -> str:
-    """Return a class name as part of a DOTA file name: spaces become '-', characters that are not allowed '_'."""
+    """Return a class name as part of a DOTA file name: spaces become '-', characters that are not allowed '_'.
+
+    Args:
+        name (str): Class name.
+
+    Returns:
+        (str): Without suffix.
+    """
     return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", re.sub(r"\s+", "-", name.strip()))
 
 
@@ -121,13 +128,30 @@ def write_dota(folder: Path, task: str, images: Sequence[ImageDetections], names
 
 
 def classes_without_detections(images: Sequence[ImageDetections], names: dict[int, str]) -> list[int]:
-    """Return the classes of a model that none of the images has."""
+    """Return the classes of a model that none of the images has.
+
+    Args:
+        images (Sequence[ImageDetections]): Detections of all images.
+        names (dict[int, str]): Class names.
+
+    Returns:
+        (list[int]): Class indices.
+    """
     present = {kind for image in images for kind in image.detections.classes.tolist()}
     return [kind for kind in names if kind not in present]
 
 
 def write_csv(folder: Path, images: Sequence[ImageDetections], names: dict[int, str]) -> list[Path]:
-    """Write the detections of all images into one table: pixels, angles in radians clockwise from x to the side w."""
+    """Write the detections of all images into one table: pixels, angles in radians clockwise from x to the side w.
+
+    Args:
+        folder (Path): Folder of the run.
+        images (Sequence[ImageDetections]): Detections of all images.
+        names (dict[int, str]): Class names.
+
+    Returns:
+        (list[Path]): The file.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -183,7 +207,14 @@ def write_tables(folder: Path, formats: set[str], images: list[ImageDetections],
 
 
 def unique_stems(images: list[Path]) -> list[str]:
-    """Return a unique file name without suffix for each image."""
+    """Return a unique file name without suffix for each image.
+
+    Args:
+        images (list[Path]): Images; several may share a name.
+
+    Returns:
+        (list[str]): Names that differ in more than case.
+    """
     taken: set[str] = set()
     stems = []
     for path in images:

@@ -48,7 +48,15 @@ class Detections:
 
     @classmethod
     def from_rows(cls, rows: Floats, oriented: bool = True) -> Detections:
-        """Return detections from rows (N, 7): x, y, w, h, angle, score, class."""
+        """Return detections from rows (N, 7): x, y, w, h, angle, score, class.
+
+        Args:
+            rows (np.ndarray): Rows (N, 7).
+            oriented (bool): Whether the boxes are rotated.
+
+        Returns:
+            (Detections): Views of the rows where types allow it.
+        """
         rows = np.asarray(rows, np.float64).reshape(-1, 7)
         return cls(rows[:, :5], rows[:, 5], rows[:, 6].astype(np.int64), oriented)
 
@@ -94,7 +102,15 @@ class Detections:
         return areas
 
     def shifted(self, x: float, y: float) -> Detections:
-        """Return the detections moved by (x, y) pixels, as from a tile into its scene."""
+        """Return the detections moved by (x, y) pixels, as from a tile into its scene.
+
+        Args:
+            x (float): Pixels to the right.
+            y (float): Pixels down.
+
+        Returns:
+            (Detections): With the same sizes, angles, scores and classes.
+        """
         boxes = self.boxes + np.array([x, y, 0.0, 0.0, 0.0])
         return Detections(boxes, self.scores, self.classes, self.oriented)
 

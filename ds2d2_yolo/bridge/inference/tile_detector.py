@@ -93,7 +93,11 @@ def load_detector(model: str) -> YOLO:
 
 
 def remove_empty_run(folder: Path) -> None:
-    """Remove a run's folder that holds no files, only the empty folders that Ultralytics makes."""
+    """Remove a run's folder that holds no files, only the empty folders that Ultralytics makes.
+
+    Args:
+        folder (Path): The run's folder; it may not exist.
+    """
     if folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,7 +176,14 @@ def _predictor(yolo: YOLO, settings: dict[str, Any]) -> Any:
 
 
 def detections_of(result: Results) -> Detections:
-    """Return an image's detections from Ultralytics' `Results`, without boxes that are not finite or have no area."""
+    """Return an image's detections from Ultralytics' `Results`, without boxes that are not finite or have no area.
+
+    Args:
+        result (Results): Ultralytics' results of one image.
+
+    Returns:
+        (Detections): In pixels of that image.
+    """
     table = result.boxes if result.obb is None else result.obb
     boxes = result.boxes.xywh if result.obb is None else result.obb.xywhr
     boxes = torch.nn.functional.pad(boxes.double().cpu(), (0, 5 - boxes.shape[1]))  # upright boxes have the angle 0
@@ -247,7 +258,15 @@ def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:
 
 
 def progress_bar(total: int, title: str) -> Any:
-    """Return Ultralytics' progress bar."""
+    """Return Ultralytics' progress bar.
+
+    Args:
+        total (int): Number of tiles.
+        title (str): Its label.
+
+    Returns:
+        (TQDM): With `update` and `close`.
+    """
     return TQDM(total=total, desc=title, unit="tile")
 
 
