@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_gcps
 from rasterio.warp import transform as reproject
 
+from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.detections import box_corners
 from tests.predict.conftest import drawn, objects_of, write_raster
 
@@ -192,8 +195,6 @@ def test_a_transform_without_a_reference_system_is_named(
     bright: Go, tmp_path: Path, objects: NDArray[np.float64], slice: int | None, prj: str | None, reason: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    import re
-
     path = write_raster(tmp_path / "a.png", drawn(objects, WIDTH, HEIGHT), **FORMATS["png"])
     (tmp_path / "a.pgw").write_text(WORLD)
     if prj:
@@ -210,3 +211,14 @@ def test_an_image_without_georeference_needs_no_warning(
     path = write_raster(tmp_path / "a.png", drawn(objects, WIDTH, HEIGHT), **FORMATS["png"])
     assert "carries no georeference" in pixels_with_reason(bright, path, slice)
     assert not caplog.records
+
+
+def test_a_sidecar_needs_rasterio_and_a_bare_photo_does_not(
+    bright: Go, tmp_path: Path, objects: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "a.png", drawn(objects, WIDTH, HEIGHT), **FORMATS["png"])
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert "carries no georeference" in pixels_with_reason(bright, path, None)
+    (tmp_path / "a.pgw").write_text(WORLD)
+    with pytest.raises(BadUseError, match=r"of an image with a world file or \.aux\.xml needs rasterio"):
+        bright(source=str(path), slice=None, formats="geojson")
