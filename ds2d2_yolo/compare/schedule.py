@@ -126,7 +126,7 @@ def _start(job: Job, command: list[str], environment: Mapping[str, str] | None) 
     with job.log.open("ab") as log:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=child_environment({"PYTHONUNBUFFERED": "1", **(environment or {})}),
+            env=child_environment({"PYTHONUNBUFFERED": "1", **(environment or {})}, base=os.environ),
         )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.deploy.images import CheckImages, images_for
-from ds2d2_yolo.deploy.matching import Side, compare
+from ds2d2_yolo.deploy.matching import ModelOutputs, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
-from ds2d2_yolo.deploy.parity import TOLERANCES, Parity, Tolerance
+from ds2d2_yolo.deploy.parity import TOLERANCES, ParityReport, Tolerance
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json
@@ -37,7 +37,7 @@ class Exported:
         file (Path): The file or folder.
         megabytes (float): Its size in MB (1e6 bytes).
         seconds (float): Duration of the export.
-        parity (Parity | None): Result of the check, None if it was not checked.
+        parity (ParityReport | None): Result of the check, None if it was not checked.
         unchecked (str | None): Reason why it was not checked.
         report (Path | None): The JSON file of the check.
     """
@@ -45,7 +45,7 @@ class Exported:
     file: Path
     megabytes: float
     seconds: float
-    parity: Parity | None
+    parity: ParityReport | None
     unchecked: str | None
     report: Path | None
 
@@ -108,7 +108,7 @@ def _export_or_explain(options: ExportOptions, ultralytics_args: dict[str, Any],
         sources = options.check_images, ultralytics_args.get("data"), checkpoint.data
         images = images_for(*sources, max(args["imgsz"]), checkpoint.channels, options.check_limit)
     exported = _export(options, checkpoint, format, args, device, verbose, images)
-    if exported.parity is not None and not exported.parity.holds:
+    if exported.parity is not None and exported.parity.failed:
         print(exported)
         raise DS2D2Error(f"{exported.file} fails its check against PyTorch: {'; '.join(exported.parity.wrong)}")
     if missing:
@@ -156,7 +156,7 @@ def _export(
 def check(
     options: ExportOptions, checkpoint: exporter.Checkpoint, file: BackendModel, args: Mapping[str, Any],
     device: torch.device, images: CheckImages,
-) -> Parity:  # fmt: skip
+) -> ParityReport:  # fmt: skip
     """Run an exported file and its checkpoint on the same images and compare their detections.
 
     Args:
@@ -168,7 +168,7 @@ def check(
         images (CheckImages): The images.
 
     Returns:
-        (Parity): The differences.
+        (ParityReport): The differences.
     """
     reference = BackendModel(checkpoint.path, checkpoint.task, device, end2end=file.end2end)
     precision = precision_of(file, args["quantize"])
@@ -180,11 +180,13 @@ def check(
     shapes, compared = shapes_of(args, checkpoint.stride), []
     for shape in shapes:
         sides = (model.detect(images.pixels, shape, args["batch"], nms) for model in (reference, file))
-        for reference_side, file_side in zip(*sides, strict=True):
-            compared.append(compare(Side(*reference_side), Side(*file_side), conf, margins))
+        for reference_rows, file_rows in zip(*sides, strict=True):
+            reference_outputs = ModelOutputs.from_rows(*reference_rows, file.rotated)
+            file_outputs = ModelOutputs.from_rows(*file_rows, file.rotated)
+            compared.append(compare(reference_outputs, file_outputs, conf, margins))
     size = " and ".join(f"{w} x {h}" for h, w in shapes)
     head = "NMS inside the file" if file.nms_inside else "end-to-end head" if file.end2end else "the same NMS for both"
-    return Parity.of(
+    return ParityReport.of(
         compared, images.names * len(shapes), file.rotated, precision=precision, tolerance=tolerance, conf=conf,
         source=images.source,
         setting=f"{file.format} on {device.type} in {file.runtime_precision}, {size} px, batch {args['batch']}, {head}",

@@ -1,51 +1,58 @@
-"""Detections of two sides matched one to one, and how far the pairs lie apart.
-
-Detections are rows of seven numbers: centre x, y, width, height (pixels), angle (radians), score, class. Upright boxes
-have the angle 0.
-"""
+"""One-to-one matching of the detections of two models, and the differences of the matched pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import from_numpy as torch_from
+import shapely
+from torch import from_numpy
 
 from ds2d2_yolo.core.iou import probiou
+from ds2d2_yolo.utils.detections import Detections, Floats, box_corners
 
-F64 = NDArray[np.float64]
-Point = tuple[float, float]
-
-PAIR_IOU = 0.5  # boxes that overlap less are not the same object
-SQUARE = 1.1  # a box whose sides differ by less has no long side: its angle counts modulo a quarter turn
-SCORE, CLASS = 5, 6
+MIN_PAIR_IOU = 0.5  # boxes that overlap less are not the same object
+SQUARE_RATIO = 1.1  # a box whose sides differ by less has no long side: its angle counts modulo a quarter turn
 
 
 @dataclass(frozen=True)
-class Side:
-    """What one side says of one image.
+class ModelOutputs:
+    """What one model predicts for one image.
 
     Attributes:
-        kept (F64): Its detections, N x 7.
-        raw (F64 | None): Everything it predicts before NMS, M x 7, a row for each box and class; None where the file
-            holds the NMS itself. A head without NMS has its detections here too.
+        detections (Detections): Detections after NMS.
+        candidates (Detections | None): All predictions before NMS, one for each box and class; None if NMS is inside
+            the exported file. For a head without NMS they hold its detections.
     """
 
-    kept: F64
-    raw: F64 | None
+    detections: Detections
+    candidates: Detections | None
+
+    @classmethod
+    def from_rows(cls, detections: Floats, candidates: Floats | None, oriented: bool) -> ModelOutputs:
+        """Return outputs from rows (N, 7): x, y, w, h, angle, score, class.
+
+        Args:
+            detections (np.ndarray): Rows (N, 7) after NMS.
+            candidates (np.ndarray | None): Rows (M, 7) before NMS; None if NMS is inside the file.
+            oriented (bool): Whether boxes are rotated.
+
+        Returns:
+            (ModelOutputs): The outputs of one image.
+        """
+        before = None if candidates is None else Detections.from_rows(candidates, oriented)
+        return cls(Detections.from_rows(detections, oriented), before)
 
 
 @dataclass(frozen=True)
 class Margins:
-    """When two detections are the same up to the rounding of a precision, and where NMS cuts.
+    """Differences that the rounding of a precision explains, and the thresholds of NMS.
 
     Attributes:
-        iou (float): Least IoU.
-        score (float): Largest difference of the score.
+        iou (float): Smallest IoU of equal boxes.
+        score (float): Largest difference of equal scores.
         nms_iou (float): IoU above which NMS drops the lower score.
-        max_det (int): Most detections of an image.
+        max_det (int): Largest number of detections of an image.
     """
 
     iou: float
@@ -54,226 +61,213 @@ class Margins:
     max_det: int = 300
 
 
-def corners(box: F64) -> list[Point]:
-    """Return the four corners of a box, in turning order."""
-    x, y, w, h, angle = (float(v) for v in box[:5])
-    cos, sin = np.cos(angle) / 2, np.sin(angle) / 2
-    ux, uy, vx, vy = w * cos, w * sin, -h * sin, h * cos
-    return [(x + a * ux + b * vx, y + a * uy + b * vy) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-
-
-def rotated_iou(a: F64, b: F64) -> float:
-    """Return the exact IoU of two rotated rectangles: one is cut along the four sides of the other.
+def rotated_iou(a: Floats, b: Floats) -> Floats:
+    """Return the exact IoU of rotated boxes, pair by pair.
 
     Args:
-        a (F64): Box, 5 or more numbers: x, y, w, h, angle.
-        b (F64): The other one.
+        a (np.ndarray): Boxes (N, 5): x, y, w, h, angle.
+        b (np.ndarray): Boxes (N, 5).
 
     Returns:
-        (float): 0 to 1; 0 where a box has no area or is not finite.
+        (np.ndarray): IoU (N,) in [0, 1]; 0 for boxes without area or with numbers that are not finite.
     """
-    if not (np.isfinite(a[:5]).all() and np.isfinite(b[:5]).all()):
-        return 0.0
-    shape, frame = corners(a), corners(b)
-    for (ax, ay), (bx, by) in zip(frame, frame[1:] + frame[:1], strict=True):
-        side = [(bx - ax) * (y - ay) - (by - ay) * (x - ax) for x, y in shape]
-        cut: list[Point] = []
-        for k, (point, s) in enumerate(zip(shape, side, strict=True)):
-            before, r = shape[k - 1], side[k - 1]
-            if (s >= 0) != (r >= 0):
-                t = r / (r - s)
-                cut.append((before[0] + t * (point[0] - before[0]), before[1] + t * (point[1] - before[1])))
-            if s >= 0:
-                cut.append(point)
-        shape = cut
-    common = abs(sum(shape[k - 1][0] * y - x * shape[k - 1][1] for k, (x, y) in enumerate(shape))) / 2
-    union = float(a[2] * a[3] + b[2] * b[3]) - common
-    return min(common / union, 1.0) if union > 0 else 0.0
+    valid = np.isfinite(a).all(1) & np.isfinite(b).all(1) & (np.minimum(a[:, 2:4], b[:, 2:4]) > 0).all(1)
+    first, second = (shapely.polygons(box_corners(boxes[valid])) for boxes in (a, b))
+    common = shapely.area(shapely.intersection(first, second))
+    iou = np.zeros(len(a))
+    iou[valid] = (common / (shapely.area(first) + shapely.area(second) - common)).clip(0, 1)
+    return iou
 
 
-def overlaps(a: F64, b: F64) -> F64:
-    """Return the IoU of each detection of one side with each of the other that has its class, 0 for other classes.
+def iou_within_classes(a: Detections, b: Detections) -> Floats:
+    """Return the IoU of all pairs of two sets of detections, 0 for pairs of different classes.
 
     Args:
-        a (F64): N x 7.
-        b (F64): M x 7.
+        a (Detections): N detections.
+        b (Detections): M detections.
 
     Returns:
-        (F64): N x M, of the rectangles themselves: rotated where a box has an angle.
+        (np.ndarray): IoU (N, M) of the rectangles: rotated ones if a box has an angle.
     """
     (low_a, high_a), (low_b, high_b) = _hulls(a), _hulls(b)
     shared = (np.minimum(high_a[:, None], high_b) - np.maximum(low_a[:, None], low_b)).clip(0)
-    common = np.where(a[:, None, CLASS] == b[None, :, CLASS], shared.prod(2), 0.0)
-    if not (a[:, 4].any() or b[:, 4].any()):
-        union = (a[:, 2] * a[:, 3])[:, None] + (b[:, 2] * b[:, 3]) - common
+    common = np.where(a.classes[:, None] == b.classes, shared.prod(2), 0.0)
+    if not (a.boxes[:, 4].any() or b.boxes[:, 4].any()):
+        union = a.areas[:, None] + b.areas - common
         return np.where(common > 0, common / np.maximum(union, 1e-12), 0.0)
-    found = np.zeros((len(a), len(b)))
-    for i, j in np.argwhere(common > 0):
-        found[i, j] = rotated_iou(a[i], b[j])
-    return found
+    iou = np.zeros((len(a), len(b)))
+    i, j = np.nonzero(common > 0)
+    iou[i, j] = rotated_iou(a.boxes[i], b.boxes[j])
+    return iou
 
 
-def _hulls(rows: F64) -> tuple[F64, F64]:
-    """Return the low and high corner (N x 2) of the upright box around each detection."""
-    cos, sin = np.abs(np.cos(rows[:, 4])), np.abs(np.sin(rows[:, 4]))
-    half = np.stack((rows[:, 2] * cos + rows[:, 3] * sin, rows[:, 2] * sin + rows[:, 3] * cos), 1) / 2
-    return rows[:, :2] - half, rows[:, :2] + half
+def _hulls(detections: Detections) -> tuple[Floats, Floats]:
+    """Return the low and high corners (N, 2) of the upright boxes around detections."""
+    corners = detections.corners
+    return corners.min(1), corners.max(1)
 
 
-def match(a: F64, b: F64) -> list[tuple[int, int, float]]:
-    """Match the detections of two sides one to one within their classes, the largest IoU first.
+def match(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
+    """Match two sets of detections one to one within their classes, the largest IoU first.
 
     Args:
-        a (F64): N x 7.
-        b (F64): M x 7.
+        a (Detections): N detections.
+        b (Detections): M detections.
 
     Returns:
-        (list[tuple[int, int, float]]): Index in `a`, index in `b` and IoU of each pair; of equal IoUs (to 1e-6) the
-            nearest scores go first. Boxes that overlap by less than `PAIR_IOU` are never paired.
+        (list[tuple[int, int, float]]): Index in `a`, index in `b` and IoU of each pair. Of equal IoUs (to 1e-6) the
+            nearest scores come first. Boxes that overlap by less than `MIN_PAIR_IOU` are never paired.
     """
-    iou = overlaps(a, b)
-    pairs = np.argwhere(iou >= PAIR_IOU)
-    apart = np.abs(a[pairs[:, 0], SCORE] - b[pairs[:, 1], SCORE])
-    order = np.lexsort((apart, -iou[pairs[:, 0], pairs[:, 1]].round(6)))
-    taken_a, taken_b, found = set(), set(), []
+    iou = iou_within_classes(a, b)
+    pairs = np.argwhere(iou >= MIN_PAIR_IOU)
+    score_difference = np.abs(a.scores[pairs[:, 0]] - b.scores[pairs[:, 1]])
+    order = np.lexsort((score_difference, -iou[pairs[:, 0], pairs[:, 1]].round(6)))
+    taken_a, taken_b, matches = set(), set(), []
     for i, j in pairs[order].tolist():
         if i not in taken_a and j not in taken_b:
             taken_a.add(i)
             taken_b.add(j)
-            found.append((i, j, float(iou[i, j])))
-    return found
+            matches.append((i, j, float(iou[i, j])))
+    return matches
 
 
-def angle_apart(a: F64, b: F64) -> float:
+def angle_difference(a: Floats, b: Floats) -> float:
     """Return the difference of two boxes' directions in radians.
 
-    A box's direction is that of its long side, modulo half a turn, so width and height may be exchanged; where either
+    The direction of a box is that of its long side, modulo half a turn, so width and height may be exchanged. If either
     box is nearly a square (sides within 10 %), it is modulo a quarter turn.
 
     Args:
-        a (F64): Box, 5 or more numbers.
-        b (F64): The other one.
+        a (np.ndarray): Box (5,): x, y, w, h, angle.
+        b (np.ndarray): Box (5,).
 
     Returns:
-        (float): 0 to pi / 2, for squares to pi / 4.
+        (float): Radians in [0, pi / 2], for squares in [0, pi / 4].
     """
-    square = any(max(box[2:4]) < SQUARE * min(box[2:4]) for box in (a, b))
+    square = any(max(box[2:4]) < SQUARE_RATIO * min(box[2:4]) for box in (a, b))
     turn = np.pi / 2 if square else np.pi
     direction = [float(box[4]) + (np.pi / 2 if box[3] > box[2] else 0.0) for box in (a, b)]
-    apart = (direction[0] - direction[1]) % turn
-    return float(min(apart, turn - apart))
+    difference = (direction[0] - direction[1]) % turn
+    return float(min(difference, turn - difference))
 
 
-def holds(rows: F64 | None, detection: F64, margins: Margins) -> bool:
-    """Return whether predictions hold a detection: one of its class, within both margins."""
-    if rows is None:
-        return False
-    near = rows[(rows[:, CLASS] == detection[CLASS]) & (np.abs(rows[:, SCORE] - detection[SCORE]) <= margins.score)]
-    return bool((overlaps(detection[None], near) >= margins.iou).any()) if len(near) else False
-
-
-def near_tie(detection: F64, lacking: Side, torch: Side, inside: bool, margins: Margins) -> bool:
-    """Return whether one side lacks a detection of the other only because candidates or classes nearly tied.
-
-    Where NMS is the same code for both sides, the side that lacks it must hold box, class and score within the margins
-    before NMS: then they were computed, and another box or another class of the box went before. Where NMS is inside
-    the file, PyTorch must hold it before NMS, and the side that lacks it must keep a box that PyTorch holds too and
-    that ties with it: the overlap is within the margin of what NMS allows, or above it while the scores differ by no
-    more than their margin.
+def contains(candidates: Detections | None, detection: Detections, margins: Margins) -> bool:
+    """Return whether candidates contain a detection: one of its class, within both margins.
 
     Args:
-        detection (F64): Row of one side.
-        lacking (Side): The side that lacks it.
-        torch (Side): PyTorch's side.
-        inside (bool): Whether NMS is inside the exported file.
-        margins (Margins): What rounding explains.
+        candidates (Detections | None): Predictions before NMS; None contains nothing.
+        detection (Detections): One detection.
+        margins (Margins): Differences that rounding explains.
 
     Returns:
-        (bool): Whether it is explained so.
+        (bool): Whether there is such a candidate.
     """
-    if not inside:
-        return holds(lacking.raw, detection, margins)
-    if not holds(torch.raw, detection, margins):
+    if candidates is None:
         return False
-    iou = nms_overlap(detection, lacking.kept)
-    edge = np.abs(iou - margins.nms_iou) <= 1 - margins.iou
-    tied = (iou > margins.nms_iou) & (np.abs(lacking.kept[:, SCORE] - detection[SCORE]) <= margins.score)
-    same = lacking.kept[:, CLASS] == detection[CLASS]
-    return any(holds(torch.raw, box, margins) for box in lacking.kept[same & (edge | tied)])
+    near = candidates[np.abs(candidates.scores - detection.scores[0]) <= margins.score]
+    return bool((iou_within_classes(detection, near) >= margins.iou).any())
 
 
-def nms_overlap(detection: F64, rows: F64) -> F64:
-    """Return the overlap that NMS looks at: of upright boxes IoU, of rotated ones ProbIoU."""
-    if not (detection[4] or rows[:, 4].any()):
-        upright: F64 = overlaps(detection[None], rows)[0]
+def near_tie(
+    detection: Detections, lacking: ModelOutputs, torch: ModelOutputs, nms_inside: bool, margins: Margins
+) -> bool:
+    """Return whether one model lacks a detection of the other only because candidates or classes nearly tied.
+
+    If NMS is the same code for both models, the model that lacks the detection must have box, class and score within
+    the margins before NMS: it computed them, and NMS preferred another box or another class of the box. If NMS is
+    inside the file, PyTorch must have the detection before NMS, and the model that lacks it must keep a box that
+    PyTorch has too and that ties with it: the overlap is within the margin of what NMS allows, or above it while the
+    scores differ by no more than their margin.
+
+    Args:
+        detection (Detections): One detection of one model.
+        lacking (ModelOutputs): Outputs of the model that lacks it.
+        torch (ModelOutputs): PyTorch's outputs.
+        nms_inside (bool): Whether NMS is inside the exported file.
+        margins (Margins): Differences that rounding explains.
+
+    Returns:
+        (bool): Whether a near tie explains it.
+    """
+    if not nms_inside:
+        return contains(lacking.candidates, detection, margins)
+    if not contains(torch.candidates, detection, margins):
+        return False
+    remaining = lacking.detections
+    iou = _nms_overlap(detection, remaining)
+    at_threshold = np.abs(iou - margins.nms_iou) <= 1 - margins.iou
+    tied = (iou > margins.nms_iou) & (np.abs(remaining.scores - detection.scores[0]) <= margins.score)
+    rivals = np.flatnonzero((remaining.classes == detection.classes[0]) & (at_threshold | tied))
+    return any(contains(torch.candidates, remaining[[i]], margins) for i in rivals.tolist())
+
+
+def _nms_overlap(detection: Detections, others: Detections) -> Floats:
+    """Return the overlap (N,) that NMS compares: IoU of upright boxes, ProbIoU of rotated ones."""
+    if not (detection.boxes[0, 4] or others.boxes[:, 4].any()):
+        upright: Floats = iou_within_classes(detection, others)[0]
         return upright
-    first = torch_from(detection[None, :5]).expand(len(rows), 5)
-    found: F64 = probiou(first, torch_from(rows[:, :5])).numpy()
-    return found
+    first = from_numpy(detection.boxes).expand(len(others), 5)
+    rotated: Floats = probiou(first, from_numpy(others.boxes)).numpy()
+    return rotated
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One image, compared.
+class ImageComparison:
+    """The comparison of two models on one image.
 
     Attributes:
         pairs (tuple[tuple[float, float, float], ...]): 1 - IoU, score difference and angle difference of each pair.
-        only_torch (F64): Detections that only PyTorch has.
-        only_file (F64): Detections that only the exported file has.
-        ties (int): Detections of one side that a near tie explains.
+        only_torch (Detections): Detections that only PyTorch has.
+        only_file (Detections): Detections that only the exported file has.
+        ties (int): One-sided detections that a near tie explains.
     """
 
     pairs: tuple[tuple[float, float, float], ...]
-    only_torch: F64
-    only_file: F64
+    only_torch: Detections
+    only_file: Detections
     ties: int
 
 
-def compare(torch: Side, file: Side, conf: float, margins: Margins) -> Compared:
-    """Compare what PyTorch and an exported file find in one image.
+def compare(torch: ModelOutputs, file: ModelOutputs, conf: float, margins: Margins) -> ImageComparison:
+    """Compare the detections of PyTorch and of an exported file in one image.
 
-    Detections of `conf` and more count. Their partners are looked for among all that the other side kept, which reaches
-    down to `conf` less the margin of the score: a detection that falls just below the threshold on one side has a
-    partner there, and one that has none is missing. In an image with as many detections as there may be, the lowest of
-    them takes the place of the threshold.
+    Detections with a score of at least `conf` count. Their partners are searched among all detections of the other
+    model, which reach down to `conf` less the margin of the score: a detection that falls just below the threshold in
+    one model has a partner there, and one that has none is missing. In an image with the largest number of detections,
+    the lowest of them takes the place of the threshold.
 
     Args:
-        torch (Side): PyTorch's side.
-        file (Side): The exported file's side.
+        torch (ModelOutputs): PyTorch's outputs.
+        file (ModelOutputs): The exported file's outputs.
         conf (float): Score from which a detection counts.
-        margins (Margins): What rounding explains.
+        margins (Margins): Differences that rounding explains.
 
     Returns:
-        (Compared): Pairs, one-sided detections and explained ones.
+        (ImageComparison): Pairs, one-sided detections and near ties.
     """
-    a, b = torch.kept, file.kept
-    conf = max([conf, *(float(k[:, SCORE].min()) + margins.score for k in (a, b) if len(k) >= margins.max_det)])
-    found, matched = [], match(a, b)
-    alone_a, alone_b = set(range(len(a))), set(range(len(b)))
-    inside = file.raw is None
-    for i, j, iou in matched:
-        if (
-            iou < margins.iou
-            and near_tie(a[i], file, torch, inside, margins)
-            and near_tie(b[j], torch, torch, inside, margins)
-        ):
-            continue  # NMS kept another box of the crowd on each side: both are looked at alone
-        alone_a.discard(i)
-        alone_b.discard(j)
-        if max(a[i, SCORE], b[j, SCORE]) >= conf:
-            found.append((1 - iou, abs(float(a[i, SCORE] - b[j, SCORE])), angle_apart(a[i], b[j])))
-    left_a, left_b = _counting(a, alone_a, conf), _counting(b, alone_b, conf)
-    only_a = [row for row in left_a if not near_tie(row, file, torch, inside, margins)]
-    only_b = [row for row in left_b if not near_tie(row, torch, torch, inside, margins)]
-    ties = len(left_a) + len(left_b) - len(only_a) - len(only_b)
-    return Compared(tuple(found), _stack(only_a), _stack(only_b), ties)
+    a, b = torch.detections, file.detections
+    full = [float(d.scores.min()) + margins.score for d in (a, b) if len(d) >= margins.max_det]
+    conf, nms_inside = max([conf, *full]), file.candidates is None
+
+    def tied(detection: Detections, lacking: ModelOutputs) -> bool:
+        return near_tie(detection, lacking, torch, nms_inside, margins)
+
+    pairs, unmatched_a, unmatched_b = [], set(range(len(a))), set(range(len(b)))
+    for i, j, iou in match(a, b):
+        if iou < margins.iou and tied(a[[i]], file) and tied(b[[j]], torch):
+            continue  # NMS chose another box of the crowd in each model: both are judged as one-sided
+        unmatched_a.discard(i)
+        unmatched_b.discard(j)
+        if max(a.scores[i], b.scores[j]) >= conf:
+            score = abs(float(a.scores[i] - b.scores[j]))
+            pairs.append((1 - iou, score, angle_difference(a.boxes[i], b.boxes[j])))
+    counting_a, counting_b = _counting(a, unmatched_a, conf), _counting(b, unmatched_b, conf)
+    only_a = [i for i in counting_a if not tied(a[[i]], file)]
+    only_b = [j for j in counting_b if not tied(b[[j]], torch)]
+    ties = len(counting_a) + len(counting_b) - len(only_a) - len(only_b)
+    return ImageComparison(tuple(pairs), a[only_a], b[only_b], ties)
 
 
-def _counting(rows: F64, which: set[int], conf: float) -> list[F64]:
-    """Return the rows among `which` whose score counts."""
-    return [rows[i] for i in sorted(which) if rows[i, SCORE] >= conf]
-
-
-def _stack(rows: Sequence[F64]) -> F64:
-    """Return rows as one array."""
-    return np.stack(rows) if rows else np.zeros((0, 7))
+def _counting(detections: Detections, indices: set[int], conf: float) -> list[int]:
+    """Return the indices whose score counts, in order."""
+    return [i for i in sorted(indices) if detections.scores[i] >= conf]

@@ -1,4 +1,4 @@
-"""Whether an exported file finds what PyTorch finds: rates, differences, tolerances and the verdict."""
+"""The parity report of an exported file and its checkpoint: rates, differences, tolerances and verdict."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ds2d2_yolo.deploy.matching import Compared, Margins
+from ds2d2_yolo.deploy.matching import ImageComparison, Margins
 
-LISTED = 50  # one-sided detections that the JSON file names
+LISTED = 50  # one-sided detections that the JSON file lists
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a pair may lie apart.
+    """Allowed differences of a pair.
 
     Attributes:
         iou (float): 1 - IoU.
         score (float): Difference of the scores.
         angle (float): Difference of the angles in radians.
         missing (float): Share of one-sided detections among pairs and one-sided ones.
-        quantile (float): Which of the sorted differences is judged: 1 is the largest, 0.9 the 90th percentile.
+        quantile (float): Quantile of the sorted differences that is judged: 1 is the largest, 0.9 the 90th percentile.
     """
 
     iou: float
@@ -32,16 +32,24 @@ class Tolerance:
     missing: float
     quantile: float
 
-    def changed(self, **given: float | None) -> Tolerance:
-        """Return it with the values that were given."""
-        return replace(self, **{k: v for k, v in given.items() if v is not None})
+    def changed(self, **values: float | None) -> Tolerance:
+        """Return the tolerance with the values that are not None replaced."""
+        return replace(self, **{k: v for k, v in values.items() if v is not None})
 
     def margins(self, nms_iou: float, max_det: int) -> Margins:
-        """Return what rounding explains, for the matching."""
+        """Return the differences that rounding explains, for the matching.
+
+        Args:
+            nms_iou (float): IoU above which NMS drops the lower score.
+            max_det (int): Largest number of detections of an image.
+
+        Returns:
+            (Margins): Margins of IoU and score, and the thresholds of NMS.
+        """
         return Margins(iou=1 - self.iou, score=self.score, nms_iou=nms_iou, max_det=max_det)
 
 
-# FP32 sums in another order; FP16 keeps 11 bits; INT8 is another model that has to stay close to the first
+# FP32 sums in another order; FP16 has 11 bits; INT8 is another model that has to stay close to the first
 TOLERANCES = {
     "FP32": Tolerance(iou=0.01, score=0.002, angle=0.01, missing=0.0, quantile=1.0),
     "FP16": Tolerance(iou=0.1, score=0.05, angle=0.1, missing=0.02, quantile=0.99),
@@ -50,8 +58,8 @@ TOLERANCES = {
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Median, 90th and 99th percentile and largest of a difference over all pairs."""
+class DifferenceQuantiles:
+    """Median, 90th and 99th percentile and maximum of a difference over all pairs."""
 
     median: float
     p90: float
@@ -59,33 +67,34 @@ class Spread:
     largest: float
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> Spread:
-        """Return the spread of values; a value that is no number makes it no number."""
-        # 'higher' takes one of the values, never one between two
+    def of(cls, values: NDArray[np.float64]) -> DifferenceQuantiles:
+        """Return the quantiles of values; a NaN among them makes all quantiles NaN."""
+        # 'higher' takes one of the values and never interpolates
         return cls(*(float(np.quantile(values, q, method="higher")) for q in (0.5, 0.9, 0.99, 1.0)))
 
     def judged(self, quantile: float) -> float:
-        """Return the one of a quantile, 0.9, 0.99 or 1."""
+        """Return the value of a quantile, 0.9, 0.99 or 1."""
         return {0.9: self.p90, 0.99: self.p99, 1.0: self.largest}[quantile]
 
 
 @dataclass(frozen=True)
-class Parity:
-    """What the comparison of an exported file with PyTorch found.
+class ParityReport:
+    """The result of comparing an exported file with PyTorch.
 
     Attributes:
-        precision (str): Whose tolerances hold: FP32, FP16 or INT8.
-        tolerance (Tolerance): These.
+        precision (str): Precision that the tolerances belong to: FP32, FP16 or INT8.
+        tolerance (Tolerance): The tolerances.
         conf (float): Score from which a detection counted.
         images (int): Number of comparisons, images times input shapes.
-        source (str): Where the images are from.
+        source (str): Origin of the images.
         setting (str): Format, device, input shapes, batch.
         matched (int): Pairs.
         only_torch (int): Detections that only PyTorch has.
         only_file (int): Detections that only the file has.
         ties (int): One-sided detections that near ties explain.
-        differences (dict[str, Spread]): Of '1 - IoU', 'score' and, for oriented boxes, 'angle'; none without pairs.
-        listed (list[dict[str, Any]]): The first one-sided detections.
+        differences (dict[str, DifferenceQuantiles]): Of '1 - IoU', 'score' and, for oriented boxes, 'angle'; empty
+            without pairs.
+        listed (list[dict[str, Any]]): The first `LISTED` one-sided detections.
     """
 
     precision: str
@@ -98,34 +107,38 @@ class Parity:
     only_torch: int
     only_file: int
     ties: int
-    differences: dict[str, Spread]
+    differences: dict[str, DifferenceQuantiles]
     listed: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, images: Sequence[Compared], names: Sequence[str], rotated: bool, **about: Any) -> Parity:
-        """Sum up the comparisons of single images.
+    def of(cls, images: Sequence[ImageComparison], names: Sequence[str], rotated: bool, **about: Any) -> ParityReport:
+        """Combine the comparisons of single images.
 
         Args:
-            images (Sequence[Compared]): One for each image and input shape.
+            images (Sequence[ImageComparison]): One for each image and input shape.
             names (Sequence[str]): Name of each, for the list of one-sided detections.
             rotated (bool): Whether boxes are oriented.
             **about (Any): The other attributes.
 
         Returns:
-            (Parity): The sum.
+            (ParityReport): The report.
         """
         pairs = np.array([p for c in images for p in c.pairs], dtype=np.float64).reshape(-1, 3)
         kinds = ("1 - IoU", "score", "angle")[: 3 if rotated else 2]
-        sides = [(n, who, row) for c, n in zip(images, names, strict=True)
-                 for who, rows in (("PyTorch", c.only_torch), ("file", c.only_file)) for row in rows]  # fmt: skip
+        one_sided = [
+            {"image": name, "only": side, "xywhr_score_class": row}
+            for comparison, name in zip(images, names, strict=True)
+            for side, only in (("PyTorch", comparison.only_torch), ("file", comparison.only_file))
+            for row in only.rows.tolist()
+        ]
         return cls(
             images=len(images),
             matched=len(pairs),
             only_torch=sum(len(c.only_torch) for c in images),
             only_file=sum(len(c.only_file) for c in images),
             ties=sum(c.ties for c in images),
-            differences={k: Spread.of(pairs[:, i]) for i, k in enumerate(kinds)} if len(pairs) else {},
-            listed=[{"image": n, "only": who, "xywhr_score_class": row.tolist()} for n, who, row in sides[:LISTED]],
+            differences={k: DifferenceQuantiles.of(pairs[:, i]) for i, k in enumerate(kinds)} if len(pairs) else {},
+            listed=one_sided[:LISTED],
             **about,
         )
 
@@ -137,23 +150,23 @@ class Parity:
 
     @property
     def judged(self) -> str:
-        """(str): Which of the sorted differences is judged, in words."""
+        """(str): The quantile of the differences that is judged, in words."""
         return {0.9: "90th percentile", 0.99: "99th percentile", 1.0: "largest"}[self.tolerance.quantile]
 
     @property
     def wrong(self) -> list[str]:
-        """(list[str]): What is out of its tolerance, in words; empty if the check holds."""
-        if not self.matched + self.only_torch + self.only_file:
+        """(list[str]): Quantities out of their tolerance, in words; empty if the check holds."""
+        if self.inconclusive:
             return [
-                f"no detections of score {self.conf:g} and more to compare: lower check_conf=, or other check_images="
+                f"no detections of score {self.conf:g} and more to compare: name images with objects by check_images=, "
+                f"or lower check_conf="
             ]
         tolerance = self.tolerance
         limits = {"1 - IoU": tolerance.iou, "score": tolerance.score, "angle": tolerance.angle}
-        which = self.judged
         wrong = [
-            f"{which} of {kind} {found:.3g} is over {limits[kind]:g}"
-            for kind, spread in self.differences.items()
-            if not (found := spread.judged(tolerance.quantile)) <= limits[kind]
+            f"{self.judged} of {kind} {value:.3g} is over {limits[kind]:g}"
+            for kind, quantiles in self.differences.items()
+            if not (value := quantiles.judged(tolerance.quantile)) <= limits[kind]
         ]
         if self.missing > tolerance.missing:
             wrong.insert(
@@ -164,13 +177,31 @@ class Parity:
         return wrong
 
     @property
+    def inconclusive(self) -> bool:
+        """(bool): Whether neither model detects anything, so that nothing differs and nothing is proved."""
+        return not self.matched + self.only_torch + self.only_file
+
+    @property
     def holds(self) -> bool:
         """(bool): Whether everything is within its tolerance."""
         return not self.wrong
 
+    @property
+    def failed(self) -> bool:
+        """(bool): Whether something is out of its tolerance."""
+        return not self.holds and not self.inconclusive
+
+    @property
+    def verdict(self) -> str:
+        """(str): The verdict as a line of the report."""
+        if self.holds:
+            return "the check holds"
+        return f"{'THE CHECK FAILED' if self.failed else 'the check is inconclusive'}: {'; '.join(self.wrong)}"
+
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, verdict included."""
-        return {"holds": self.holds, "wrong": self.wrong, **asdict(self)}
+        """Return the report as plain values, with the verdict."""
+        verdict = {"holds": self.holds, "inconclusive": self.inconclusive, "wrong": self.wrong}
+        return {**verdict, **asdict(self)}
 
     def __str__(self) -> str:
         """Return the tables."""
@@ -187,17 +218,17 @@ class Parity:
             "",
             f"  {'difference':14}{'median':>10}{'p90':>10}{'p99':>10}{'largest':>10}{'tolerance':>11}",
             *(
-                _line(kind, spread, limit)
-                for (kind, spread), limit in zip(self.differences.items(), limits, strict=False)
+                _line(kind, quantiles, limit)
+                for (kind, quantiles), limit in zip(self.differences.items(), limits, strict=False)
             ),
             "",
-            "the check holds" if self.holds else f"THE CHECK FAILED: {'; '.join(self.wrong)}",
+            self.verdict,
         ]
         return "\n".join(rows)
 
 
-def _line(kind: str, spread: Spread, limit: float) -> str:
-    """Return the line of a difference."""
+def _line(kind: str, quantiles: DifferenceQuantiles, limit: float) -> str:
+    """Return a difference's line of the table."""
     name = kind + (" (rad)" if kind == "angle" else "")
-    numbers = "".join(f"{n:10.2g}" for n in (spread.median, spread.p90, spread.p99, spread.largest))
+    numbers = "".join(f"{n:10.2g}" for n in (quantiles.median, quantiles.p90, quantiles.p99, quantiles.largest))
     return f"  {name:14}{numbers}{limit:11g}"

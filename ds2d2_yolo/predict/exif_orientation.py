@@ -1,4 +1,4 @@
-"""Pictures as the camera was held: EXIF's orientation, and TIFF's own, which GDAL leaves to its callers."""
+"""Orientation tags of EXIF and TIFF, which GDAL does not apply."""
 
 from __future__ import annotations
 
@@ -13,45 +13,59 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 Window = tuple[int, int, int, int]
 
-TAG = 0x0112  # of EXIF and of TIFF
-OPENED = {"PNG": PngImagePlugin.PngImageFile, "WEBP": WebPImagePlugin.WebPImageFile}
-BIG_TIFF = 43  # third byte of a file with 64-bit offsets, whose header is 8 bytes longer
+TAG = 0x0112  # the same in EXIF and TIFF
+EXIF_READERS = {"PNG": PngImagePlugin.PngImageFile, "WEBP": WebPImagePlugin.WebPImageFile}
+BIG_TIFF = 43  # third byte of a file with 64-bit offsets; its header is 8 bytes longer
 # orientation -> (transpose, flip rows, flip columns), in this order
 STEPS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
 
 @dataclass(frozen=True)
-class Turn:
-    """How stored pixels become an upright picture.
+class Orientation:
+    """The transformation of stored pixels into the upright picture.
 
     Attributes:
-        transpose (bool): Whether rows and columns change places, first.
-        rows (bool): Whether the order of rows is turned round then.
-        columns (bool): Likewise, of columns.
+        transpose (bool): Whether rows and columns are exchanged; this comes first.
+        rows (bool): Whether the order of rows is reversed.
+        columns (bool): Whether the order of columns is reversed.
     """
 
     transpose: bool = False
     rows: bool = False
     columns: bool = False
 
-    def pixels(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return stored pixels (..., H, W) upright."""
+    def apply(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return the upright pixels of stored pixels (..., H, W).
+
+        Args:
+            stored (np.ndarray): Pixels (..., H, W) as the file holds them.
+
+        Returns:
+            (np.ndarray): A view of them, (..., W, H) if rows and columns are exchanged.
+        """
         stored = stored.swapaxes(-1, -2) if self.transpose else stored
         return stored[..., :: -1 if self.rows else 1, :: -1 if self.columns else 1]
 
-    def size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height of the upright picture in pixels."""
+    def upright_size(self, stored: tuple[int, int]) -> tuple[int, int]:
+        """Return width and height of the upright picture in pixels.
+
+        Args:
+            stored (tuple[int, int]): Width and height of the stored pixels.
+
+        Returns:
+            (tuple[int, int]): Width and height in pixels.
+        """
         return (stored[1], stored[0]) if self.transpose else stored
 
     def stored_window(self, window: Window, size: tuple[int, int]) -> Window:
-        """Return where a window lies in the stored pixels.
+        """Return the window of the stored pixels for a window of the upright picture.
 
         Args:
             window (Window): Left, top, right and bottom in pixels of the upright picture.
             size (tuple[int, int]): Its width and height.
 
         Returns:
-            (Window): Likewise, of the stored pixels.
+            (Window): The same in the stored pixels.
         """
         left, top, right, bottom = window
         if self.columns:
@@ -60,12 +74,27 @@ class Turn:
             top, bottom = size[1] - bottom, size[1] - top
         return (top, left, bottom, right) if self.transpose else (left, top, right, bottom)
 
+    def to_stored(self, size: tuple[int, int]) -> Any:
+        """Return rasterio's affine transform from pixels of the upright picture to stored pixels.
 
-def turn_of(path: Path, dataset: Any, channels: int) -> Turn:
-    """Return how an image has to be turned.
+        Args:
+            size (tuple[int, int]): Width and height of the upright picture in pixels.
 
-    One that lies on a map stays, its transform is that of the stored pixels; and so does a PNG or WebP for a model of
-    neither one nor three channels, for which Ultralytics reads it unturned (8.4.190).
+        Returns:
+            (Affine): Of pixel corners, (0, 0) the outer corner of the first pixel.
+        """
+        from rasterio.transform import Affine
+
+        flip = Affine(-1 if self.columns else 1, 0, size[0] if self.columns else 0,
+                      0, -1 if self.rows else 1, size[1] if self.rows else 0)  # fmt: skip
+        return Affine(0, 1, 0, 1, 0, 0) @ flip if self.transpose else flip
+
+
+def orientation_of(path: Path, dataset: Any, channels: int) -> Orientation:
+    """Return the orientation to apply to an image.
+
+    A PNG or WebP for a model of neither one nor three channels keeps its stored pixels: Ultralytics reads it without
+    its orientation (8.4.190).
 
     Args:
         path (Path): The file.
@@ -73,26 +102,33 @@ def turn_of(path: Path, dataset: Any, channels: int) -> Turn:
         channels (int): Channels that the model takes.
 
     Returns:
-        (Turn): Nothing to do where the file does not say, or cannot be read so far.
+        (Orientation): The identity if the file has no tag, or one that cannot be read.
     """
-    if dataset.crs is not None or (dataset.driver in ("PNG", "WEBP") and channels not in (1, 3)):
-        return Turn()
+    if dataset.driver in ("PNG", "WEBP") and channels not in (1, 3):
+        return Orientation()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tags that are cut short
-            orientation = int(_stored(path, dataset) or 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):  # Pillow's; GDAL may read it yet
+            warnings.simplefilter("ignore")  # of truncated tags
+            orientation = int(_orientation_tag(path, dataset) or 1)
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        KeyError,
+        struct.error,
+    ):  # Pillow's; GDAL may still decode it
         orientation = 1
-    return Turn(*map(bool, STEPS.get(orientation, (0, 0, 0))))
+    return Orientation(*map(bool, STEPS.get(orientation, (0, 0, 0))))
 
 
-def _stored(path: Path, dataset: Any) -> Any:
-    """Return the orientation that a file holds, None for none.
+def _orientation_tag(path: Path, dataset: Any) -> Any:
+    """Return the value of a file's orientation tag, None if it has none.
 
     `Image.open` would refuse large images, and `getexif` decodes a PNG that has none.
     """
-    if dataset.driver in OPENED:
-        with OPENED[dataset.driver](path) as picture:
+    if dataset.driver in EXIF_READERS:
+        with EXIF_READERS[dataset.driver](path) as picture:
             exif = Image.Exif()
             exif.load(picture.info.get("exif", b""))
             return exif.get(TAG)

@@ -1,20 +1,21 @@
-"""One list of objects out of what was found tile by tile.
+"""Merge the detections of overlapping tiles into one list of objects.
 
-What one tile tells apart stays apart: detections are only ever compared with those of other tiles. A detection is *cut*
-where it comes near a border of its tile behind which the scene goes on, *whole* otherwise. In this order:
+Detections are only compared with those of other tiles: what one tile tells apart stays apart. A detection is *cut*
+if it comes near a border of its tile behind which the scene goes on, and *complete* otherwise. The rules, in order:
 
-1. Whole boxes of one class that overlap (IoU) are one object seen from two tiles; the best score stays, of boxes away
-   from the borders first. It takes from each other tile the one box that is most like it, cut or whole, so that
-   neighbours in a crowd do not swallow each other; and every box closer than the model's own suppression allows.
-2. A cut box goes where a whole box of another tile explains it: that box, grown by the margin, covers its visible part.
-   Of another class (a cut aircraft looks like a truck) it must look, cut at the same border, as the cut one does. A
-   box that is not near a border, but not away from it either, goes where a clearer one of its class covers nearly all.
-3. Cut boxes that are left belong to objects larger than the overlap, or missed in the tile that holds them whole. Those
-   of different tiles that agree on the strip which their tiles share are parts of one object: they become the smallest
-   rectangle around them, with the best part's score and class. One that contains the others, or does not
-   reach the border that it is near and covers enough of them, stands for them as it is.
+1. Complete boxes of one class that overlap (IoU) are one object seen from two tiles. The best score stays; boxes away
+   from the borders come first. It takes from each other tile only the box that is most like it, cut or complete, so
+   that neighbours in a crowd do not suppress each other, and every box closer than the model's own suppression allows.
+2. A cut box is dropped if a complete box of another tile explains it: that box, grown by the margin, covers its visible
+   part. Of another class (a cut aircraft looks like a truck) it must look, cut at the same border, as the cut one
+   does. A box that is neither near a border nor away from it is dropped if a clearer one of its class covers nearly
+   all of it.
+3. Cut boxes that remain belong to objects larger than the overlap, or missed in the tile that holds them completely.
+   Those of different tiles that agree on the strip which their tiles share are parts of one object. They are replaced
+   by the smallest rectangle around them, with the best part's score and class. One that contains the others, or does
+   not reach the border that it is near and covers enough of them, replaces them unchanged.
 
-An object that fits the overlap is whole in at least one tile, so it is found once.
+An object that fits the overlap is complete in at least one tile, so it is detected once.
 """
 
 from __future__ import annotations
@@ -28,128 +29,121 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ds2d2_yolo.utils.detections import Detections, Floats, Ints, box_corners
+
+Bools = NDArray[np.bool_]
+Polygons = NDArray[np.object_]
 
 COVERED, ALIKE, AGREED, CONTAINED = 0.4, 0.5, 0.5, 0.9  # shares of an area; see the rules above
-NEAR = 0.1  # a box ends at a border when it comes nearer than this share of its own extent
+NEAR = 0.1  # a box ends at a border when it comes nearer than this share of its extent
 APART, AWAY = 0.1, 3.0  # times that distance from which a box does not reach the border, and is away from it
-SMALLEST = 1e-9  # square pixels, for boxes without area
+MIN_AREA = 1e-9  # square pixels, for boxes without area
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What became of the detections of all tiles.
+class MergeResult:
+    """The merged detections of all tiles, and how many were merged.
 
     Attributes:
-        rows (np.ndarray): Objects (N, 7): x, y, w, h, angle, score, class; best score first.
-        repeated (int): Whole boxes dropped for a better view of the same object.
-        cut (int): Cut boxes dropped for a whole one.
-        joined (int): Cut boxes that went into objects of several parts.
+        detections (Detections): Objects in pixels of the scene, best score first.
+        repeated (int): Complete boxes dropped for a better view of the same object.
+        cut (int): Cut boxes dropped for a complete one.
+        joined (int): Cut boxes that became parts of joined objects.
     """
 
-    rows: Floats
+    detections: Detections
     repeated: int
     cut: int
     joined: int
 
 
-def corners_of(rows: Floats) -> Floats:
-    """Return the corners (N, 4, 2) of boxes (N, 5 or more) x, y, w, h, angle, clockwise in the picture (y down)."""
-    cos, sin = np.cos(rows[:, 4]), np.sin(rows[:, 4])
-    along = np.stack([cos, sin], 1) * rows[:, 2:3] / 2
-    across = np.stack([-sin, cos], 1) * rows[:, 3:4] / 2
-    corners: Floats = rows[:, None, :2] + np.stack([-along - across, along - across, along + across, across - along], 1)
-    return corners
-
-
 def merge(
-    rows: Floats, tile: Ints, windows: Ints, size: tuple[int, int], *,
-    iou: float = 0.3, nms: float = 0.7, agnostic: bool = False, oriented: bool = True, margin: float = 2.0,
-) -> Merged:  # fmt: skip
+    detections: Detections, tile: Ints, windows: Ints, size: tuple[int, int], *,
+    iou: float = 0.3, nms: float = 0.7, agnostic: bool = False, margin: float = 2.0,
+) -> MergeResult:  # fmt: skip
     """Return every object of a scene once.
 
     Args:
-        rows (np.ndarray): Detections of all tiles (N, 7) in pixels of the scene: x, y, w, h, angle (radians), score,
-            class.
-        tile (np.ndarray): Tile of each detection (N,).
-        windows (np.ndarray): Tiles (T, 4): left, top, right, bottom.
-        size (tuple[int, int]): Width and height of the scene.
-        iou (float): IoU from which whole boxes of two tiles are one object, in (0, 1].
-        nms (float): IoU from which two boxes are never two objects, that of the model's own suppression.
+        detections (Detections): Detections of all tiles (N) in pixels of the scene. If they are oriented, objects of
+            several parts become rotated rectangles.
+        tile (np.ndarray): Tile index of each detection (N,).
+        windows (np.ndarray): Tiles (T, 4): left, top, right, bottom in pixels.
+        size (tuple[int, int]): Width and height of the scene in pixels.
+        iou (float): IoU from which complete boxes of two tiles are one object, in (0, 1].
+        nms (float): IoU from which two boxes are never two objects: that of the model's own suppression.
         agnostic (bool): Whether boxes of different classes count as of one.
-        oriented (bool): Whether objects of several parts become rotated rectangles.
         margin (float): Pixels from a tile's border within which a box counts as cut.
 
     Returns:
-        (Merged): Objects and counts.
+        (MergeResult): Objects and counts.
     """
-    if not len(rows):
-        return Merged(rows, 0, 0, 0)
-    views = _Views(rows, tile, windows, size, agnostic, margin)
-    alive = np.ones(len(rows), bool)
-    taken = _keep_best(views, alive, iou, nms)
+    if not len(detections):
+        return MergeResult(detections, 0, 0, 0)
+    views = _Views(detections, tile, windows, size, agnostic, margin)
+    alive = np.ones(len(detections), bool)
+    matched = _suppress_repeated(views, alive, iou, nms)
     repeated = int((~alive & ~views.cut).sum())
-    _drop_explained(views, alive, taken)
+    _drop_explained(views, alive, matched)
     dropped = int((~alive).sum()) - repeated
     groups = _groups(views, alive)
-    made = [_joined(views.visible[g], rows[g], views.clearance[g], oriented) for g in groups]
+    joined = [_joined(views.visible[g], detections[g], views.clearance[g]) for g in groups]
     for group in groups:
         alive[group] = False
-    result = np.concatenate([rows[alive], np.array(made, np.float64).reshape(-1, 7)])
-    order = np.argsort(-result[:, 5], kind="stable")
-    return Merged(result[order], repeated, dropped, sum(len(g) for g in groups))
+    merged = Detections.concatenate([detections[alive], *joined], detections.oriented)
+    order = np.argsort(-merged.scores, kind="stable")
+    return MergeResult(merged[order], repeated, dropped, sum(len(g) for g in groups))
 
 
 class _Views:
-    """Detections as shapes, and those pairs of different tiles that come near each other.
+    """Detections as polygons, and those pairs of different tiles that come near each other.
 
     Attributes:
-        rows (np.ndarray): Detections (N, 7).
-        tile (np.ndarray): Their tiles (N,).
-        kind (np.ndarray): Their classes (N,), all 0 where classes do not count.
-        clearance (np.ndarray): How far they stay from borders (N,), see `_clearance`.
-        cut (np.ndarray): Which are cut (N,).
-        boxes (np.ndarray): Their polygons (N,).
-        visible (np.ndarray): The same, of cut ones what lies in their tile.
+        scores (np.ndarray): Scores (N,).
+        tile (np.ndarray): Tile indices (N,).
+        classes (np.ndarray): Class indices (N,), all 0 where classes do not count.
+        clearance (np.ndarray): Distance from the borders (N,), see `_clearance`.
+        cut (np.ndarray): Which boxes are cut (N,).
+        boxes (np.ndarray): Polygons of the boxes (N,).
+        visible (np.ndarray): The same; of cut boxes only the part inside the tile.
         grown (np.ndarray): The polygons grown by the margin.
-        soft (np.ndarray): The polygons grown by half of it: two views of a small object differ by a pixel too.
-        frames (np.ndarray): The polygons of their tiles.
-        pairs (tuple[np.ndarray, np.ndarray]): Pairs; the first of a pair has more clearance, or as much.
+        soft (np.ndarray): The polygons grown by half the margin: two views of a small object differ by a pixel too.
+        frames (np.ndarray): Polygons of the detections' tiles (N,).
+        pairs (tuple[np.ndarray, np.ndarray]): Pairs; the first of a pair has at least as much clearance as the second.
     """
 
     def __init__(
-        self, rows: Floats, tile: Ints, windows: Ints, size: tuple[int, int], agnostic: bool, margin: float
+        self, detections: Detections, tile: Ints, windows: Ints, size: tuple[int, int], agnostic: bool, margin: float
     ) -> None:
-        """Compute all of it."""
-        self.rows, self.tile = rows, tile
-        self.kind = np.zeros(len(rows), np.int64) if agnostic else rows[:, 6].astype(np.int64)
-        corners = corners_of(rows)
+        """Compute the polygons and the pairs."""
+        self.scores, self.tile = detections.scores, tile
+        self.classes = np.zeros(len(detections), np.int64) if agnostic else detections.classes
+        corners = detections.corners
         self.clearance = _clearance(corners, windows[tile], size, margin)
         self.cut = self.clearance < 1
         self.boxes, self.frames = shapely.polygons(corners), shapely.box(*windows[tile].T)
         self.visible = self.boxes.copy()
         self.visible[self.cut] = shapely.intersection(self.boxes[self.cut], self.frames[self.cut])
-        self.grown = shapely.polygons(corners_of(rows + np.array([0, 0, 2 * margin, 2 * margin, 0, 0, 0])))
-        self.soft = shapely.polygons(corners_of(rows + np.array([0, 0, margin, margin, 0, 0, 0])))
+        self.grown, self.soft = (
+            shapely.polygons(box_corners(detections.boxes + np.array([0, 0, by, by, 0]))) for by in (2 * margin, margin)
+        )
         a, b = shapely.STRtree(self.grown).query(self.boxes)
         apart = (a < b) & (tile[a] != tile[b])
         a, b = a[apart], b[apart]
-        turn = self.clearance[a] < self.clearance[b]
-        self.pairs: tuple[Ints, Ints] = np.where(turn, b, a), np.where(turn, a, b)
+        swap = self.clearance[a] < self.clearance[b]
+        self.pairs: tuple[Ints, Ints] = np.where(swap, b, a), np.where(swap, a, b)
 
     def alike(self, a: Ints, b: Ints) -> Floats:
-        """Return the IoU of boxes with others, each seen as far as the other's tile shows it if that one is cut."""
-        part = self.cut[b]
-        one, two = self.soft[a], np.where(part, self.visible[b], self.soft[b])
-        one[part] = shapely.intersection(self.boxes[a[part]], self.frames[b[part]])
-        shared = _overlap(one, two)
-        iou: Floats = shared / np.maximum(shapely.area(one) + shapely.area(two) - shared, SMALLEST)
+        """Return the IoU of boxes `a` with boxes `b`, pair by pair; where `b` is cut, of the parts inside its tile."""
+        cut = self.cut[b]
+        first, second = self.soft[a], np.where(cut, self.visible[b], self.soft[b])
+        first[cut] = shapely.intersection(self.boxes[a[cut]], self.frames[b[cut]])
+        shared = _overlap(first, second)
+        iou: Floats = shared / np.maximum(shapely.area(first) + shapely.area(second) - shared, MIN_AREA)
         return iou
 
 
 def _clearance(corners: Floats, window: Ints, size: tuple[int, int], margin: float) -> Floats:
-    """Return how far boxes (N, 4, 2) stay from the borders of their tiles (N, 4), 1 for the distance that is near.
+    """Return the distance of boxes (N, 4, 2) from the borders of their tiles (N, 4), in units of the 'near' distance.
 
     Borders of the scene itself do not count.
     """
@@ -161,121 +155,126 @@ def _clearance(corners: Floats, window: Ints, size: tuple[int, int], margin: flo
     return clearance
 
 
-def _overlap(a: NDArray[np.object_], b: NDArray[np.object_]) -> Floats:
+def _overlap(a: Polygons, b: Polygons) -> Floats:
     """Return the areas that polygons share, pair by pair."""
     area: Floats = shapely.area(shapely.intersection(a, b))
     return area
 
 
-def _keep_best(views: _Views, alive: NDArray[np.bool_], least: float, nms: float) -> set[tuple[int, int]]:
-    """Rule 1: drop repeated views of whole boxes; return which box has found itself whole in which other tile."""
+def _suppress_repeated(views: _Views, alive: Bools, min_iou: float, nms: float) -> set[tuple[int, int]]:
+    """Rule 1: drop repeated views of complete boxes; return the (box, other tile) pairs with a complete match."""
     a, b = views.pairs
-    same = (views.kind[a] == views.kind[b]) & ~views.cut[a]
+    same = (views.classes[a] == views.classes[b]) & ~views.cut[a]
     a, b = a[same], b[same]
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for i, j, value in zip(a.tolist(), b.tolist(), views.alike(a, b).tolist(), strict=True):
-        if value >= least:
+        if value >= min_iou:
             partners[i].append((value, j))
             if not views.cut[j]:
                 partners[j].append((value, i))
-    taken: set[tuple[int, int]] = set()
-    kept: set[int] = set()
-    rank = views.rows[:, 5] + (views.clearance >= AWAY)
+    matched: set[tuple[int, int]] = set()
+    selected: set[int] = set()
+    rank = views.scores + (views.clearance >= AWAY)
     for i in sorted(partners, key=lambda i: -rank[i]):
         if not alive[i]:
             continue
-        kept.add(i)
-        done: set[int] = set()
+        selected.add(i)
+        matched_tiles: set[int] = set()
         for value, j in sorted(partners[i], reverse=True):
             other = int(views.tile[j])
-            if alive[j] and j not in kept and (other not in done or value >= nms):
-                done.add(other)
+            if alive[j] and j not in selected and (other not in matched_tiles or value >= nms):
+                matched_tiles.add(other)
                 alive[j] = False
                 if not views.cut[j]:
-                    taken.add((i, other))
-    return taken
+                    matched.add((i, other))
+    return matched
 
 
-def _drop_explained(views: _Views, alive: NDArray[np.bool_], taken: set[tuple[int, int]]) -> None:
-    """Rule 2: drop what whole boxes explain, unless the tile showed such a box whole beside it."""
-    whole, part = views.pairs
-    near = ~views.cut[whole] & (views.clearance[part] < AWAY) & alive[whole] & alive[part]
-    whole, part = whole[near], part[near]
-    area = np.maximum(shapely.area(views.visible[part]), SMALLEST)
-    covered = _overlap(views.visible[part], views.grown[whole]) / area
+def _drop_explained(views: _Views, alive: Bools, matched: set[tuple[int, int]]) -> None:
+    """Rule 2: drop boxes that a complete one explains, unless the tile showed that one completely beside them."""
+    complete, part = views.pairs
+    near = ~views.cut[complete] & (views.clearance[part] < AWAY) & alive[complete] & alive[part]
+    complete, part = complete[near], part[near]
+    area = np.maximum(shapely.area(views.visible[part]), MIN_AREA)
+    covered = _overlap(views.visible[part], views.grown[complete]) / area
     cut = views.cut[part]
     same = covered >= np.where(cut, COVERED, CONTAINED)
-    explains = np.where(views.kind[part] == views.kind[whole], same, cut & (views.alike(whole, part) >= ALIKE))
-    for p, w in zip(part[explains].tolist(), whole[explains].tolist(), strict=True):
-        if (w, int(views.tile[p])) not in taken:
+    explains = np.where(
+        views.classes[part] == views.classes[complete], same, cut & (views.alike(complete, part) >= ALIKE)
+    )
+    for p, c in zip(part[explains].tolist(), complete[explains].tolist(), strict=True):
+        if (c, int(views.tile[p])) not in matched:
             alive[p] = False
 
 
-def _groups(views: _Views, alive: NDArray[np.bool_]) -> list[list[int]]:
+def _groups(views: _Views, alive: Bools) -> list[list[int]]:
     """Rule 3: return groups of parts of one object, no two of one tile, the best agreement first."""
     a, b = views.pairs
-    parts = views.cut[a] & views.cut[b] & (views.kind[a] == views.kind[b]) & alive[a] & alive[b]
+    parts = views.cut[a] & views.cut[b] & (views.classes[a] == views.classes[b]) & alive[a] & alive[b]
     a, b = a[parts], b[parts]
     visible, frames, tile = views.visible, views.frames, views.tile
-    least = np.minimum(_overlap(visible[a], frames[b]), _overlap(visible[b], frames[a]))
-    agreement = _overlap(visible[a], visible[b]) / np.maximum(least, SMALLEST)
+    in_strip = np.minimum(_overlap(visible[a], frames[b]), _overlap(visible[b], frames[a]))
+    agreement = _overlap(visible[a], visible[b]) / np.maximum(in_strip, MIN_AREA)
     group: dict[int, list[int]] = {}
     for n in np.argsort(-agreement, kind="stable").tolist():
         if agreement[n] < AGREED:
             break
-        one, two = (group.setdefault(i, [i]) for i in (int(a[n]), int(b[n])))
-        if one is not two and not {int(tile[i]) for i in one} & {int(tile[i]) for i in two}:
-            one += two
-            group.update(dict.fromkeys(two, one))
+        first, second = (group.setdefault(i, [i]) for i in (int(a[n]), int(b[n])))
+        if first is not second and not {int(tile[i]) for i in first} & {int(tile[i]) for i in second}:
+            first += second
+            group.update(dict.fromkeys(second, first))
     unique = {id(g): g for g in group.values() if len(g) > 1}
     return list(unique.values())
 
 
-def _joined(parts: NDArray[np.object_], rows: Floats, clearance: Floats, oriented: bool) -> Floats:
-    """Return the one row of an object of several parts."""
-    best, clear = int(rows[:, 5].argmax()), bool(clearance.max() >= APART)
+def _joined(parts: Polygons, detections: Detections, clearance: Floats) -> Detections:
+    """Return the one detection that replaces the parts of an object."""
+    best, clear = int(detections.scores.argmax()), bool(clearance.max() >= APART)
     main = int(clearance.argmax() if clear else shapely.area(parts).argmax())
-    share = _overlap(parts, np.full(len(parts), parts[main])) / np.maximum(shapely.area(parts), SMALLEST)
+    share = _overlap(parts, np.full(len(parts), parts[main])) / np.maximum(shapely.area(parts), MIN_AREA)
     if (share >= (COVERED if clear else CONTAINED)).all():
-        row = rows[main].copy()
+        box = detections.boxes[main]
     else:
-        row = np.array([*_around(parts, _rotated if oriented else _upright), 0.0, 0.0])
-    row[5:] = rows[best, 5:]
-    return np.asarray(row, np.float64)
+        box = _enclosing(parts, _rotated if detections.oriented else _upright)
+    score, kind = detections.scores[[best]], detections.classes[[best]]
+    return Detections(box[None], score, kind, detections.oriented)
 
 
-def _around(parts: NDArray[np.object_], rectangle: Callable[[Floats], tuple[float, ...]]) -> tuple[float, ...]:
-    """Return the rectangle around parts, without small ones that it holds to a good share.
+def _enclosing(parts: Polygons, rectangle: Callable[[Floats], Floats]) -> Floats:
+    """Return the box (5,) around parts, ignoring small ones that it contains to a good share.
 
-    A tile that shows no more than a corner of a slanted object gives it a rectangle that lies across it.
+    A tile that shows only a corner of a slanted object gives it a rectangle that lies across it.
     """
     area = shapely.area(parts)
     order = np.argsort(-area, kind="stable")
     points = shapely.get_coordinates(parts[order[0]])
-    place = rectangle(points)
+    box = rectangle(points)
     for n in order[1:]:
-        inside = float(shapely.area(shapely.intersection(parts[n], _polygon(place))))
+        outline = shapely.Polygon(box_corners(box[None])[0])
+        inside = float(shapely.area(shapely.intersection(parts[n], outline)))
         if area[n] >= area[order[0]] / 2 or inside < COVERED * area[n]:
             points = np.concatenate([points, shapely.get_coordinates(parts[n])])
-            place = rectangle(points)
-    return place
+            box = rectangle(points)
+    return box
 
 
-def _polygon(place: tuple[float, ...]) -> shapely.Polygon:
-    """Return a box x, y, w, h, angle as a polygon."""
-    return shapely.Polygon(corners_of(np.array([place]))[0])
-
-
-def _upright(points: Floats) -> tuple[float, ...]:
-    """Return the upright box of points (N, 2)."""
+def _upright(points: Floats) -> Floats:
+    """Return the upright box (5,) around points (N, 2)."""
     low, high = points.min(0), points.max(0)
-    return (*((low + high) / 2).tolist(), *(high - low).tolist(), 0.0)
+    return np.array([*((low + high) / 2), *(high - low), 0.0])
 
 
-def _rotated(points: Floats) -> tuple[float, ...]:
-    """Return the smallest rectangle around points (N, 2), its angle as Ultralytics writes it, in [-pi/4, 3 pi/4)."""
+def _rotated(points: Floats) -> Floats:
+    """Return the smallest rotated box around points.
+
+    Args:
+        points (np.ndarray): Points (N, 2) in pixels.
+
+    Returns:
+        (np.ndarray): Box (5,): x, y, w, h and the angle as Ultralytics writes it, in [-pi/4, 3 pi/4) radians.
+    """
     middle = points.mean(0)  # float32 of OpenCV is exact enough near zero only
     (x, y), (w, h), degrees = cv2.minAreaRect((points - middle).astype(np.float32))
     angle = np.deg2rad(degrees) + (np.pi / 2 if w < h else 0.0)
     angle = (angle + np.pi / 4) % np.pi - np.pi / 4
-    return float(x + middle[0]), float(y + middle[1]), max(w, h), min(w, h), float(angle)
+    return np.array([x + middle[0], y + middle[1], max(w, h), min(w, h), angle])

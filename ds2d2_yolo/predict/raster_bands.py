@@ -1,4 +1,4 @@
-"""Which bands of a file a model sees."""
+"""Choice of the bands of a raster file that become the channels of the model input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ Pixels = NDArray[np.uint8]
 
 
 def palette_of(dataset: Any) -> Pixels | None:
-    """Return the colours (256, 3), red first, of rasterio's dataset; None where it is no palette image."""
+    """Return the colours (256, 3), red first, of rasterio's dataset; None if it is no palette image.
+
+    Args:
+        dataset (Any): rasterio's dataset.
+
+    Returns:
+        (np.ndarray | None): Colours (256, 3), uint8.
+    """
     if dataset.count != 1 or dataset.dtypes[0] != "uint8":
         return None
     try:
         colours = dataset.colormap(1)
-    except ValueError:  # rasterio's word for 'has none'
+    except ValueError:  # rasterio raises it if there is no palette
         return None
     table = np.zeros((256, 3), np.uint8)
     for value, colour in colours.items():
@@ -28,22 +35,29 @@ def palette_of(dataset: Any) -> Pixels | None:
 
 
 def bits_of(dataset: Any) -> int:
-    """Return the bits of a value, 1, 2 or 4 where a file packs several into a byte; GDAL leaves such values small."""
+    """Return the bits per value: 1, 2 or 4 if a file packs several values into a byte; GDAL does not scale them.
+
+    Args:
+        dataset (Any): rasterio's dataset.
+
+    Returns:
+        (int): 1, 2, 4 or 8; 8 for other types than uint8.
+    """
     return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) if dataset.dtypes[0] == "uint8" else 8
 
 
 def is_masked(dataset: Any, bands: list[int]) -> bool:
-    """Return whether a file says of some pixels that they are no data.
+    """Return whether a file marks pixels as nodata.
 
-    GDAL calls the fourth of four 8-bit bands alpha where the writer did not say otherwise. Where that band is read, it
-    is data as the others.
+    GDAL calls the fourth of four 8-bit bands alpha unless the writer named it otherwise. If that band is read, it is
+    data like the others.
 
     Args:
         dataset (Any): rasterio's dataset.
         bands (list[int]): The bands that are read, from 1.
 
     Returns:
-        (bool): Whether its mask counts.
+        (bool): Whether the mask applies.
     """
     from rasterio.enums import MaskFlags
 
@@ -52,15 +66,15 @@ def is_masked(dataset: Any, bands: list[int]) -> bool:
     return any(f != [MaskFlags.all_valid] for f in flags)
 
 
-def chosen_bands(path: Path, dataset: Any, asked: list[int] | None, channels: int, palette: bool) -> list[int]:
+def chosen_bands(path: Path, dataset: Any, requested: list[int] | None, channels: int, palette: bool) -> list[int]:
     """Return the bands to read, from 1.
 
     Args:
         path (Path): The file, for messages.
         dataset (Any): rasterio's dataset.
-        asked (list[int] | None): Bands that were named.
+        requested (list[int] | None): Bands of `bands=`.
         channels (int): Channels that the model takes.
-        palette (bool): Whether its one band stands for three colours.
+        palette (bool): Whether the only band is a palette of colours.
 
     Returns:
         (list[int]): One for each channel, or the one of a palette.
@@ -68,7 +82,7 @@ def chosen_bands(path: Path, dataset: Any, asked: list[int] | None, channels: in
     Raises:
         BadUseError: If they do not fit the file or the model.
     """
-    count, bands = int(dataset.count), asked
+    count, bands = int(dataset.count), requested
     if palette and channels != 3:
         raise BadUseError(f"{path} is a palette image, the model takes {channels} channels: convert it first")
     names = [c.name for c in dataset.colorinterp]
@@ -80,8 +94,8 @@ def chosen_bands(path: Path, dataset: Any, asked: list[int] | None, channels: in
         if count == 4 and len(coloured) == 3:  # as OpenCV, through Ultralytics, reads them for training
             bands = [*coloured[::-1], *(b for b in bands if b not in coloured)]
     elif bands is None and count == 1 and dataset.subdatasets:
-        said = f"{path} holds {len(dataset.subdatasets)} pages, of which slice= reads the first"
-        raise BadUseError(f"{said}: write them as the bands of one TIFF (rio stack)")
+        pages = f"{path} holds {len(dataset.subdatasets)} pages, of which slice= reads the first"
+        raise BadUseError(f"{pages}: write them as the bands of one TIFF (rio stack)")
     elif bands is None:
         raise BadUseError(f"{path} has {count} bands, the model takes {channels}: name them with bands=[...]")
     if max(bands) > count:

@@ -1,9 +1,9 @@
-"""`predict`: as Ultralytics does it, or tile by tile within a memory bound.
+"""`predict`: Ultralytics' prediction, or detection tile by tile within a memory bound.
 
-**Memory.** With `slice`, pixels take at most `memory` GiB: half of it for the blocks of the file that are kept decoded,
-so that a row of tiles decodes them once, the rest for tiles or, where a format has to be decoded whole, for the image.
-Beside that stand the program with its model (imgsz and batch decide, not the scene) and the detections: 2 to 3 kB
-for each while they are merged and written.
+**Memory.** With `slice`, pixels take at most `memory` GiB. Half of it caches decoded blocks of the file, so that a row
+of tiles decodes each block once; the other half holds the tiles or, for formats that are decoded completely, the image.
+Not included are the program with its model (this depends on imgsz and batch, not on the scene) and the detections: 2 to
+3 kB each while they are merged and written.
 """
 
 from __future__ import annotations
@@ -16,31 +16,38 @@ from typing import Any
 import numpy as np
 
 from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
-from ds2d2_yolo.bridge.inference.tile_detector import Detector
+from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.geojson import write_geojson
-from ds2d2_yolo.predict.merging import Floats, Ints, merge
+from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.options import PredictOptions
+from ds2d2_yolo.predict.plain import predict_plain
 from ds2d2_yolo.predict.reading import (
-    GEOREFERENCED,
     GIB,
     DamagedImageError,
     Scene,
     amount,
-    georeference,
     need_rasterio,
     open_scene,
 )
-from ds2d2_yolo.predict.result import ImageCount, Predicted
+from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sources import images_of
-from ds2d2_yolo.predict.tile_cache import Parts, goes_on, plan_of
+from ds2d2_yolo.predict.tile_cache import TileCache, TileRow, is_unfinished, plan_of
 from ds2d2_yolo.predict.tiles import windows
-from ds2d2_yolo.predict.writing import PICTURE, TASKS, Found, refuse_unfit_names, write_csv, write_dota, write_picture
+from ds2d2_yolo.predict.writing import (
+    PICTURE,
+    ImageDetections,
+    check_dota_names,
+    unique_stems,
+    write_picture,
+    write_tables,
+)
 from ds2d2_yolo.utils.atomic_files import replacing
+from ds2d2_yolo.utils.detections import Detections, Ints
 
 NMS_IOU = 0.7  # Ultralytics' default of iou=
 BATCH = 4  # tiles that go through the model at once, unless batch= says otherwise
+# Ultralytics' keys that change no detection: a run continues although they differ
 NOT_DECIDING = frozenset(
     {
         "batch",
@@ -59,7 +66,7 @@ NOT_DECIDING = frozenset(
 )
 
 
-def predict(**keys: Any) -> Predicted:
+def predict(**keys: Any) -> Prediction:
     """Detect objects in images, or with `slice` in scenes of any size.
 
     Args:
@@ -68,7 +75,7 @@ def predict(**keys: Any) -> Predicted:
             picture) and save_txt.
 
     Returns:
-        (Predicted): Results and files.
+        (Prediction): Results and files.
 
     Raises:
         BadUseError: If a key, model or source does not fit, before anything expensive.
@@ -78,104 +85,84 @@ def predict(**keys: Any) -> Predicted:
         >>> from ds2d2_yolo.predict import predict
         >>> predict(model="best.pt", source="scene.tif", slice=1024)  # doctest: +SKIP
     """
-    options = PredictOptions.of(keys, "predict", detecting.passing_keys())
-    theirs = PredictOptions.split(keys)[1]
+    options = PredictOptions.of(keys, "predict", tile_detector.ultralytics_keys())
+    ultralytics_args = PredictOptions.split(keys)[1]
     missing = [f"{k}=" for k in ("model", "source") if getattr(options, k) is None]
     if missing:
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo predict model=best.pt source=scene.tif slice=1024")
-    lost = [k for k in ("overlap", "bands", "stretch", "memory", "seam_iou") if k in keys]
-    if lost and not options.slice:
-        raise BadUseError(f"{', '.join(f'{k}=' for k in lost)} only mean something with slice=")
-    detecting.check_passing(theirs, tiled=bool(options.slice))
+    meaningless = [k for k in ("overlap", "bands", "stretch", "memory", "seam_iou") if k in keys]
+    if meaningless and not options.slice:
+        raise BadUseError(f"{', '.join(f'{k}=' for k in meaningless)} only mean something with slice=")
+    tile_detector.check_ultralytics_args(ultralytics_args, tiled=bool(options.slice))
     images = images_of(str(options.source)) if options.slice or options.wanted() else []
     with safe_loading(options.safe):
         if options.safe:
             refuse_program(str(options.model))
-        yolo = detecting.load_detector(str(options.model))
+        yolo = tile_detector.load_detector(str(options.model))
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
-            return _sliced(options, theirs, yolo, images, formats)
-        if "geojson" in formats and any(image.suffix.lower() in GEOREFERENCED for image in images):
-            need_rasterio("formats=geojson of a TIFF or JPEG 2000")
-        return _plain(options, theirs, yolo, formats)
+            return _sliced(options, ultralytics_args, yolo, images, formats)
+        return predict_plain(options, ultralytics_args, yolo, formats)
 
 
 def _formats(options: PredictOptions, oriented: bool, images: list[Path], names: dict[int, str]) -> set[str]:
-    """Return the formats to write, 'dota' resolved; refuse what the model or the names do not allow."""
+    """Return the formats to write, with 'dota' resolved; refuse those that the model or the names do not allow."""
     formats = set(options.wanted())
     if "task1" in formats and not oriented:
         raise BadUseError("formats=task1 wants oriented boxes, the model is a detect model: task2 is its DOTA file")
     if "dota" in formats:
         formats = (formats - {"dota"}) | {"task2"} | ({"task1"} if oriented else set())
     if {"task1", "task2"} & formats:
-        refuse_unfit_names(images, names)
+        check_dota_names(images, names)
     return formats
 
 
-def _plain(options: PredictOptions, theirs: dict[str, Any], yolo: Any, formats: set[str]) -> Predicted:
-    """Let Ultralytics predict, and write the formats behind it."""
-    results, images = [], []
-    theirs = {**theirs, "save": True} if "picture" in formats else theirs  # Ultralytics' own, in its full size
-    for result in detecting.plain_results(yolo, str(options.source), theirs):
-        size = (result.orig_shape[1], result.orig_shape[0])
-        path, rows = Path(result.path), detecting.rows_of(result)
-        crs, transform = georeference(path) if "geojson" in formats else (None, None)
-        images.append(ImageCount(Found(path, size, rows, crs, transform)))
-        result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
-        results.append(result)
-    folder, oriented = Path(yolo.predictor.save_dir), yolo.task == "obb"
-    if not results:
-        detecting.drop_empty(folder)
-        raise BadUseError(f"source={options.source} holds no image that can be read: look at the warnings above")
-    files: list[Path] = []
-    for image, stem in zip(images, _stems([i.found.path for i in images]), strict=True):
-        if "geojson" in formats:
-            files.append(write_geojson(folder / f"{stem}.geojson", image.found, yolo.names, oriented))
-    files += _tables(folder, formats, [i.found for i in images], yolo.names)
-    return Predicted(results, images, dict(yolo.names), folder if folder.is_dir() else None, files)
-
-
 def _sliced(
-    options: PredictOptions, theirs: dict[str, Any], yolo: Any, images: list[Path], formats: set[str]
-) -> Predicted:
+    options: PredictOptions, ultralytics_args: dict[str, Any], yolo: Any, images: list[Path], formats: set[str]
+) -> Prediction:
     """Predict tile by tile, image after image."""
     need_rasterio()
-    run = _Run(options, theirs, yolo, images, formats)
+    run = _TiledRun(options, ultralytics_args, yolo, images, formats)
     damaged: list[str] = []
-    counts: list[ImageCount] = []
+    summaries: list[ImageSummary] = []
     try:
         for index, path in enumerate(images):
             try:
-                counts.append(run.image(index, path))
+                summaries.append(run.detect(index, path))
             except DamagedImageError as e:
                 damaged.append(str(e))
     finally:
         run.bar.close()
-    run.files += _tables(run.folder, formats, [c.found for c in counts], run.detector.names)
+    run.files += write_tables(run.folder, formats, [s.image for s in summaries], run.detector.names)
     if damaged:
         more = f"; {len(damaged) - 1} more of {len(images)} images failed" if len(damaged) > 1 else ""
-        others = f"; the other {len(counts)} are in {run.folder}" if counts else ""
+        others = f"; the other {len(summaries)} are in {run.folder}" if summaries else ""
         raise DamagedImageError(damaged[0] + more + others)
-    run.parts.remove()
+    run.cache.remove()
     results = [
-        detecting.light_results(c.found.path, c.found.size, run.detector.names, c.found.rows, run.detector.oriented)
-        for c in counts
+        tile_detector.light_results(s.image.path, s.image.size, run.detector.names, s.image.detections)
+        for s in summaries
     ]
-    return Predicted(results, counts, run.detector.names, run.folder, run.files)
+    return Prediction(results, summaries, run.detector.names, run.folder, run.files)
 
 
-class _Run:
-    """One prediction in tiles: its detector, folder, parts and progress."""
+class _TiledRun:
+    """One prediction in tiles: its detector, folder, cache and progress bar."""
 
     def __init__(
-        self, options: PredictOptions, theirs: dict[str, Any], yolo: Any, images: list[Path], formats: set[str]
+        self,
+        options: PredictOptions,
+        ultralytics_args: dict[str, Any],
+        yolo: Any,
+        images: list[Path],
+        formats: set[str],
     ) -> None:
-        """Check all images, set up the detector, and find the folder of an unfinished run or a new one."""
+        """Set up the detector, check all images, and choose the folder of an unfinished run or a new one."""
         side = int(options.slice or 0)
-        self.options, self.images, self.theirs = options, images, theirs
-        self.formats = formats | ({"picture"} if theirs.get("save") else set())
-        self.batch = max(1, int(theirs.get("batch", BATCH)))
-        self.detector = Detector(yolo, theirs, side)
+        self.options, self.images, self.ultralytics_args = options, images, ultralytics_args
+        self.formats = formats | ({"picture"} if ultralytics_args.get("save") else set())
+        self.batch = max(1, int(ultralytics_args.get("batch", BATCH)))
+        self.detector = tile_detector.TileDetector(yolo, ultralytics_args, side)
         need = self.batch * side * side * self.detector.channels * 8
         if need > options.memory * GIB / 2:
             raise BadUseError(f"batch={self.batch} of {side} px take {amount(need)}: lower batch= or raise memory=")
@@ -183,63 +170,71 @@ class _Run:
         for path in images:
             with open_scene(path, self.detector.channels, options) as scene:
                 tiles += len(self._windows(scene))
-        deciding = {k: v for k, v in theirs.items() if k not in NOT_DECIDING}
-        plan = plan_of(str(options.model), images, {**options.of_tiles(), **deciding})
-        new, earlier = detecting.run_folders(yolo.task, theirs)
-        self.folder = next((f for f in earlier if goes_on(f, plan)), new)
-        self.parts = Parts(self.folder, plan)
-        self.stems = _stems(images)
+        deciding = {k: v for k, v in ultralytics_args.items() if k not in NOT_DECIDING}
+        plan = plan_of(str(options.model), images, {**options.deciding(), **deciding})
+        new, earlier = tile_detector.run_folders(yolo.task, ultralytics_args)
+        self.folder = next((f for f in earlier if is_unfinished(f, plan)), new)
+        self.cache = TileCache(self.folder, plan, self.detector.oriented)
+        self.stems = unique_stems(images)
         self.files: list[Path] = []
-        self.bar = detecting.progress(tiles, "tiles")
+        self.bar = tile_detector.progress_bar(tiles, "tiles")
 
-    def image(self, index: int, path: Path) -> ImageCount:
-        """Detect, merge and write what belongs to one image alone."""
+    def detect(self, index: int, path: Path) -> ImageSummary:
+        """Detect and merge the objects of one image, and write the files of that image.
+
+        Args:
+            index (int): Index of the image in the run.
+            path (Path): The image.
+
+        Returns:
+            (ImageSummary): Its detections and counts.
+        """
         with open_scene(path, self.detector.channels, self.options) as scene:
             grid = self._windows(scene)
-            rows, tile, empty = self._detections(index, scene, grid)
+            tile_rows = self._detections(index, scene, grid)
+            size = scene.width, scene.height
             merged = merge(
-                rows, tile, grid, (scene.width, scene.height),
-                iou=self.options.seam_iou, nms=float(self.theirs.get("iou") or NMS_IOU),
-                agnostic=bool(self.theirs.get("agnostic_nms")), oriented=self.detector.oriented,
-                margin=2 * max(1.0, self.detector.scale),
+                tile_rows.detections, tile_rows.tile, grid, size,
+                iou=self.options.seam_iou, nms=float(self.ultralytics_args.get("iou") or NMS_IOU),
+                agnostic=bool(self.ultralytics_args.get("agnostic_nms")), margin=2 * max(1.0, self.detector.scale),
             )  # fmt: skip
-            found = Found(path, (scene.width, scene.height), merged.rows, scene.crs, scene.transform)
-            self._write(scene, found, self.stems[index])
-        return ImageCount(found, len(grid), empty, replace(merged, rows=merged.rows[:0]))
+            image = ImageDetections(path, size, merged.detections, scene.georeference)
+            self._write(scene, image, self.stems[index])
+        return ImageSummary(image, len(grid), tile_rows.empty, replace(merged, detections=merged.detections[:0]))
 
     def _windows(self, scene: Scene) -> Ints:
         """Return the tiles of a scene."""
         return windows(scene.width, scene.height, int(self.options.slice or 0), self.options.shared)
 
-    def _detections(self, index: int, scene: Scene, grid: Ints) -> tuple[Floats, Ints, int]:
-        """Return all detections in pixels of the scene, the tile of each, and the number of empty tiles."""
-        found = []
+    def _detections(self, index: int, scene: Scene, grid: Ints) -> TileRow:
+        """Return the detections of all rows of tiles, from the cache where a row is finished."""
+        rows = []
         for number, top in enumerate(np.unique(grid[:, 1])):
             tiles = np.flatnonzero(grid[:, 1] == top)
-            row = self.parts.load(index, number)
+            row = self.cache.load(index, number)
             if row is None:
-                row = self._row(scene, grid, tiles)
-                self.parts.save(index, number, *row)
+                row = self._detect_row(scene, grid, tiles)
+                self.cache.save(index, number, row)
             self.bar.update(len(tiles))
-            found.append(row)
-        return (
-            np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]), sum(f[2] for f in found)
-        )  # fmt: skip
+            rows.append(row)
+        detections = Detections.concatenate([row.detections for row in rows], self.detector.oriented)
+        return TileRow(detections, np.concatenate([row.tile for row in rows]), sum(row.empty for row in rows))
 
-    def _row(self, scene: Scene, grid: Ints, tiles: Ints) -> tuple[Floats, Ints, int]:
+    def _detect_row(self, scene: Scene, grid: Ints, tiles: Ints) -> TileRow:
         """Detect in one row of tiles."""
-        rows, which = [np.zeros((0, 7))], [np.zeros(0, np.int64)]
-        seen = 0
+        parts: list[Detections] = []
+        tile: list[int] = []
+        nonempty = 0
         for batch in self._batches(scene, grid, tiles):
-            seen += len(batch)
-            for (n, _), found in zip(batch, self.detector([pixels for _, pixels in batch]), strict=True):
-                found[:, :2] += grid[n, :2]
-                rows.append(found)
-                which.append(np.full(len(found), n, np.int64))
-        return np.concatenate(rows), np.concatenate(which), len(tiles) - seen
+            nonempty += len(batch)
+            for (n, _), detections in zip(batch, self.detector([pixels for _, pixels in batch]), strict=True):
+                parts.append(detections.shifted(*grid[n, :2].tolist()))
+                tile += [n] * len(detections)
+        merged = Detections.concatenate(parts, self.detector.oriented)
+        return TileRow(merged, np.array(tile, np.int64), len(tiles) - nonempty)
 
     def _batches(self, scene: Scene, grid: Ints, tiles: Ints) -> Iterator[list[tuple[int, Any]]]:
-        """Yield batches of tile numbers and pixels, without tiles that hold no data."""
+        """Yield batches of tile indices and pixels, without tiles that hold no data."""
         batch = []
         for n in tiles.tolist():
             left, top, right, bottom = grid[n].tolist()
@@ -252,43 +247,18 @@ class _Run:
         if batch:
             yield batch
 
-    def _write(self, scene: Scene, found: Found, stem: str) -> None:
+    def _write(self, scene: Scene, image: ImageDetections, stem: str) -> None:
         """Write the files of one image."""
-        names, oriented = self.detector.names, self.detector.oriented
+        names = self.detector.names
         if "geojson" in self.formats:
-            self.files.append(write_geojson(self.folder / f"{stem}.geojson", found, names, oriented))
+            self.files.append(write_geojson(self.folder / f"{stem}.geojson", image, names))
         if "picture" in self.formats:
             side = min(PICTURE, int((self.options.memory * GIB / 12) ** 0.5))  # it and its copy take half the bound
-            self.files.append(write_picture(self.folder / f"{stem}.jpg", scene.shrunk(side), found))
-        if self.theirs.get("save_txt"):
-            result = detecting.light_results(found.path, found.size, names, found.rows, oriented)
+            self.files.append(write_picture(self.folder / f"{stem}.jpg", scene.thumbnail(side), image))
+        if self.ultralytics_args.get("save_txt"):
+            result = tile_detector.light_results(image.path, image.size, names, image.detections)
             target = self.folder / "labels" / f"{stem}.txt"
             with replacing(target) as part:
                 part.touch()
                 result.save_txt(part)
             self.files.append(target)
-
-
-def _tables(folder: Path, formats: set[str], found: list[Found], names: dict[int, str]) -> list[Path]:
-    """Write the files that hold all images."""
-    files = []
-    if "csv" in formats:
-        files += write_csv(folder, found, names)
-    for task in TASKS:
-        if task.lower() in formats:
-            files += write_dota(folder, task, found, names)
-    return files
-
-
-def _stems(images: list[Path]) -> list[str]:
-    """Return a file name without suffix for each image, each once."""
-    taken: set[str] = set()
-    stems = []
-    for path in images:
-        stem, number = path.stem, 1
-        while stem.casefold() in taken:  # some file systems take 'A' for 'a'
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems

@@ -1,4 +1,4 @@
-"""Which images a source names."""
+"""The image files that a source names."""
 
 from __future__ import annotations
 
@@ -8,55 +8,54 @@ from pathlib import Path
 from ds2d2_yolo.errors import BadUseError
 
 SUFFIXES = frozenset(
-    [
-        ".tif",
-        ".tiff",
-        ".gtiff",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".vrt",
-        ".img",
-        ".ntf",
-        ".nitf",
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".bmp",
-        ".webp",
-        ".gif",
-    ]
-)
+    (".tif", ".tiff", ".gtiff", ".jp2", ".j2k", ".jpx", ".vrt", ".img", ".ntf", ".nitf",
+     ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+)  # fmt: skip
 
 
 def images_of(source: str) -> list[Path]:
     """Return the images that a source names, sorted.
 
     Args:
-        source (str): An image, a folder (its own images, not those of folders in it), a glob pattern, or a .txt file
+        source (str): An image, a folder (not recursive), a glob pattern, or a .txt file
             with a path per line, relative to the file's folder.
 
     Returns:
-        (list[Path]): One image or more, each once.
+        (list[Path]): At least one image, without duplicates.
 
     Raises:
-        BadUseError: If there is nothing, or a listed file is missing.
+        BadUseError: If there is no image, or a listed file is missing.
     """
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
+        images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not images:
             raise BadUseError(f"source={source} is a folder without images ({', '.join(sorted(SUFFIXES))})")
-        return found
+        return images
     if path.is_file():
         return _listed(path) if path.suffix.lower() == ".txt" else [path]
     if glob.has_magic(source):
-        found = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).suffix.lower() in SUFFIXES)
-        found = [p for p in found if p.is_file()]
-        if not found:
+        matches = sorted(Path(p) for p in glob.glob(source, recursive=True))
+        images = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if not images:
             raise BadUseError(f"source={source} matches no image")
-        return found
+        return images
     raise BadUseError(f"source={source} does not exist")
+
+
+def local_images(source: str) -> list[Path]:
+    """Return the images that a source names, none if it names other things that Ultralytics takes (URL, camera).
+
+    Args:
+        source (str): Any source that Ultralytics takes.
+
+    Returns:
+        (list[Path]): See `images_of`.
+    """
+    try:
+        return images_of(source)
+    except BadUseError:
+        return []
 
 
 def _listed(path: Path) -> list[Path]:
@@ -65,11 +64,11 @@ def _listed(path: Path) -> list[Path]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as e:
         raise BadUseError(f"source={path} is no text file with a path per line") from e
-    found = list(dict.fromkeys(path.parent / line for line in lines if line))
-    missing = [p for p in found if not p.is_file()]
+    images = list(dict.fromkeys(path.parent / line for line in lines if line))
+    missing = [p for p in images if not p.is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadUseError(f"source={path} lists {missing[0]}, which does not exist{more}")
-    if not found:
+    if not images:
         raise BadUseError(f"source={path} lists no image")
-    return found
+    return images

@@ -24,7 +24,17 @@ def starts(size: int, tile: int, overlap: int) -> list[int]:
 
 
 def windows(width: int, height: int, tile: int, overlap: int) -> NDArray[np.int64]:
-    """Return the tiles of a scene row by row, as (N, 4) pixels left, top, right, bottom."""
+    """Return the tiles of a scene row by row, as (N, 4) pixels left, top, right, bottom.
+
+    Args:
+        width (int): Width of the scene in pixels.
+        height (int): Height of the scene in pixels.
+        tile (int): Side of a tile in pixels.
+        overlap (int): Pixels that neighbours share at least.
+
+    Returns:
+        (np.ndarray): Tiles (N, 4), int64.
+    """
     lefts, tops = (starts(side, tile, overlap) for side in (width, height))
     grid = [(x, y, min(x + tile, width), min(y + tile, height)) for y in tops for x in lefts]
     return np.array(grid, np.int64)

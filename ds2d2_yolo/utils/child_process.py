@@ -49,8 +49,9 @@ def run_child(
         request_file, response_file = Path(folder, "request.json"), Path(folder, "response.json")
         write_json(request_file, request)
         output = None if show_output else subprocess.DEVNULL
+        child = child_environment(base=os.environ if environment is None else environment)
         process = subprocess.run(
-            child_command(module, request_file, response_file), env=child_environment(base=environment), stdout=output,
+            child_command(module, request_file, response_file), env=child, stdout=output,
             stderr=None if show_output else subprocess.PIPE, check=False,
         )  # fmt: skip
         if process.returncode == 0 and response_file.is_file():

@@ -185,6 +185,17 @@ def test_a_failed_check_fails_the_command_and_keeps_the_files(
     assert not report["holds"]
 
 
+def test_a_check_without_detections_is_inconclusive_and_no_failure(
+    detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = export(model=str(detecting(OBB, tmp_path, CALM)), format="onnx", check_conf=0.99)
+    assert found.parity is not None
+    assert found.parity.inconclusive
+    assert "the check is inconclusive: no detections of score 0.99 and more" in str(found)
+    report = json.loads((tmp_path / "best.onnx.parity.json").read_text(encoding="utf-8"))
+    assert (report["holds"], report["inconclusive"]) == (False, True)
+
+
 # TensorRT --------------------------------------------------------------------------------------------------------
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from shapely.geometry import Polygon
 
-from ds2d2_yolo.deploy.matching import Margins, Side, angle_apart, compare, corners, match, near_tie, rotated_iou
+from ds2d2_yolo.deploy.matching import Margins, ModelOutputs, angle_difference, compare, match, near_tie, rotated_iou
+from ds2d2_yolo.utils.detections import Detections, box_corners
 
 MARGINS = Margins(iou=0.9, score=0.05, nms_iou=0.7)
 
 
-def rows(*boxes: tuple[float, ...]) -> np.ndarray:
-    return np.array(boxes, dtype=np.float64).reshape(-1, 7)
+def rows(*boxes: tuple[float, ...]) -> Detections:
+    return Detections.from_rows(np.array(boxes, dtype=np.float64))
 
 
 def box(
@@ -24,16 +25,16 @@ def box(
     return (x, 50, w, h, angle, score, kind)
 
 
-def side(*boxes: tuple[float, ...]) -> Side:
-    return Side(rows(*boxes), rows(*boxes))
+def side(*boxes: tuple[float, ...]) -> ModelOutputs:
+    return ModelOutputs(rows(*boxes), rows(*boxes))
 
 
 def test_rotated_iou_of_a_square_and_its_eighth_turn() -> None:
-    square = np.array([5.0, 5, 2, 2, 0])
-    turned = np.array([5.0, 5, 2, 2, math.pi / 4])
+    square = np.array([[5.0, 5, 2, 2, 0]])
+    turned = np.array([[5.0, 5, 2, 2, math.pi / 4]])
     assert rotated_iou(square, turned) == pytest.approx(1 / math.sqrt(2))
     assert rotated_iou(square, square) == 1
-    assert rotated_iou(square, square + np.eye(5)[0] * 10) == 0
+    assert rotated_iou(square, square + np.eye(5)[:1] * 10) == 0
     assert rotated_iou(square, square * math.nan) == 0
 
 
@@ -41,9 +42,11 @@ def test_rotated_iou_is_shapelys() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
         a, b = (np.array([*rng.uniform(0, 10, 2), *rng.uniform(0.5, 12, 2), rng.uniform(-4, 4)]) for _ in range(2))
-        p, q = Polygon(corners(a)), Polygon(corners(b))
-        assert rotated_iou(a, b) == pytest.approx(p.intersection(q).area / p.union(q).area, abs=1e-9)
-        assert rotated_iou(a, a + 1e-9) == pytest.approx(1, abs=1e-6)  # nearly identical ones do not explode
+        p, q = Polygon(box_corners(a[None])[0]), Polygon(box_corners(b[None])[0])
+        assert rotated_iou(a[None], b[None])[0] == pytest.approx(p.intersection(q).area / p.union(q).area, abs=1e-9)
+        assert rotated_iou(a[None], a[None] + 1e-9)[0] == pytest.approx(
+            1, abs=1e-6
+        )  # nearly identical ones do not explode
 
 
 def test_matching_is_one_to_one_within_classes_and_the_nearest_first() -> None:
@@ -70,14 +73,14 @@ def test_matching_is_one_to_one_within_classes_and_the_nearest_first() -> None:
 def test_angles_are_modulo_half_a_turn_and_of_squares_a_quarter(
     first: tuple[float, ...], second: tuple[float, ...], apart: float
 ) -> None:
-    assert angle_apart(np.array(first), np.array(second)) == pytest.approx(apart, abs=1e-12)
+    assert angle_difference(np.array(first)[:5], np.array(second)[:5]) == pytest.approx(apart, abs=1e-12)
 
 
 def test_a_detection_at_the_threshold_is_no_difference_and_a_missing_one_is() -> None:
     torch, file = side(box(20, 0.26), box(60), box(120, 0.26)), side(box(20, 0.24), box(60))
     found = compare(torch, file, 0.25, MARGINS)
     assert len(found.pairs) == 2
-    assert [row[0] for row in found.only_torch] == [120]
+    assert found.only_torch.boxes[:, 0].tolist() == [120]
     assert len(found.only_file) == found.ties == 0
     found = compare(side(), side(box(20)), 0.25, MARGINS)
     assert len(found.only_file) == 1
@@ -85,7 +88,7 @@ def test_a_detection_at_the_threshold_is_no_difference_and_a_missing_one_is() ->
 
 def test_nms_that_keeps_another_of_a_crowd_is_a_near_tie() -> None:
     crowd = rows(box(50, 0.80), box(52, 0.79))  # IoU 0.82: NMS keeps one
-    torch, file = Side(crowd[:1], crowd), Side(crowd[1:], crowd)
+    torch, file = ModelOutputs(crowd[:1], crowd), ModelOutputs(crowd[1:], crowd)
     found = compare(torch, file, 0.25, MARGINS)
     assert (found.pairs, len(found.only_torch), len(found.only_file), found.ties) == ((), 0, 0, 2)
 
@@ -93,9 +96,9 @@ def test_nms_that_keeps_another_of_a_crowd_is_a_near_tie() -> None:
 def test_two_classes_that_tie_in_a_box_are_a_near_tie() -> None:
     both = rows(box(50, 0.50, kind=0), box(50, 0.49, kind=1))
     apart = rows(box(50, 0.50, kind=0), box(50, 0.30, kind=1))
-    found = compare(Side(both[:1], both), Side(both[1:], both), 0.25, MARGINS)
+    found = compare(ModelOutputs(both[:1], both), ModelOutputs(both[1:], both), 0.25, MARGINS)
     assert (len(found.only_torch), len(found.only_file), found.ties) == (0, 0, 2)
-    found = compare(Side(apart[:1], apart), Side(both[1:], both), 0.25, MARGINS)
+    found = compare(ModelOutputs(apart[:1], apart), ModelOutputs(both[1:], both), 0.25, MARGINS)
     assert (len(found.only_torch), len(found.only_file), found.ties) == (0, 1, 1)
 
 
@@ -126,7 +129,7 @@ def test_a_shifted_box_is_no_near_tie() -> None:
 )
 def test_near_ties_where_nms_is_inside_the_file(score: float, x: float, tied: bool) -> None:
     kept, other = box(50, 0.80), box(x, score)
-    torch = Side(rows(kept), rows(kept, other))
-    assert near_tie(np.array(other), torch, torch, True, MARGINS) is tied
-    without = Side(rows(kept), rows(kept))
-    assert not near_tie(np.array(other), without, without, True, MARGINS)  # PyTorch never computed it
+    torch = ModelOutputs(rows(kept), rows(kept, other))
+    assert near_tie(rows(other), torch, torch, True, MARGINS) is tied
+    without = ModelOutputs(rows(kept), rows(kept))
+    assert not near_tie(rows(other), without, without, True, MARGINS)  # PyTorch never computed it

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ds2d2_yolo.deploy.matching import Compared
-from ds2d2_yolo.deploy.parity import TOLERANCES, Parity
+from ds2d2_yolo.deploy.matching import ImageComparison
+from ds2d2_yolo.deploy.parity import TOLERANCES, ParityReport
+from ds2d2_yolo.utils.detections import Detections
 
-NONE = np.zeros((0, 7))
 FP32 = TOLERANCES["FP32"]
 
 
-def parity(*images: Compared, tolerance: Any = FP32) -> Parity:
+def parity(*images: ImageComparison, tolerance: Any = FP32) -> ParityReport:
     about = {"precision": "FP32", "tolerance": tolerance, "conf": 0.25, "source": "s", "setting": "x"}
-    return Parity.of(images, ["a.png"] * len(images), True, **about)
+    return ParityReport.of(images, ["a.png"] * len(images), True, **about)
 
 
-def image(*pairs: tuple[float, float, float], torch: int = 0, file: int = 0, ties: int = 0) -> Compared:
-    return Compared(pairs, np.ones((torch, 7)), np.ones((file, 7)), ties)
+def image(*pairs: tuple[float, float, float], torch: int = 0, file: int = 0, ties: int = 0) -> ImageComparison:
+    only_torch, only_file = (Detections.from_rows(np.ones((count, 7))) for count in (torch, file))
+    return ImageComparison(pairs, only_torch, only_file, ties)
 
 
 GOOD = (1e-4, 1e-4, 1e-4)
@@ -64,3 +65,18 @@ def test_nothing_to_compare_proves_nothing() -> None:
     found = parity(image(), image())
     assert not found.holds
     assert "no detections" in found.wrong[0]
+
+
+def test_nothing_to_compare_is_inconclusive_and_no_failure() -> None:
+    found = parity(image(), image())
+    assert found.inconclusive
+    assert not found.failed
+    assert "the check is inconclusive: no detections of score 0.25 and more to compare: name images" in str(found)
+    assert "FAILED" not in str(found)
+    assert json.loads(json.dumps(found.as_dict()))["inconclusive"] is True
+
+
+def test_one_missing_detection_is_a_failure_and_not_inconclusive() -> None:
+    found = parity(image(torch=1), image())
+    assert found.failed
+    assert not found.inconclusive

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,13 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ultralytics.utils.patches import imread
 
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
+from ds2d2_yolo.bridge.inference import tile_detector
+from ds2d2_yolo.bridge.inference.tile_detector import light_results
 from ds2d2_yolo.predict import run
-from ds2d2_yolo.predict.merging import corners_of
+from ds2d2_yolo.predict.sources import images_of
+from ds2d2_yolo.utils.detections import Detections, box_corners
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -31,12 +34,12 @@ class BrightDetector:
     def __init__(self, yolo: Any, keys: dict[str, Any], tile: int) -> None:
         self.oriented, self.names, self.channels, self.scale = yolo.task == "obb", NAMES, 3, 1.0
 
-    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         kind = type(self)
         kind.calls += 1
         if kind.calls >= kind.stop_at:
             raise KeyboardInterrupt
-        return [np.array(self._find(tile), np.float64).reshape(-1, 7) for tile in tiles]
+        return [Detections.from_rows(np.array(self._find(tile), np.float64), self.oriented) for tile in tiles]
 
     def _find(self, tile: NDArray[np.uint8]) -> list[list[float]]:
         rows = []
@@ -64,7 +67,7 @@ def objects_of(width: int, height: int, count: int, seed: int = 0) -> NDArray[np
         w, h = rng.uniform(16, 42, 2)
         x, y = rng.uniform(36, width - 36), rng.uniform(36, height - 36)
         row = [x, y, w, h, rng.uniform(0, np.pi / 2), 0.9, float(len(rows) % 2)]
-        low, high = (f(corners_of(np.array([row]))[0], 0) for f in (np.min, np.max))
+        low, high = (f(box_corners(np.array([row]))[0], 0) for f in (np.min, np.max))
         area = taken[int(low[1]) - 8 : int(high[1]) + 8, int(low[0]) - 8 : int(high[0]) + 8]
         if not area.any():
             area[:] = True
@@ -75,7 +78,7 @@ def objects_of(width: int, height: int, count: int, seed: int = 0) -> NDArray[np
 def drawn(objects: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
     """Return RGB pixels (3, H, W)."""
     image = np.full((height, width, 3), 40, np.uint8)
-    for row, corners in zip(objects, corners_of(objects), strict=True):
+    for row, corners in zip(objects, box_corners(objects), strict=True):
         points = np.rint(corners * 16 - 8).astype(np.int32)
         cv2.fillConvexPoly(image, points, (240, 100, 90) if row[6] else (90, 100, 240), cv2.LINE_8, 4)
     return image.transpose(2, 0, 1)
@@ -95,21 +98,34 @@ def write_raster(path: Path, pixels: NDArray[Any], **keys: Any) -> Path:
 
 @pytest.fixture
 def bright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """Run `predict` with the bright detector in the test's folder; `task` is the task of the model."""
+    """Run `predict` with the bright detector in the test's folder, in tiles or (slice=None) as Ultralytics reads.
+
+    `task` is the task of the model.
+    """
 
     class Detector(BrightDetector):
         pass
+
+    def ultralytics_results(yolo: Any, source: str, keys: dict[str, Any]) -> Iterator[Any]:
+        yolo.predictor = SimpleNamespace(save_dir=tmp_path / "runs" / "p", model=SimpleNamespace(channels=3))
+        detector = Detector(yolo, keys, 0)
+        for path in images_of(source):
+            pixels = imread(str(path))
+            (detections,) = detector([pixels])
+            yield light_results(path, (pixels.shape[1], pixels.shape[0]), NAMES, detections)
 
     def go(task: str = "obb", stop_at: int = 10**9, **keys: Any) -> Any:
         model = tmp_path / "model.pt"
         if not model.exists():
             model.write_bytes(b"model")
         Detector.calls, Detector.stop_at = 0, stop_at
-        monkeypatch.setattr(run, "Detector", Detector)
+        monkeypatch.setattr(tile_detector, "TileDetector", Detector)
+        monkeypatch.setattr(tile_detector, "plain_results", ultralytics_results)
         stub = SimpleNamespace(task=task, names=NAMES, model_name=str(model))
-        monkeypatch.setattr(detecting, "load_detector", lambda _: stub)
-        place = {"project": str(tmp_path / "runs"), "name": "p", "slice": 200, "overlap": 0.35}
-        return run.predict(**{"model": str(model), **place, **keys})
+        monkeypatch.setattr(tile_detector, "load_detector", lambda _: stub)
+        place = {"project": str(tmp_path / "runs"), "name": "p"}
+        tiles = {"slice": 200, "overlap": 0.35} if keys.get("slice", 200) else {}
+        return run.predict(**{"model": str(model), **place, **tiles, **keys})
 
     go.detector = Detector  # type: ignore[attr-defined]
     return go

@@ -7,7 +7,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ds2d2_yolo.predict.merging import corners_of
+from ds2d2_yolo.utils.detections import Detections, box_corners
 
 
 def visible_rows(
@@ -17,7 +17,7 @@ def visible_rows(
     """Return rows (N, 7) of what a tile shows of objects (M, 7), in pixels of the scene, with scores of its own."""
     frame = shapely.box(*window)
     rows = []
-    for row, corners in zip(objects, corners_of(objects), strict=True):
+    for row, corners in zip(objects, box_corners(objects), strict=True):
         if (corners.max(0) <= window[:2]).any() or (corners.min(0) >= window[2:]).any():
             continue
         shape = shapely.Polygon(corners)
@@ -42,11 +42,11 @@ def visible_rows(
 
 def detections(
     objects: NDArray[np.float64], grid: NDArray[np.int64], seed: int, **keys: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[Detections, NDArray[np.int64]]:
     """Return the detections of all tiles in random order, and the tile of each."""
     rng = np.random.default_rng(seed)
     found = [visible_rows(objects, window, rng, **keys) for window in grid]  # type: ignore[arg-type]
     rows = np.concatenate(found)
     tile = np.repeat(np.arange(len(grid)), [len(f) for f in found])
     order = rng.permutation(len(rows))
-    return rows[order], tile[order]
+    return Detections.from_rows(rows[order], bool(keys.get("oriented", True))), tile[order]

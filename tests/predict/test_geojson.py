@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ds2d2_yolo.predict.geojson import write_geojson
-from ds2d2_yolo.predict.writing import Found
+from ds2d2_yolo.predict.georeference import georeference_of
+from ds2d2_yolo.predict.writing import ImageDetections
+from ds2d2_yolo.utils.detections import Detections
 
 pytest.importorskip("rasterio")
 from rasterio.crs import CRS
@@ -21,8 +24,11 @@ NAMES = {0: "plane", 1: "ship"}
 
 
 def written(tmp_path: Path, row: list[float], crs: str | None, transform: Affine, oriented: bool = True) -> Any:
-    found = Found(Path("scene.tif"), (400, 300), np.array([row]), crs and CRS.from_user_input(crs), transform)
-    return json.loads(write_geojson(tmp_path / "a.geojson", found, NAMES, oriented).read_text())
+    detections = Detections.from_rows(np.array([row]), oriented)
+    data = SimpleNamespace(crs=crs and CRS.from_user_input(crs), transform=transform, gcps=([], None), rpcs=None)
+    place = georeference_of(Path("scene.tif"), data)
+    image = ImageDetections(Path("scene.tif"), (400, 300), detections, place)
+    return json.loads(write_geojson(tmp_path / "a.geojson", image, NAMES).read_text())
 
 
 def turning(ring: list[list[float]]) -> float:

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ds2d2_yolo.predict.merging import corners_of, merge
+from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.tiles import starts, windows
+from ds2d2_yolo.utils.detections import Detections, box_corners
 from tests.predict.fake import detections
 
 WIDTH, HEIGHT = 700, 500
 
 
 def boxes(rows: NDArray[np.float64]) -> NDArray[np.object_]:
-    return np.asarray(shapely.polygons(corners_of(rows)))
+    return np.asarray(shapely.polygons(box_corners(rows)))
 
 
 def assert_same(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.999) -> None:
@@ -45,7 +46,7 @@ def scattered(seed: int, longest: float, oriented: bool) -> NDArray[np.float64]:
         half = np.array([w * c + h * s, w * s + h * c]) / 2
         x, y = rng.uniform(half, np.array([WIDTH, HEIGHT]) - half)
         row = [x, y, w, h, angle, 1.0, float(rng.integers(0, 3))]
-        shape = shapely.Polygon(corners_of(np.array([row]))[0])
+        shape = shapely.Polygon(box_corners(np.array([row]))[0])
         if not any(shape.intersects(other) for other in tree):
             objects.append(row)
             tree.append(shape)
@@ -75,8 +76,8 @@ def test_objects_that_fit_the_overlap_are_found_once(
     objects = scattered(seed, overlap - 4, oriented)  # less the margin at both ends
     grid = windows(WIDTH, HEIGHT, tile, overlap)
     rows, which = detections(objects, grid, seed, oriented=oriented, least=least)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT), oriented=oriented)
-    assert_same(merged.rows, objects)
+    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    assert_same(merged.detections.rows, objects)
 
 
 @pytest.mark.parametrize("oriented", [True, False])
@@ -86,8 +87,8 @@ def test_boxes_that_differ_between_tiles_are_one_object(seed: int, oriented: boo
     objects = objects[objects[:, 2:4].min(1) > 10]
     grid = windows(WIDTH, HEIGHT, 256, 80)
     rows, which = detections(objects, grid, seed, oriented=oriented, least=0.2, jitter=0.6)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT), oriented=oriented)
-    assert_same(merged.rows, objects, 0.5)
+    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    assert_same(merged.detections.rows, objects, 0.5)
 
 
 @pytest.mark.parametrize("oriented", [True, False])
@@ -96,13 +97,13 @@ def test_a_crowd_stays_a_crowd(oriented: bool, shift: int) -> None:
     """Parallel diagonal ships 18 px apart: their upright hulls share over half of their area."""
     ships = np.array([[100.0 + shift + 9 * i, 120 + 9 * i, 90, 14, -np.pi / 4, 1, 0] for i in range(20)])
     if not oriented:
-        corners = corners_of(ships)
+        corners = box_corners(ships)
         low, high = corners.min(1), corners.max(1)
         ships[:, :5] = np.concatenate([(low + high) / 2, high - low, np.zeros((20, 1))], 1)
     grid = windows(WIDTH, HEIGHT, 200, 110)
     rows, which = detections(ships, grid, shift, oriented=oriented)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT), oriented=oriented)
-    assert_same(merged.rows, ships)
+    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    assert_same(merged.detections.rows, ships)
 
 
 @pytest.mark.parametrize("oriented", [True, False])
@@ -110,12 +111,12 @@ def test_a_crowd_stays_a_crowd(oriented: bool, shift: int) -> None:
 def test_an_object_longer_than_the_overlap_is_joined(oriented: bool, angle: float) -> None:
     objects = np.array([[350.0, 250, 330, 40, angle, 1, 2], [90, 80, 30, 20, 0.2, 1, 2]])
     if not oriented:
-        low, high = corners_of(objects).min(1), corners_of(objects).max(1)
+        low, high = box_corners(objects).min(1), box_corners(objects).max(1)
         objects[:, :5] = np.concatenate([(low + high) / 2, high - low, np.zeros((2, 1))], 1)
     grid = windows(WIDTH, HEIGHT, 200, 60)
     rows, which = detections(objects, grid, 0, oriented=oriented)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT), oriented=oriented)
-    assert_same(merged.rows, objects, 0.85)
+    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    assert_same(merged.detections.rows, objects, 0.85)
     assert merged.joined >= 2
 
 
@@ -127,7 +128,8 @@ def row(x: float, y: float, w: float, h: float, score: float = 0.9, kind: int = 
 
 
 def merged_of(rows: list[list[float]], tile: list[int], **keys: bool) -> NDArray[np.float64]:
-    return merge(np.array(rows), np.array(tile), GRID, (180, 100), **keys).rows  # type: ignore[arg-type]
+    detections = Detections.from_rows(np.array(rows))
+    return merge(detections, np.array(tile), GRID, (180, 100), **keys).detections.rows  # type: ignore[arg-type]
 
 
 def test_neighbours_that_one_tile_tells_apart_both_stay() -> None:
@@ -171,11 +173,11 @@ def test_a_whole_view_beside_a_box_of_the_same_tile_does_not_explain_it() -> Non
 
 
 def test_nothing_gives_nothing() -> None:
-    empty = merge(np.zeros((0, 7)), np.zeros(0, np.int64), GRID, (180, 100))
-    assert empty.rows.shape == (0, 7)
+    empty = merge(Detections.empty(), np.zeros(0, np.int64), GRID, (180, 100))
+    assert empty.detections.rows.shape == (0, 7)
 
 
 def test_corners_are_clockwise_in_the_picture() -> None:
-    corners = corners_of(np.array([row(10, 20, 6, 2), row(10, 20, 6, 2, angle=np.pi / 2)]))
+    corners = box_corners(np.array([row(10, 20, 6, 2), row(10, 20, 6, 2, angle=np.pi / 2)]))
     assert corners[0].tolist() == [[7, 19], [13, 19], [13, 21], [7, 21]]
     np.testing.assert_allclose(corners[1], [[11, 17], [11, 23], [9, 23], [9, 17]], atol=1e-12)

@@ -260,7 +260,7 @@ def test_a_small_picture(tmp_path: Path) -> None:
     pixels[0, :150] = 200
     path = write_raster(tmp_path / "a.tif", pixels)
     with open_scene(path, 3, PredictOptions(slice=64)) as scene:
-        small = scene.shrunk(90)
+        small = scene.thumbnail(90)
     assert small.shape == (30, 90, 3)
     assert (small[:15, :, 2] == 200).all()
     assert not small[15:].any()

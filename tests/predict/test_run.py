@@ -15,10 +15,11 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
+from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.predict.merging import corners_of
-from ds2d2_yolo.predict.run import NOT_DECIDING, _stems, predict
+from ds2d2_yolo.predict.run import NOT_DECIDING, predict
+from ds2d2_yolo.predict.writing import unique_stems
+from ds2d2_yolo.utils.detections import box_corners
 from tests.predict.conftest import NAMES, drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 700, 520
@@ -27,7 +28,7 @@ Go = Callable[..., Any]
 
 
 def assert_found(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.8) -> None:
-    a, b = (shapely.polygons(corners_of(r)) for r in (found, objects))
+    a, b = (shapely.polygons(box_corners(r)) for r in (found, objects))
     shared = shapely.area(shapely.intersection(a[:, None], b[None]))
     iou = shared / (shapely.area(a)[:, None] + shapely.area(b)[None] - shared)
     iou[found[:, None, 6] != objects[None, :, 6]] = 0
@@ -78,9 +79,9 @@ def test_files_hold_what_was_found(bright: Go, scene: Path, objects: NDArray[np.
     assert [line.split()[0] for line in lines] == ["scene"] * len(mine)
     numbers = np.array([line.split()[1:] for line in lines], float)
     np.testing.assert_allclose(numbers[:, 0], mine[:, 5], atol=1e-6)
-    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), corners_of(mine), atol=0.006)
+    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), box_corners(mine), atol=0.006)
     upright = np.array([t.split()[1:] for t in (folder / "Task2" / "Task2_ship.txt").read_text().splitlines()], float)
-    ships = corners_of(found[found[:, 6] == 1])
+    ships = box_corners(found[found[:, 6] == 1])
     np.testing.assert_allclose(upright[:, 1:], np.concatenate([ships.min(1), ships.max(1)], 1), atol=0.006)
     rows = (folder / "detections.csv").read_text().splitlines()
     assert rows[0].startswith("image,class_id,class,score,x,y,w,h,angle,x1")
@@ -102,9 +103,41 @@ def test_a_scene_where_nothing_is_found_has_its_files_too(bright: Go, tmp_path: 
     folder = tmp_path / "runs" / "p"
     assert len(predicted.results[0]) == 0
     assert json.loads((folder / "dark.geojson").read_text())["features"] == []
-    assert (folder / "Task2" / "Task2_ship.txt").read_text() == ""
     assert len((folder / "detections.csv").read_text().splitlines()) == 1
     assert "nothing found" in str(predicted)
+    assert "no small vehicle, ship; a placeholder of score 0 stands for each" in str(predicted)
+
+
+def evaluated(file: Path, images: set[str], columns: int) -> NDArray[np.float64]:
+    """Read a submission as DOTA_devkit's evaluation does, which indexes all of it as a table; scores first."""
+    lines = [line.strip().split(" ") for line in file.read_text().splitlines()]
+    assert {line[0] for line in lines} <= images
+    boxes = np.array([[float(v) for v in line[2:]] for line in lines])
+    boxes = boxes[np.argsort([-float(line[1]) for line in lines]), :]
+    assert boxes.shape == (len(lines), columns)
+    return np.concatenate([np.array([[float(line[1])] for line in lines]), boxes], 1)
+
+
+@pytest.mark.parametrize("slice", [200, None])
+def test_dotas_evaluation_reads_the_files_of_classes_without_detections(
+    bright: Go, tmp_path: Path, objects: NDArray[np.float64], slice: int | None
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    ships = objects[objects[:, 6] == 1]
+    write_raster(folder / "dark.tif", np.full((3, 300, 300), 9, np.uint8))
+    write_raster(folder / "ships.tif", drawn(ships, WIDTH, HEIGHT))
+    predicted = bright(source=str(folder), slice=slice, formats="dota")
+    for task, columns in (("Task1", 8), ("Task2", 4)):
+        table = evaluated(tmp_path / f"runs/p/{task}/{task}_ship.txt", {"dark", "ships"}, columns)
+        assert len(table) == len(ships)
+        assert (table[:, 0] > 0).all()
+        placeholder = evaluated(tmp_path / f"runs/p/{task}/{task}_small-vehicle.txt", {"dark", "ships"}, columns)
+        assert placeholder[:, 0].tolist() == [0]
+        assert placeholder[:, 1:].max() < 0, "outside the image, where no object is"
+        with zipfile.ZipFile(tmp_path / f"runs/p/{task}.zip") as archive:
+            assert archive.read(f"{task}_small-vehicle.txt")
+    assert "Task1 and Task2: no small vehicle; a placeholder" in str(predicted)
 
 
 def test_a_detect_model_has_upright_boxes_and_task_2_alone(bright: Go, scene: Path, tmp_path: Path) -> None:
@@ -138,6 +171,10 @@ def test_another_command_does_not_go_on_with_it(bright: Go, scene: Path, tmp_pat
     with scene.open("ab") as file:  # another image of the same name
         file.write(b"\0")
     assert bright(source=str(scene)).folder.name == "p-3"
+    with pytest.raises(KeyboardInterrupt):
+        bright(source=str(scene), name="q", stop_at=4)
+    scene.with_name("scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")  # it may name a nodata value
+    assert bright(source=str(scene), name="q").folder.name == "q-2"
     assert (tmp_path / "runs/p/.parts").is_dir()
 
 
@@ -219,8 +256,8 @@ def test_what_the_geojson_of_a_plain_prediction_lacks_is_named_before_it_predict
     scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    monkeypatch.setattr(detecting, "load_detector", lambda _: SimpleNamespace(task="obb", names=NAMES))
-    monkeypatch.setattr(detecting, "plain_results", lambda *_: pytest.fail("predicts first"))
+    monkeypatch.setattr(tile_detector, "load_detector", lambda _: SimpleNamespace(task="obb", names=NAMES))
+    monkeypatch.setattr(tile_detector, "plain_results", lambda *_: pytest.fail("predicts first"))
     with pytest.raises(BadUseError, match=r"formats=geojson of a TIFF or JPEG 2000 needs rasterio: pip install"):
         predict(model="model.pt", source=str(scene), formats="geojson")
 
@@ -236,7 +273,7 @@ def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Pa
 
 
 def test_each_image_has_a_file_name_of_its_own() -> None:
-    names = _stems([Path("a.png"), Path("a.tif"), Path("a-2.png"), Path("A.jpg"), Path("b.png")])
+    names = unique_stems([Path("a.png"), Path("a.tif"), Path("a-2.png"), Path("A.jpg"), Path("b.png")])
     assert names == ["a", "a-2", "a-2-2", "A-3", "b"]
 
 

@@ -1,4 +1,4 @@
-"""A detector for tiles out of any file that Ultralytics loads, and detections as Ultralytics' own `Results`."""
+"""Detection in tiles with any model file that Ultralytics loads, and conversion to and from its `Results`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.detections import Detections
 
 TASKS = ("detect", "obb")
-# of Ultralytics' keys, those that have no meaning tile by tile
+# Ultralytics' keys that have no meaning tile by tile
 NOT_IN_TILES = (
     "augment", "embed", "rect", "save_conf", "save_crop", "save_frames", "show", "show_boxes", "show_conf",
     "show_labels", "stream_buffer", "vid_stride", "visualize",
 )  # fmt: skip
 
 
-def passing_keys() -> list[str]:
-    """Return the keys that Ultralytics takes."""
-    # half and end2end are older names of quantize and nms; keys of an export mean nothing here
+def ultralytics_keys() -> list[str]:
+    """Return the prediction keys that Ultralytics takes."""
+    # half and end2end are older names of quantize and nms; export keys mean nothing here
     return [*({*DEFAULT_CFG_KEYS} - {"format", "simplify", "opset", "workspace"}), "half", "end2end", "save_dir"]
 
 
-def check_passing(keys: dict[str, Any], tiled: bool) -> None:
+def check_ultralytics_args(keys: dict[str, Any], tiled: bool) -> None:
     """Refuse Ultralytics' settings that are wrong, or mean nothing for tiles.
 
     Args:
@@ -48,9 +49,9 @@ def check_passing(keys: dict[str, Any], tiled: bool) -> None:
     Raises:
         BadUseError: In one line.
     """
-    lost = [k for k in keys if k in NOT_IN_TILES] if tiled else []
-    if lost:
-        raise BadUseError(f"{', '.join(f'{k}=' for k in lost)} cannot go with slice=")
+    meaningless = [k for k in keys if k in NOT_IN_TILES] if tiled else []
+    if meaningless:
+        raise BadUseError(f"{', '.join(f'{k}=' for k in meaningless)} cannot go with slice=")
     wrong = [k for k in ("mode", "task") if k in keys]
     if wrong:
         raise BadUseError(
@@ -60,7 +61,7 @@ def check_passing(keys: dict[str, Any], tiled: bool) -> None:
 
 
 def load_detector(model: str) -> YOLO:
-    """Return a detect or OBB model of any format that Ultralytics loads.
+    """Load a detect or OBB model of any format that Ultralytics loads.
 
     Args:
         model (str): Checkpoint, exported file or folder, or a release's name.
@@ -91,20 +92,24 @@ def load_detector(model: str) -> YOLO:
     return yolo
 
 
-def drop_empty(folder: Path) -> None:
-    """Remove a run's folder if nothing is in it but the empty folders that Ultralytics makes."""
+def remove_empty_run(folder: Path) -> None:
+    """Remove a run's folder that holds no files, only the empty folders that Ultralytics makes.
+
+    Args:
+        folder (Path): The run's folder; it may not exist.
+    """
     if folder.is_dir() and not any(p.is_file() for p in folder.rglob("*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Detector:
-    """Finds objects in batches of tiles.
+class TileDetector:
+    """Detects objects in batches of tiles.
 
     Attributes:
         names (dict[int, str]): Class names.
         oriented (bool): Whether boxes are rotated.
         channels (int): Channels of a tile.
-        scale (float): Pixels of a tile for one pixel of the network.
+        scale (float): Tile pixels per pixel of the network input.
     """
 
     def __init__(self, yolo: YOLO, keys: dict[str, Any], tile: int) -> None:
@@ -112,8 +117,8 @@ class Detector:
 
         Args:
             yolo (YOLO): From `load_detector`.
-            keys (dict[str, Any]): Ultralytics' keys, such as conf and device; without imgsz it is the tile's side.
-            tile (int): Side of a tile.
+            keys (dict[str, Any]): Ultralytics' keys, such as conf and device; imgsz defaults to the tile's side.
+            tile (int): Side of a tile in pixels.
 
         Raises:
             BadUseError: If the device or the model's format cannot be used.
@@ -128,83 +133,84 @@ class Detector:
         loaded = self._predictor.model
         self.oriented = yolo.task == "obb"
         self.names = {int(k): str(v) for k, v in loaded.names.items()}
-        self.channels = int(getattr(loaded, "channels", 3))  # exports of old releases do not say it: three then
+        self.channels = int(getattr(loaded, "channels", 3))  # exports of old releases do not store it
         self._check_size(tile, loaded)
 
     def _check_size(self, tile: int, loaded: Any) -> None:
-        """Round the network's image size up to its stride, which Ultralytics would warn of for each batch."""
+        """Round the network's image size up to its stride; Ultralytics would warn about it for each batch."""
         fixed = None if getattr(loaded, "dynamic", False) else getattr(loaded, "imgsz", None)
-        asked, stride = (
-            fixed or self._predictor.args.imgsz,
-            int(loaded.stride),
-        )  # static exports have a size of their own
-        sides = [asked] if isinstance(asked, int) else list(asked)
+        size = fixed or self._predictor.args.imgsz  # a static export has a fixed size
+        stride = int(loaded.stride)
+        sides = [size] if isinstance(size, int) else list(size)
         rounded = [max(stride, -(-side // stride) * stride) for side in sides]
         self._predictor.args.imgsz = rounded[0] if len(rounded) == 1 else rounded
         self.scale = tile / min(rounded)
 
-    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
-        """Find objects.
+    def __call__(self, tiles: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Detect objects.
 
         Args:
             tiles (Sequence[np.ndarray]): Pixels (H, W, C), uint8, BGR where C is 3, of one size.
 
         Returns:
-            (list[np.ndarray]): For each tile rows (N, 7) in its pixels: x, y, w, h, angle (radians), score, class.
+            (list[Detections]): Detections of each tile, in its pixels.
 
         Raises:
             DS2D2Error: If the model fails on them.
         """
         try:
             with _quiet():
-                found = self._predictor(source=list(tiles), stream=False)
+                results = self._predictor(source=list(tiles), stream=False)
         except Exception as e:  # each format's runtime has its own errors
             raise DS2D2Error(f"the model fails on a tile of {tiles[0].shape}: {first_line(e)}") from e
-        return [rows_of(r) for r in found]
+        return [detections_of(r) for r in results]
 
 
 def _predictor(yolo: YOLO, settings: dict[str, Any]) -> Any:
-    """Return Ultralytics' predictor with the model set up, its settings resolved as `YOLO.predict` does."""
-    own = {**yolo.overrides, **settings}
-    own["quantize"] = QUANTIZE_ALIASES.get(str(own.get("quantize")).lower(), own.get("quantize"))
-    predictor = yolo._smart_load("predictor")(overrides=own, _callbacks=yolo.callbacks)
-    predictor.setup_model(model=yolo.model, verbose=own.get("verbose", True))
+    """Return Ultralytics' predictor with the model set up and its settings resolved as in `YOLO.predict`."""
+    args = {**yolo.overrides, **settings}
+    args["quantize"] = QUANTIZE_ALIASES.get(str(args.get("quantize")).lower(), args.get("quantize"))
+    predictor = yolo._smart_load("predictor")(overrides=args, _callbacks=yolo.callbacks)
+    predictor.setup_model(model=yolo.model, verbose=args.get("verbose", True))
     return predictor
 
 
-def rows_of(result: Results) -> NDArray[np.float64]:
-    """Return an image's detections as rows (N, 7): x, y, w, h, angle (radians, 0 for upright), score, class."""
-    if result.obb is not None:
-        place = result.obb.xywhr
-        score, kind = result.obb.conf, result.obb.cls
-    else:
-        place = torch.cat([result.boxes.xywh, torch.zeros_like(result.boxes.xywh[:, :1])], 1)
-        score, kind = result.boxes.conf, result.boxes.cls
-    rows = torch.cat([place, score[:, None], kind[:, None]], 1).double().cpu().numpy()
-    return rows[np.isfinite(rows).all(1) & (rows[:, 2:4] > 0).all(1)]
+def detections_of(result: Results) -> Detections:
+    """Return an image's detections from Ultralytics' `Results`, without boxes that are not finite or have no area.
+
+    Args:
+        result (Results): Ultralytics' results of one image.
+
+    Returns:
+        (Detections): In pixels of that image.
+    """
+    table = result.boxes if result.obb is None else result.obb
+    boxes = result.boxes.xywh if result.obb is None else result.obb.xywhr
+    boxes = torch.nn.functional.pad(boxes.double().cpu(), (0, 5 - boxes.shape[1]))  # upright boxes have the angle 0
+    scores, classes = table.conf.double().cpu(), table.cls.cpu()
+    valid = boxes.isfinite().all(1) & (boxes[:, 2:4] > 0).all(1) & scores.isfinite()
+    arrays = boxes[valid].numpy(), scores[valid].numpy(), classes[valid].long().numpy()
+    return Detections(*arrays, oriented=result.obb is not None)
 
 
-def light_results(
-    path: Path, size: tuple[int, int], names: dict[int, str], rows: NDArray[np.float64], oriented: bool
-) -> Results:
+def light_results(path: Path, size: tuple[int, int], names: dict[int, str], detections: Detections) -> Results:
     """Return detections as Ultralytics' `Results`, without the image.
 
-    `orig_img` has the image's shape, but all its elements are one zero byte: `plot()` and pickling would make it whole.
+    `orig_img` has the image's shape, but all its elements are one zero byte: `plot()` and pickling would allocate it.
     Boxes are float64: float32 has 0.002 px left at 20,000 px.
 
     Args:
         path (Path): The image.
-        size (tuple[int, int]): Width and height.
+        size (tuple[int, int]): Width and height in pixels.
         names (dict[int, str]): Class names.
-        rows (np.ndarray): Detections (N, 7) as `rows_of` gives them.
-        oriented (bool): Whether they go into `obb`, or `boxes`.
+        detections (Detections): They go into `obb` if they are oriented, otherwise into `boxes`.
 
     Returns:
-        (Results): In pixels of the whole image.
+        (Results): In pixels of the complete image.
     """
     blank = np.broadcast_to(np.zeros((), np.uint8), (size[1], size[0], 3))
-    table = torch.from_numpy(np.ascontiguousarray(rows.reshape(-1, 7)))
-    if oriented:
+    table = torch.from_numpy(detections.rows)
+    if detections.oriented:
         return Results(blank, path=str(path), names=names, obb=table)
     half = table[:, 2:4] / 2
     boxes = torch.cat([table[:, :2] - half, table[:, :2] + half, table[:, 5:]], 1)
@@ -212,17 +218,17 @@ def light_results(
 
 
 def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Results]:
-    """Run Ultralytics' own prediction as `yolo predict` does, which saves pictures unless `save=False`.
+    """Run Ultralytics' prediction as `yolo predict` does, which saves pictures unless `save=False`.
 
-    Not through `YOLO.predict`: that one returns nothing under a command whose name ends in 'yolo' (8.4.190).
+    Not through `YOLO.predict`: it returns nothing under a command whose name ends in 'yolo' (8.4.190).
 
     Args:
         yolo (YOLO): From `load_detector`.
-        source (str): Whatever Ultralytics takes.
+        source (str): Any source that Ultralytics takes.
         keys (dict[str, Any]): Ultralytics' keys.
 
     Yields:
-        (Results): One image after the other.
+        (Results): Results of one image after the other.
     """
     try:
         settings = {"conf": 0.25, "batch": 1, "mode": "predict", "rect": True, "save": True, **keys}
@@ -233,7 +239,7 @@ def plain_results(yolo: YOLO, source: str, keys: dict[str, Any]) -> Iterator[Res
 
 
 def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:
-    """Return the folder that Ultralytics would give a new run, and those of earlier runs of its name.
+    """Return the folder that Ultralytics would give a new run, and the folders of earlier runs of the same name.
 
     Args:
         task (str): Task of the model.
@@ -251,14 +257,22 @@ def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:
     return new, [p for p in [first, *numbered][::-1] if p.is_dir()]
 
 
-def progress(total: int, title: str) -> Any:
-    """Return Ultralytics' progress bar."""
+def progress_bar(total: int, title: str) -> Any:
+    """Return Ultralytics' progress bar.
+
+    Args:
+        total (int): Number of tiles.
+        title (str): Its label.
+
+    Returns:
+        (TQDM): With `update` and `close`.
+    """
     return TQDM(total=total, desc=title, unit="tile")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ultralytics' lines about every batch away."""
+    """Silence Ultralytics' log lines about every batch."""
     level = LOGGER.level
     LOGGER.setLevel(logging.ERROR)
     try:

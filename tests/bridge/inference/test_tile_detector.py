@@ -13,10 +13,16 @@ import torch
 from numpy.typing import NDArray
 from ultralytics import YOLO
 
-from ds2d2_yolo.bridge.inference import tile_detector as detecting
-from ds2d2_yolo.bridge.inference.tile_detector import Detector, light_results, load_detector, rows_of, run_folders
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.bridge.inference.tile_detector import (
+    TileDetector,
+    detections_of,
+    light_results,
+    load_detector,
+    run_folders,
+)
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict import predict
+from ds2d2_yolo.utils.detections import Detections
 
 Checkpoint = Callable[..., Path]
 LOW = {"conf": 0.0005, "device": "cpu", "max_det": 20}
@@ -31,8 +37,9 @@ def noise(count: int, side: int = 96, channels: int = 3) -> list[NDArray[np.uint
 def test_a_tile_gives_what_ultralytics_gives(checkpoint: Checkpoint, yaml: str) -> None:
     path = str(checkpoint(yaml))
     tiles = noise(3)
-    found = Detector(load_detector(path), dict(LOW), 96)(tiles)
-    for rows, image in zip(found, tiles, strict=True):
+    found = TileDetector(load_detector(path), dict(LOW), 96)(tiles)
+    for detections, image in zip(found, tiles, strict=True):
+        rows = detections.rows
         own = YOLO(path).predict(image, imgsz=96, verbose=False, **LOW)[0]
         table = own.obb if own.obb is not None else own.boxes
         assert len(rows) == len(table) > 0
@@ -42,8 +49,8 @@ def test_a_tile_gives_what_ultralytics_gives(checkpoint: Checkpoint, yaml: str) 
 
 def test_the_network_sees_a_tile_at_its_own_size_unless_told(checkpoint: Checkpoint) -> None:
     yolo = load_detector(str(checkpoint("yolov8n-obb.yaml")))
-    assert Detector(yolo, {"device": "cpu"}, 100).scale == 100 / 128  # rounded up to the stride
-    assert Detector(yolo, {"device": "cpu", "imgsz": 64}, 256).scale == 4
+    assert TileDetector(yolo, {"device": "cpu"}, 100).scale == 100 / 128  # rounded up to the stride
+    assert TileDetector(yolo, {"device": "cpu", "imgsz": 64}, 256).scale == 4
 
 
 def test_an_exported_model_finds_the_same(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -52,25 +59,25 @@ def test_an_exported_model_finds_the_same(checkpoint: Checkpoint, tmp_path: Path
     copy.write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
     file = YOLO(str(copy)).export(format="onnx", imgsz=96, device="cpu", simplify=False, verbose=False)
     tiles = noise(3, side=128)
-    exported = Detector(load_detector(file), dict(LOW), 128)
+    exported = TileDetector(load_detector(file), dict(LOW), 128)
     assert exported.oriented
     assert exported.scale == 128 / 96  # it has a size and a batch of its own
-    own = Detector(load_detector(str(copy)), {**LOW, "imgsz": 96}, 128)
+    own = TileDetector(load_detector(str(copy)), {**LOW, "imgsz": 96}, 128)
     for a, b in zip(exported(tiles), own(tiles), strict=True):
-        np.testing.assert_allclose(a[:, :6], b[:, :6], atol=0.01)
+        np.testing.assert_allclose(a.rows[:, :6], b.rows[:, :6], atol=0.01)
 
 
 def test_results_are_ultralytics_own_and_light() -> None:
     rows = np.array([[100.25, 50, 20, 10, 0.5, 0.9, 1], [19000.123456, 5, 2, 4, 0, 0.4, 0]])
-    turned = light_results(Path("a.tif"), (20000, 16000), {0: "a", 1: "b"}, rows, True)
+    turned = light_results(Path("a.tif"), (20000, 16000), {0: "a", 1: "b"}, Detections.from_rows(rows))
     assert turned.orig_shape == (16000, 20000)
     np.testing.assert_array_equal(turned.obb.xywhr, rows[:, :5])
     assert turned.obb.cls.tolist() == [1, 0]
-    np.testing.assert_array_equal(rows_of(turned), rows)
-    upright = light_results(Path("a.tif"), (20000, 16000), {0: "a", 1: "b"}, rows, False)
+    np.testing.assert_array_equal(detections_of(turned).rows, rows)
+    upright = light_results(Path("a.tif"), (20000, 16000), {0: "a", 1: "b"}, Detections.from_rows(rows, oriented=False))
     np.testing.assert_allclose(upright.boxes.xyxy[0], [90.25, 45, 110.25, 55])
     assert upright[1].boxes.conf.tolist() == [0.4]
-    assert len(light_results(Path("a"), (9, 9), {0: "a"}, np.zeros((0, 7)), True)) == 0
+    assert len(light_results(Path("a"), (9, 9), {0: "a"}, Detections.empty())) == 0
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
@@ -133,13 +140,13 @@ def test_models_of_other_than_three_channels(channels: int, tmp_path: Path) -> N
     model = OBBModel("yolov8n-obb.yaml", ch=channels, nc=2, verbose=False)
     model.names, model.task = {0: "a", 1: "b"}, "obb"
     torch.save({"model": model, "train_args": {"task": "obb"}}, tmp_path / "m.pt")
-    detector = Detector(load_detector(str(tmp_path / "m.pt")), dict(LOW), 96)
+    detector = TileDetector(load_detector(str(tmp_path / "m.pt")), dict(LOW), 96)
     assert detector.channels == channels
     assert len(detector(noise(2, channels=channels))) == 2
 
 
 def test_a_model_that_fails_says_so_in_one_line(checkpoint: Checkpoint) -> None:
-    detector = Detector(load_detector(str(checkpoint("yolov8n-obb.yaml"))), dict(LOW), 96)
-    with pytest.raises(detecting.DS2D2Error, match="the model fails on a tile of") as caught:
+    detector = TileDetector(load_detector(str(checkpoint("yolov8n-obb.yaml"))), dict(LOW), 96)
+    with pytest.raises(DS2D2Error, match="the model fails on a tile of") as caught:
         detector([np.zeros((0, 4, 3), np.uint8)])
     assert "\n" not in str(caught.value)
