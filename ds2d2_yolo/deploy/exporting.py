@@ -180,10 +180,10 @@ def check(
     shapes, compared = shapes_of(args, checkpoint.stride), []
     for shape in shapes:
         sides = (model.detect(images.pixels, shape, args["batch"], nms) for model in (reference, file))
-        for reference_rows, file_rows in zip(*sides, strict=True):
-            reference_outputs = ModelOutputs.from_rows(*reference_rows, file.rotated)
-            file_outputs = ModelOutputs.from_rows(*file_rows, file.rotated)
-            compared.append(compare(reference_outputs, file_outputs, conf, margins))
+        for (detections, candidates), (file_detections, file_candidates) in zip(*sides, strict=True):
+            expected = ModelOutputs.from_rows(detections, candidates, file.rotated)
+            actual = ModelOutputs.from_rows(file_detections, file_candidates, file.rotated)
+            compared.append(compare(expected, actual, conf, margins))
     size = " and ".join(f"{w} x {h}" for h, w in shapes)
     head = "NMS inside the file" if file.nms_inside else "end-to-end head" if file.end2end else "the same NMS for both"
     return ParityReport.of(
