@@ -92,3 +92,26 @@ def test_the_tools_set_it_before_torch_is_loaded() -> None:
 
 def test_the_tests_have_it() -> None:
     assert os.environ.keys() & {*SHORT_SPIN, "OMP_WAIT_POLICY"}
+
+
+BRIDGE = """
+import os
+import ds2d2_yolo.bridge.upstream.devices as devices
+from ds2d2_yolo.utils.threads import thread_count
+with devices.cpu_threads():
+    devices.check_device("cpu")
+    print(os.environ.get("OMP_NUM_THREADS"), thread_count(), devices.torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("requested", [None, "1"])
+def test_ultralytics_default_is_not_taken_for_the_users_choice(
+    requested: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics sets OMP_NUM_THREADS=1 when it is imported, if nobody has set it."""
+    if requested is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", requested)
+    threads = int(requested or min(usable_cores(), MAX_THREADS))
+    assert output_of(BRIDGE).splitlines()[-1] == f"{requested} {threads} {threads}"
