@@ -7,7 +7,7 @@ right or bottom border of the scene cuts.
 
     python tools/make_scene.py scene.tif --side 20000
 
-Needs rasterio: pip install 'ds2d2-yolo[scenes]'.
+Needs rasterio: pip install 'ds2d2-yolo[geo]'.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def need_rasterio(what: str = "slice=") -> ModuleType:
         import rasterio.windows
         import shapely  # noqa: F401  merging needs it: its absence is an error before the first tile is read
     except ImportError as e:
-        raise BadUseError(f"{what} needs {e.name}: pip install 'ds2d2-yolo[scenes]'") from e
+        raise BadUseError(f"{what} needs {e.name}: pip install 'ds2d2-yolo[geo]'") from e
     module: ModuleType = rasterio
     return module
 
