@@ -40,7 +40,7 @@ from ds2d2_yolo.prepare.dota import read_dota
 from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import BrokenFileError
 from ds2d2_yolo.prepare.voc import QUAD, ROTATED, UPRIGHT, voc_reader
-from tests.test_bad_input import picture
+from tests.helpers.data import picture
 
 SECONDS = 10  # of one example
 QUICK, LONG = 40, 3000  # examples of each target

@@ -37,7 +37,7 @@ from ds2d2_yolo.demo.state import STATE_FILE, DemoState
 from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.deploy.parity import TOLERANCES
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from tests.conftest import write_bands
+from tests.helpers.data import write_bands
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")

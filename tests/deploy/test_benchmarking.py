@@ -20,7 +20,7 @@ from ds2d2_yolo.deploy.benchmark_run import BenchmarkRun
 from ds2d2_yolo.deploy.table import BenchmarkRow, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.child_process import ChildError, run_child
-from tests.conftest import write_bands, write_tiny_data
+from tests.helpers.data import write_bands, write_tiny_data
 
 
 def four_channels(folder: Path) -> Path:

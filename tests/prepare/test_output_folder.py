@@ -18,7 +18,7 @@ from ds2d2_yolo.prepare import prepare
 from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import Item
 from ds2d2_yolo.prepare.result import Entry
-from tests.prepare.published import bndbox, dior, dota, dota_line, tree, write
+from tests.helpers.published import bndbox, dior, dota, dota_line, tree, write
 
 SHIP = bndbox("ship", 8, 6, 40, 30)
 DIOR = {"train/1": SHIP, "train/4": SHIP, "val/2": SHIP, "test/3": SHIP}

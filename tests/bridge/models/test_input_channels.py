@@ -19,7 +19,7 @@ from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher, load_teache
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
-from tests.conftest import write_bands
+from tests.helpers.data import write_bands
 
 Trainer = Callable[..., DS2D2Trainer]
 PICKED = [2, 0, 3]

@@ -27,8 +27,8 @@ from ds2d2_yolo.bridge.training.run_setup import write_files
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Layer, LevelFacts
 from ds2d2_yolo.report.text import render
-from tests.bridge.conftest import OFF
 from tests.helpers.runs import report_of, student_of
+from tests.helpers.settings import OFF
 
 Trainer = Callable[..., Any]
 

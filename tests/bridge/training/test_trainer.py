@@ -24,8 +24,9 @@ from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
-from tests.bridge.conftest import OFF, PAIRS
-from tests.conftest import TINY, write_tiny_data
+from tests.helpers.data import write_tiny_data
+from tests.helpers.settings import OFF, TINY
+from tests.helpers.trainers import PAIRS
 
 Trainer = Callable[..., DS2D2Trainer]
 
