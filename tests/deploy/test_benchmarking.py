@@ -247,14 +247,11 @@ def test_torchscript_is_made_on_the_device_that_runs_it(
 ) -> None:
     jobs: list[dict[str, Any]] = []
 
-    def refuse(
-        self: BenchmarkRun, cell: dict[str, Any], job: dict[str, Any], title: str, rename: Any = None
-    ) -> dict[str, Any]:
+    def refuse(module: str, job: dict[str, Any], environment: dict[str, str]) -> None:
         jobs.append(job)
-        cell["reason"] = title
-        return {}
+        raise ChildError("refused")
 
-    monkeypatch.setattr(BenchmarkRun, "_run_job", refuse)
+    monkeypatch.setattr(benchmark_run, "run_child", refuse)
     with pytest.raises(DS2D2Error):
         benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="torchscript-fp16,onnx", device="cpu")
     devices = {job["format"]: job["args"].get("device") for job in jobs}
