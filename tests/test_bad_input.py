@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ds2d2_yolo.cli import main
+from tests.helpers.data import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*TorchScript")  # of a case's own file
 SECONDS = 20  # a case takes well under one; loading Ultralytics' modules for the first time takes several
@@ -62,13 +62,6 @@ class Place:
             self.add(f"{key}-{split}", f"{key}/images/{split}/0.{suffix}", picture() if image is None else image)
             self.add(f"{key}-label", f"{key}/labels/{split}/0.txt", "\n".join(labels))
         self.add(key, f"{key}/data.yaml", f"path: {folder.as_posix()}\n{SPLITS}{NAMES}" if yaml is None else yaml)
-
-
-def picture() -> bytes:
-    """Return a PNG of 64 x 64 px."""
-    import cv2
-
-    return bytes(cv2.imencode(".png", np.full((64, 64, 3), 90, np.uint8))[1])
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from ds2d2_yolo.bridge.data.security import FLAG, refuse_code_in_data, safe_load
 from ds2d2_yolo.cli import main
 from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.errors import BadUseError
-from tests.conftest import write_tiny_data
+from tests.helpers.data import write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # of a file that is no TorchScript
 PACKAGE = Path(__file__).resolve().parents[1] / "ds2d2_yolo"

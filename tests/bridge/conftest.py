@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 from ultralytics.utils import nms
 
-from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
-
-PAIRS = {"obb": ("yolov8s-obb.yaml", "yolov8n-obb.yaml"), "detect": ("yolov8s.yaml", "yolov8n.yaml")}
-TRAINERS = {"obb": DS2D2OBBTrainer, "detect": DS2D2Trainer}
-OFF = dict.fromkeys(("exlo", "exhi", "imfu", "imhi"), 0.0)
+from ds2d2_yolo import DS2D2Trainer
+from tests.helpers.trainers import PAIRS, TRAINERS
 
 
 @pytest.fixture(scope="session", autouse=True)

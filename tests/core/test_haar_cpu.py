@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ds2d2_yolo.core import haar_cpu
 from ds2d2_yolo.core.haar_cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
-from tests.core.haar import EVEN, ODD, assert_energy_and_gradient, haar_inputs
+from tests.helpers.haar import EVEN, ODD, assert_energy_and_gradient, haar_inputs
 
 
 def in_place_gradient(

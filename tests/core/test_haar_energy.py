@@ -10,7 +10,7 @@ import torch
 from ds2d2_yolo.core import haar_energy
 from ds2d2_yolo.core.haar_energy import HaarEnergy, _device_energy, _device_gradient
 from ds2d2_yolo.core.losses.explicit import explicit_loss
-from tests.core.haar import EVEN, ODD, Allocations, assert_energy_and_gradient, haar_inputs
+from tests.helpers.haar import EVEN, ODD, Allocations, assert_energy_and_gradient, haar_inputs
 
 
 @pytest.mark.parametrize("shape", EVEN + ODD)

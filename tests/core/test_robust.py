@@ -12,7 +12,7 @@ from ds2d2_yolo import core
 from ds2d2_yolo.core import robust as robust_module
 from ds2d2_yolo.core.robust import channel_scale, robust_energies
 from ds2d2_yolo.core.wavelet import dwt2
-from tests.core.inputs import feature_inputs
+from tests.helpers.core_inputs import feature_inputs
 
 # Norm and robust.
 NEW_OPTIONS = [("channel", False), ("none", True), ("channel", True)]

@@ -20,7 +20,7 @@ from ds2d2_yolo.deploy.benchmark_run import BenchmarkRun
 from ds2d2_yolo.deploy.table import BenchmarkRow, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.child_process import ChildError, run_child
-from tests.conftest import write_bands, write_tiny_data
+from tests.helpers.data import write_bands, write_tiny_data
 
 
 def four_channels(folder: Path) -> Path:
@@ -247,14 +247,11 @@ def test_torchscript_is_made_on_the_device_that_runs_it(
 ) -> None:
     jobs: list[dict[str, Any]] = []
 
-    def refuse(
-        self: BenchmarkRun, cell: dict[str, Any], job: dict[str, Any], title: str, rename: Any = None
-    ) -> dict[str, Any]:
+    def refuse(module: str, job: dict[str, Any], environment: dict[str, str]) -> None:
         jobs.append(job)
-        cell["reason"] = title
-        return {}
+        raise ChildError("refused")
 
-    monkeypatch.setattr(BenchmarkRun, "_run_job", refuse)
+    monkeypatch.setattr(benchmark_run, "run_child", refuse)
     with pytest.raises(DS2D2Error):
         benchmark(**keys(checkpoint, tiny_data, tmp_path), formats="torchscript-fp16,onnx", device="cpu")
     devices = {job["format"]: job["args"].get("device") for job in jobs}

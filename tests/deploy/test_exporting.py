@@ -24,7 +24,7 @@ from ds2d2_yolo.deploy.images import find_images, images_for, read_images
 from ds2d2_yolo.deploy.options import ExportOptions
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from tests.conftest import write_bands, write_tiny_data
+from tests.helpers.data import write_bands, write_tiny_data
 from tests.helpers.detecting import spread_out
 
 OBB, UPRIGHT = "yolov8n-obb.yaml", "yolov8n.yaml"

@@ -12,7 +12,7 @@ import pytest
 from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 from ds2d2_yolo.evaluate.metrics import measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
-from tests.evaluate.scoring import Image, found_in, random_images
+from tests.helpers.scoring import Image, found_in, random_images
 
 EDGES = (14, 22, 40)
 AREAS: list[list[float]] = [[0, 1e10], [0, 14**2], [14**2, 22**2], [22**2, 40**2], [40**2, 1e10]]

@@ -8,7 +8,7 @@ import pytest
 from ds2d2_yolo.evaluate import grouping
 from ds2d2_yolo.evaluate.grouping import count_neighbours, groupings
 from ds2d2_yolo.evaluate.options import ValOptions
-from tests.evaluate.scoring import Box, Image, found_in, random_images
+from tests.helpers.scoring import Box, Image, found_in, random_images
 
 
 def groups(boxes: list[Box], by: str, rotated: bool, **options: object) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from ds2d2_yolo.evaluate.metrics import GroupMetrics, measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
-from tests.evaluate.scoring import Image, found_in, random_images, validator_of
+from tests.helpers.scoring import Image, found_in, random_images, validator_of
 
 PERFECT = 0.995  # what Ultralytics' interpolation gives when everything is found and nothing else
 SMALL, LARGE = (100.0, 100.0, 10.0, 10.0), (300.0, 300.0, 60.0, 60.0)

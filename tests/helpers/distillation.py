@@ -20,6 +20,15 @@ from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import Settings
 
+PAIRS = [
+    ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
+    ("yolov8n.yaml", "yolov8s.yaml"),
+    ("yolo26n-obb.yaml", "yolo11s-obb.yaml"),
+    ("yolov8n-obb.yaml", "yolo26s-obb.yaml"),
+    ("yolov8n.yaml", "yolov10s.yaml"),
+    ("yolov8n-p2.yaml", "yolov8s.yaml"),
+]
+
 
 def build(student: str, teacher: Path, **gains: Any) -> tuple[nn.Module, DistillationCriterion]:
     """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned."""

@@ -22,7 +22,7 @@ from rasterio.warp import transform as reproject
 
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.detections import box_corners
-from tests.predict.conftest import drawn, objects_of, write_raster
+from tests.helpers.rasters import drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 420, 330
 PLACE = Affine(0.3, 0, 500000, 0, -0.3, 5300000)

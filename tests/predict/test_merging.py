@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.tiles import starts, windows
 from ds2d2_yolo.utils.detections import Detections, box_corners
-from tests.predict.fake import detections
+from tests.helpers.tile_views import detections
 
 WIDTH, HEIGHT = 700, 500
 

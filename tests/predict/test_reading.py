@@ -17,7 +17,7 @@ from ultralytics.utils.patches import imread
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.reading import open_scene
-from tests.predict.conftest import write_raster
+from tests.helpers.rasters import write_raster
 
 RNG = np.random.default_rng(0)
 FULL = (0, 0, 90, 70)

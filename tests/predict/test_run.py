@@ -20,7 +20,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.predict.run import NOT_DECIDING, predict
 from ds2d2_yolo.predict.writing import unique_stems
 from ds2d2_yolo.utils.detections import box_corners
-from tests.predict.conftest import NAMES, drawn, objects_of, write_raster
+from tests.helpers.rasters import NAMES, drawn, objects_of, write_raster
 
 WIDTH, HEIGHT = 700, 520
 TILED = ("tiled", "blockxsize", "blockysize", "compress")

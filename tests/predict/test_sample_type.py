@@ -14,7 +14,7 @@ from PIL import Image
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.sample_type import check_ultralytics_reads, sample_type
 from ds2d2_yolo.predict.sources import local_images
-from tests.predict.conftest import write_raster
+from tests.helpers.rasters import write_raster
 
 PLAIN = dict.fromkeys(("tiled", "blockxsize", "blockysize", "compress"))
 Go = Callable[..., Any]

@@ -14,7 +14,7 @@ from ultralytics.data.split_dota import crop_and_save, get_windows
 from ds2d2_yolo.bridge.data.image_format import image_format
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.prepare import prepare
-from tests.prepare.published import dota, dota_line, draw, tree, write
+from tests.helpers.published import dota, dota_line, draw, tree, write
 
 LINE = dota_line(40, 30, 30, 20)
 DOTA = {"train/P1": LINE, "val/P2": LINE}

@@ -13,12 +13,11 @@ from filelock import FileLock
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare import convert as make
-from ds2d2_yolo.prepare import output_folder as store
 from ds2d2_yolo.prepare import prepare
 from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import Item
 from ds2d2_yolo.prepare.result import Entry
-from tests.prepare.published import bndbox, dior, dota, dota_line, tree, write
+from tests.helpers.published import bndbox, dior, dota, dota_line, tree, write
 
 SHIP = bndbox("ship", 8, 6, 40, 30)
 DIOR = {"train/1": SHIP, "train/4": SHIP, "val/2": SHIP, "test/3": SHIP}
@@ -89,17 +88,17 @@ def test_a_kill_between_the_files_of_a_withdrawn_source_leaves_none(
         file.unlink()
     for text in source.rglob("train.txt"):
         text.write_text("4\n")
-    real = store._remove
+    real = Path.unlink
 
-    def killed(path: Path) -> None:
+    def killed(path: Path, missing_ok: bool = False) -> None:
         if path.parent.name == "train":
             raise KeyboardInterrupt
-        real(path)
+        real(path, missing_ok)
 
-    monkeypatch.setattr(store, "_remove", killed)
+    monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare("dior", source=source, out=out)
-    monkeypatch.setattr(store, "_remove", real)
+    monkeypatch.setattr(Path, "unlink", real)
     assert prepare("dior", source=source, out=out).totals()["images"] == 3
     assert sorted(p.stem for p in (out / "images").rglob("*.*")) == ["2", "3", "4"]
     assert sorted(p.stem for p in (out / "labels").rglob("*.*")) == ["2", "3", "4"]

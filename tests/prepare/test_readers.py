@@ -14,7 +14,7 @@ from ds2d2_yolo.prepare import source_folder as folders
 from ds2d2_yolo.prepare.dota import read_dota
 from ds2d2_yolo.prepare.records import BrokenFileError
 from ds2d2_yolo.prepare.voc import voc_reader
-from tests.prepare.published import bndbox, objects_in_text, write
+from tests.helpers.published import bndbox, objects_in_text, write
 
 QUAD = ("left_top", "right_top", "right_bottom", "left_bottom")
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>

@@ -17,7 +17,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare import list_data, prepare, run
 from ds2d2_yolo.prepare.registry import PUBLISHED
 from ds2d2_yolo.prepare.result import Prepared
-from tests.prepare.published import (
+from tests.helpers.published import (
     bndbox,
     dior,
     dota,

@@ -19,7 +19,7 @@ from ds2d2_yolo.bridge.data.image_checks import refuse_other_bands
 from ds2d2_yolo.bridge.data.images import take_fraction
 from ds2d2_yolo.bridge.data.label_checks import check_labels, refuse_upright
 from ds2d2_yolo.errors import BadUseError
-from tests.conftest import write_bands
+from tests.helpers.data import write_bands
 
 UPRIGHT = "0 0.5 0.5 0.2 0.2\n"
 ORIENTED = "0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n"

@@ -19,16 +19,7 @@ from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_m
 from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import EXPLICIT, TERMS
-from tests.helpers.distillation import batch_of, build, inputs_of
-
-PAIRS = [
-    ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
-    ("yolov8n.yaml", "yolov8s.yaml"),
-    ("yolo26n-obb.yaml", "yolo11s-obb.yaml"),
-    ("yolov8n-obb.yaml", "yolo26s-obb.yaml"),
-    ("yolov8n.yaml", "yolov10s.yaml"),
-    ("yolov8n-p2.yaml", "yolov8s.yaml"),
-]
+from tests.helpers.distillation import PAIRS, batch_of, build, inputs_of
 
 
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)

@@ -19,8 +19,8 @@ from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCri
 from ds2d2_yolo.bridge.distillation.targets import capture_targets
 from ds2d2_yolo.bridge.distillation.weighting import weight_maps
 from ds2d2_yolo.config.settings import TERMS
-from tests.bridge.distillation.crowd import COUNTS, IMAGES, batch_of, targets_of
-from tests.conftest import write_tiny_data
+from tests.helpers.crowd import COUNTS, IMAGES, batch_of, targets_of
+from tests.helpers.data import write_tiny_data
 from tests.helpers.distillation import build
 from tests.helpers.memory import Live
 
@@ -131,7 +131,7 @@ def test_peak_of_a_process(task: str) -> None:
     """The terms add next to nothing for objects; Ultralytics' own assigner takes a row of anchors for each."""
 
     def peaks(part: str) -> list[int]:
-        command = [sys.executable, "-m", "tests.bridge.distillation.crowd", part, task]
+        command = [sys.executable, "-m", "tests.helpers.crowd", part, task]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
         found: list[int] = json.loads(done.stdout.splitlines()[-1])
         return found

@@ -14,8 +14,7 @@ from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core.score_map import score_map
-from tests.bridge.distillation.test_criterion import PAIRS
-from tests.helpers.distillation import batch_of, build
+from tests.helpers.distillation import PAIRS, batch_of, build
 
 SIZES = (4, 6), (2, 3)
 

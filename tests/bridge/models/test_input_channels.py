@@ -17,9 +17,10 @@ from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.input_channels import PickChannels, fit_channels, input_channels
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher, load_teacher, state_hash
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer
+from ds2d2_yolo.bridge.training.obtain_amplifier import obtain_amplifier
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
-from tests.conftest import write_bands
+from tests.helpers.data import write_bands
 
 Trainer = Callable[..., DS2D2Trainer]
 PICKED = [2, 0, 3]
@@ -161,7 +162,7 @@ def test_the_amplifier_learns_from_the_chosen_channels(
         return bool(original(self))
 
     monkeypatch.setattr(AmplifierOBBTrainer, "save_model", keep)
-    trainer._obtain_amplifier()
+    obtain_amplifier(trainer.run.amplifier_card, trainer.run.teacher, trainer.run.args)
     for layer in seen:
         (hook,) = layer._forward_pre_hooks.values()
         assert isinstance(hook, PickChannels)

@@ -20,15 +20,15 @@ from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
+from ds2d2_yolo.bridge.preflight import collect as module
 from ds2d2_yolo.bridge.preflight.collect import MIN_TEACHER_MAP, collect_report, report_files
-from ds2d2_yolo.bridge.preflight.collect import collect as module
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.run_setup import write_files
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Layer, LevelFacts
 from ds2d2_yolo.report.text import render
-from tests.bridge.conftest import OFF
 from tests.helpers.runs import report_of, student_of
+from tests.helpers.settings import OFF
 
 Trainer = Callable[..., Any]
 

@@ -13,10 +13,10 @@ from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.preflight import collect
 from ds2d2_yolo.bridge.preflight.memory_estimate import SavedBytes, expected_memory, sample_batch, saved_for_backward
 from ds2d2_yolo.report.facts import MemoryFacts
-from tests.bridge.conftest import OFF
 from tests.helpers.distillation import inputs_of
 from tests.helpers.memory import Live
 from tests.helpers.runs import student_of
+from tests.helpers.settings import OFF
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -18,7 +18,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder, load_ampl
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer, AmplifierTrainer
 from ds2d2_yolo.bridge.training.amplify import AmplifierResult, amplify
 from ds2d2_yolo.errors import BadUseError
-from tests.bridge.validation.taught import CONF, NAMES, SIZE, rename, write_taught
+from tests.helpers.taught import CONF, NAMES, SIZE, rename, write_taught
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 KEYS = {

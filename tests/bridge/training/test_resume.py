@@ -23,8 +23,8 @@ from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
-from tests.bridge.conftest import PAIRS
-from tests.conftest import TINY
+from tests.helpers.settings import TINY
+from tests.helpers.trainers import PAIRS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

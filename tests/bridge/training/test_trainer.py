@@ -18,14 +18,14 @@ from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
-from ds2d2_yolo.bridge.distillation import gradient_norms as probe
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters, make_adapters
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
-from tests.bridge.conftest import OFF, PAIRS
-from tests.conftest import TINY, write_tiny_data
+from tests.helpers.data import write_tiny_data
+from tests.helpers.settings import OFF, TINY
+from tests.helpers.trainers import PAIRS
 
 Trainer = Callable[..., DS2D2Trainer]
 
@@ -313,14 +313,14 @@ def test_a_run_outlives_a_measurement_that_memory_does_not_suffice_for(
     tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = tiny_trainer("obb", epochs=3, imhi=0)
-    norm = probe._gradient_norm
+    grad = torch.autograd.grad  # a training step calls backward() instead
 
-    def fails_later(*given: Any) -> torch.Tensor:
+    def fails_later(*given: Any, **keys: Any) -> tuple[torch.Tensor, ...]:
         if trainer.epoch:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return norm(*given)
+        return grad(*given, **keys)
 
-    monkeypatch.setattr(probe, "_gradient_norm", fails_later)
+    monkeypatch.setattr(torch.autograd, "grad", fails_later)
     trainer.train()
     rows = list(csv.DictReader(trainer.csv.open(encoding="utf-8")))
     assert [row["share/imfu"] == "nan" for row in rows] == [False, True, True]

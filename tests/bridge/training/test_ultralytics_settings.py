@@ -21,8 +21,8 @@ from ds2d2_yolo import DS2D2Trainer, distill
 from ds2d2_yolo.bridge.models.adapters import get_adapters, make_adapters
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
-from tests.bridge.conftest import PAIRS
-from tests.conftest import write_tiny_data
+from tests.helpers.data import write_tiny_data
+from tests.helpers.trainers import PAIRS
 
 Run = Callable[..., DS2D2Trainer]
 Make = Callable[..., DS2D2Trainer]

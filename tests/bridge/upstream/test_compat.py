@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from ds2d2_yolo import bridge
 from ds2d2_yolo.bridge.upstream import compat
 from ds2d2_yolo.errors import DS2D2Error
 
@@ -49,3 +54,30 @@ def test_an_old_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "installed_version", lambda _: "8.3.200")
     with pytest.raises(DS2D2Error, match=r"ultralytics 8\.3\.200 is too old: pip install 'ultralytics>=8\.4\.190'"):
         compat.check_ultralytics()
+
+
+def test_lists_every_import_of_ultralytics() -> None:
+    listed = {(module, dotted.split(".")[0]) for module, dotted, _ in compat.INTERNALS}
+    imported = {
+        (node.module, name.name): f"{file.relative_to(REPOSITORY)}:{node.lineno}"
+        for file in (REPOSITORY / "ds2d2_yolo").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ultralytics"
+        for name in node.names
+        if not isinstance(getattr(import_module(str(node.module)), name.name), ModuleType)
+    }
+    assert {where: key for key, where in imported.items() if key not in listed} == {}
+
+
+def test_lists_every_method_that_the_package_overrides() -> None:
+    listed = {dotted for _, dotted, _ in compat.INTERNALS}
+    missing = {}
+    for module in pkgutil.walk_packages(bridge.__path__, f"{bridge.__name__}."):
+        for name, part in vars(import_module(module.name)).items():
+            if not isinstance(part, type) or part.__module__ != module.name:
+                continue
+            for method in vars(part).keys() - vars(object).keys() - {"__module__", "__dict__"}:
+                upstream = [b for b in part.__mro__ if b.__module__.startswith("ultralytics.") and method in vars(b)]
+                if upstream and not any(f"{b.__name__}.{method}" in listed for b in upstream):
+                    missing[f"{name}.{method}"] = [b.__name__ for b in upstream]
+    assert missing == {}

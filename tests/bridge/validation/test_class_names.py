@@ -17,7 +17,7 @@ from ultralytics.utils import LOGGER
 from ds2d2_yolo.bridge.inference.benchmark import accuracy
 from ds2d2_yolo.bridge.validation.class_names import ClassNameValidator, class_warning
 from ds2d2_yolo.evaluate import evaluate
-from tests.bridge.validation.test_recording import MODELS, QUICK, TASKS
+from tests.helpers.validation import MODELS, QUICK, TASKS
 
 SAME = {0: "red", 1: "green"}  # the model's
 

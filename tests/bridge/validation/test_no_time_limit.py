@@ -20,8 +20,7 @@ from ds2d2_yolo.bridge.data.class_map import class_names, match_classes
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
 from ds2d2_yolo.bridge.validation.validate import validate
-from tests.bridge.validation.taught import CONF, SIZE, write_taught
-from tests.bridge.validation.test_teacher_map import settings
+from tests.helpers.taught import CONF, SIZE, settings, write_taught
 
 KEYS = {"imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "plots": False, "verbose": False}
 

@@ -24,12 +24,10 @@ from ds2d2_yolo.bridge.validation.recording import RecordingOBBValidator, Record
 from ds2d2_yolo.bridge.validation.validate import validate
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.evaluate import evaluate
-from tests.evaluate.scoring import random_images, validator_of
+from tests.helpers.scoring import random_images, validator_of
+from tests.helpers.validation import MODELS, QUICK, TASKS
 
 pytestmark = pytest.mark.usefixtures("unhurried")
-MODELS = {"detect": "yolov8n.yaml", "obb": "yolov8n-obb.yaml"}
-QUICK: dict[str, Any] = {"imgsz": 96, "device": "cpu", "workers": 0, "plots": False, "verbose": False, "batch": 4}
-TASKS = pytest.mark.parametrize("task", ["detect", "obb"])
 
 
 class Knowing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
-from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset, load_dataset_cache_file
 
@@ -22,7 +20,7 @@ from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
-from tests.bridge.validation.taught import CONF, NAMES, SIZE, rename, write_taught
+from tests.helpers.taught import CONF, NAMES, SIZE, rename, settings, write_taught
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -46,12 +44,6 @@ def measure(teacher: Path, task: str, data: Path, batches: int | None = None, **
     args = settings(task, data, **keys)
     checked = check_det_dataset(data)
     return teacher_map(loaded, checked, args, match_classes(loaded.names, class_names(checked["names"])), batches)
-
-
-def settings(task: str, data: Path, **keys: Any) -> Namespace:
-    """Return the Ultralytics settings of a run."""
-    base = {"task": task, "data": str(data), "imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "workers": 0}
-    return get_cfg(overrides={**base, **keys})
 
 
 def plain(teacher: Path, data: Path) -> tuple[float, float]:

@@ -10,8 +10,8 @@ import pytest
 from ds2d2_yolo.deploy import benchmark
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.evaluate import evaluate, val
-from tests.bridge.validation.test_recording import MODELS, QUICK
-from tests.conftest import write_bands, write_tiny_data
+from tests.helpers.data import write_bands, write_tiny_data
+from tests.helpers.validation import MODELS, QUICK
 
 
 def refused(model: Path, data: Path, out: Path, **keys: object) -> str:

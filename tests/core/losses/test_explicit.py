@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ds2d2_yolo import core
 from ds2d2_yolo.core.wavelet import band_shape, dwt2
-from tests.core.inputs import feature_inputs, wide_values
-from tests.core.losses.base import LossTests, Terms, assert_half_is_exact
+from tests.helpers.core_inputs import feature_inputs, wide_values
+from tests.helpers.loss_tests import LossTests, Terms, assert_half_is_exact
 
 SHAPES = [(2, 3, 8, 10), (1, 4, 7, 9), (2, 2, 1, 6), (1, 1, 5, 1)]
 # The options of the explicit terms, norm and robust.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ds2d2_yolo import core
-from tests.core.inputs import dense_predictions
-from tests.core.losses.base import LossTests, Terms, assert_half_is_exact
+from tests.helpers.core_inputs import dense_predictions
+from tests.helpers.loss_tests import LossTests, Terms, assert_half_is_exact
 
 LOGITS, BOXES = torch.zeros(2, 6, 3), torch.zeros(2, 6, 4)
 

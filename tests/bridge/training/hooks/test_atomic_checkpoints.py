@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
-from ds2d2_yolo.bridge.training.hooks import atomic_checkpoints as checkpoints
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import STAGING, finalize_checkpoints
 from ds2d2_yolo.bridge.training.hooks.exact_resume import resume_file
 from ds2d2_yolo.errors import BadUseError
@@ -43,15 +43,16 @@ def test_a_failed_write_leaves_the_checkpoint_before(
 def test_an_interruption_while_the_first_checkpoint_is_put_in_place_knows_it(
     moment: str, tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = checkpoints._replace
+    original = os.replace
 
-    def interrupted(source: Path, target: Path) -> None:
+    def interrupted(source: Any, target: Any) -> None:
+        target = Path(target)
         if target.name != "last.pt" or moment == "after":
             original(source, target)
         if target.name == "last.pt":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "_replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     trainer = tiny_trainer("obb", epochs=2, imhi=0)
     with pytest.raises(KeyboardInterrupt) as said:
         trainer.train()

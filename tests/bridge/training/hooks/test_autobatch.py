@@ -18,8 +18,8 @@ from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.preflight.memory_estimate import sample_batch, saved_for_backward
 from ds2d2_yolo.bridge.training.hooks.autobatch import WithTeacher
-from tests.bridge.conftest import OFF
 from tests.helpers.memory import Live
+from tests.helpers.settings import OFF
 
 
 @pytest.fixture

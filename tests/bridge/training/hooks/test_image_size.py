@@ -12,6 +12,7 @@ from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ds2d2_yolo import DS2D2Trainer
+from tests.helpers.data import write_tiny_data
 
 Trainer = Callable[..., DS2D2Trainer]
 P6, P5 = "yolov8n-p6.yaml", "yolov8n.yaml"
@@ -71,8 +72,6 @@ def test_rect_batches_are_multiples_of_the_teachers_stride(coarse: Trainer, wide
 def wide_data(tmp_path: Path) -> Path:
     """The tiny data set with images cut to 96 x 45."""
     import cv2
-
-    from tests.conftest import write_tiny_data
 
     yaml = write_tiny_data(tmp_path / "wide", "detect")
     for file in (tmp_path / "wide" / "images").rglob("*.png"):

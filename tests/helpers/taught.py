@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 from ultralytics.utils.ops import xyxy2xywh
 
 from ds2d2_yolo.bridge.data.images import list_images
-from tests.conftest import write_tiny_data
+from tests.helpers.data import write_tiny_data
 
 NAMES = ("red", "green", "blue")
 SIZE = 96
@@ -80,3 +83,9 @@ def write_taught(root: Path, task: str) -> tuple[Path, Path]:
     teacher = write_teacher(root / "teacher.pt", task, first)
     write_answers(teacher, first, task)
     return teacher, rename(first, NAMES, root / "data", {0: 0, 1: 1, 2: 2})
+
+
+def settings(task: str, data: Path, **keys: Any) -> Namespace:
+    """Return the Ultralytics settings of a run."""
+    base = {"task": task, "data": str(data), "imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "workers": 0}
+    return get_cfg(overrides={**base, **keys})

@@ -1,4 +1,4 @@
-"""Peak memory over the objects per image: `python -m tests.bridge.distillation.crowd PART TASK`, bytes as JSON.
+"""Peak memory over the objects per image: `python -m tests.helpers.crowd PART TASK`, bytes as JSON.
 
 PART is `terms`, the four terms and their backward pass, or `task`, Ultralytics' own loss and its. The peak of a process
 only grows, so the counts do too; each is reached twice, as what is left is freed late.
