@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ds2d2_yolo.config.recipes import load_recipe, resolve_settings
-from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
+from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
 
 UPSTREAM_KEY = "dis"  # the only setting of Ultralytics' own distillation
@@ -100,8 +100,7 @@ def arm_settings(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
     """
     if arm.kind != "ds2d2":
         return {}
-    streams = ("explicit", EXPLICIT), ("implicit", IMPLICIT)
-    excluded: set[str] = {t for stream, terms in streams if arm.settings.get(stream) is False for t in terms}
+    excluded: set[str] = {term for term in TERMS if arm.settings.get(term.stream) is False}
     try:
         if arm.settings.get("recipe"):
             excluded |= load_recipe(str(arm.settings["recipe"])).keys()

@@ -11,22 +11,30 @@ from ds2d2_yolo.config.options import Options, option
 
 
 class Term(str, Enum):
-    """A distillation term. Each member is its settings key as text.
+    """A distillation term, by its stream. Each member is its settings key as text.
+
+    Within a stream, columns and reports list the terms in the order of this table.
+
+    Attributes:
+        stream (str): Stream of the term, 'explicit' or 'implicit'.
 
     Examples:
         >>> f"{Term.EXLO}_share", Term.IMHI.stream, Term.IMFU == "imfu"
         ('exlo_share', 'implicit', True)
     """
 
-    EXLO = "exlo"
-    EXHI = "exhi"
-    IMFU = "imfu"
-    IMHI = "imhi"
+    EXLO = "exlo", "explicit"
+    EXHI = "exhi", "explicit"
+    IMFU = "imfu", "implicit"
+    IMHI = "imhi", "implicit"
 
-    @property
-    def stream(self) -> Literal["explicit", "implicit"]:
-        """(str): Stream of the term, 'explicit' or 'implicit'."""
-        return "explicit" if self in (Term.EXLO, Term.EXHI) else "implicit"
+    stream: Literal["explicit", "implicit"]
+
+    def __new__(cls, key: str, stream: Literal["explicit", "implicit"]) -> Term:
+        """Make the member of a row of the table."""
+        term = str.__new__(cls, key)
+        term._value_, term.stream = key, stream
+        return term
 
     def __str__(self) -> str:
         """Return the key."""
@@ -45,8 +53,8 @@ class Term(str, Enum):
         return str, (str(self),)
 
 
-EXPLICIT = (Term.EXLO, Term.EXHI)
-IMPLICIT = (Term.IMFU, Term.IMHI)
+EXPLICIT = tuple(term for term in Term if term.stream == "explicit")
+IMPLICIT = tuple(term for term in Term if term.stream == "implicit")
 TERMS = (*EXPLICIT, *IMPLICIT)
 SCHEDULES = ("constant", "linear", "cosine")
 

@@ -12,7 +12,7 @@ import yaml
 
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.resources import resolve_data, resource_dir
-from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS, Settings
+from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS, Settings, Term
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -32,8 +32,10 @@ def test_yaml_heads_the_experimental_settings() -> None:
 
 
 def test_a_term_is_its_key_as_text() -> None:
-    assert TERMS == (*EXPLICIT, *IMPLICIT) == ("exlo", "exhi", "imfu", "imhi")
-    assert [t.stream for t in TERMS] == ["explicit", "explicit", "implicit", "implicit"]
+    assert Settings().active == ("exlo", "exhi", "imfu", "imhi")
+    assert [t.stream for t in Settings().active] == ["explicit", "explicit", "implicit", "implicit"]
+    assert (*EXPLICIT, *IMPLICIT) == TERMS
+    assert set(TERMS) == set(Term)
     for term in TERMS:
         assert {str(term), f"{term}", "%s" % term, json.loads(json.dumps(term))} == {term.value}  # noqa: UP031
         assert (repr(term), {term.value: 1}[term]) == (repr(term.value), 1)
@@ -109,7 +111,6 @@ def test_unknown_keys_name_the_nearest() -> None:
 
 
 def test_active_terms_follow_gains_and_streams() -> None:
-    assert Settings().active == TERMS
     assert Settings(exlo=0, imhi=0).active == ("exhi", "imfu")
     assert Settings(explicit=False).active == ("imfu", "imhi")
     assert Settings(implicit=False, exlo=0).active == ("exhi",)
@@ -119,7 +120,7 @@ def test_active_terms_follow_gains_and_streams() -> None:
 
 def test_each_term_has_a_number_or_a_share() -> None:
     assert Settings().fixed == {}
-    assert set(Settings().shares) == set(TERMS)
+    assert set(Settings().shares) == set(Settings().active)
     mixed = Settings(exlo=0.5, imhi=0, imfu_share=0.3)
     assert mixed.fixed == {"exlo": 0.5}
     assert mixed.shares == {"exhi": Settings().exhi_share, "imfu": 0.3}

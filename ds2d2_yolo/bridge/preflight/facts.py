@@ -15,7 +15,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifi
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of, unpaired_levels
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
-from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, TERMS
+from ds2d2_yolo.config.settings import IMPLICIT, TERMS, Term
 from ds2d2_yolo.report.facts import AmplifierFacts, ClassFacts, GainFacts, Layer, LevelFacts, ParameterFacts, RunFacts
 
 
@@ -102,7 +102,7 @@ def amplifier_facts(run: PreparedRun) -> AmplifierFacts:
         BadUseError: If the file that is given cannot be read.
     """
     if "imhi" not in run.settings.active:
-        return AmplifierFacts("not needed", reason=why_off(run, "imhi"))
+        return AmplifierFacts("not needed", reason=why_off(run, Term.IMHI))
     if run.amplifier_path is not None:
         return _trained_amplifier("given", run.amplifier_path, load_amplifier(run.amplifier_path)[1])
     if run.amplifier_card is None:
@@ -137,21 +137,20 @@ def gain_facts(run: PreparedRun) -> GainFacts:
     )
 
 
-def why_off(run: PreparedRun, term: str) -> str:
+def why_off(run: PreparedRun, term: Term) -> str:
     """Return why a term is off.
 
     Args:
         run (PreparedRun): The run.
-        term (str): One of `settings.TERMS` that is not active.
+        term (Term): A term that is not active.
 
     Returns:
         (str): The reason, such as 'imhi=0'.
     """
-    stream = "explicit" if term in EXPLICIT else "implicit"
-    if stream == "implicit" and not run.class_map.shared:
+    if term.stream == "implicit" and not run.class_map.shared:
         return "teacher and data share no class"
-    if not getattr(run.settings, stream):
-        return f"{stream}=False"
+    if not getattr(run.settings, term.stream):
+        return f"{term.stream}=False"
     return f"{term}=0" if getattr(run.settings, term) is not None else "gains=0"
 
 

@@ -37,7 +37,7 @@ from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.config.settings import IMPLICIT, Settings
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import write_whole
 
@@ -194,7 +194,8 @@ def _with_shared_classes(settings: Settings, class_map: ClassMap) -> Settings:
         LOGGER.warning(f"DS2D2: {class_map.describe()}")
     if class_map.pairs or not settings.active:
         return settings
-    settings = replace(settings, implicit=False, imfu=None, imhi=None)
+    off: dict[str, Any] = {"implicit": False, **{term.value: None for term in IMPLICIT}}
+    settings = replace(settings, **off)
     if not settings.active:
         raise BadUseError(
             f"{class_map.describe()}: nothing is left to distil, name the classes alike or turn explicit on"
