@@ -159,7 +159,7 @@ def _draw_in_processes(part: Path, plan: DatasetPlan, count: int, name: str) -> 
     """
     numbers = [str(n) for n in (plan.train, plan.val, plan.seed, plan.imgsz, count)]
     python_path = os.pathsep.join(p for p in sys.path if p)
-    environment = child_environment({"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path})
+    environment = child_environment({"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}, base=os.environ)
     command = [sys.executable, "-m", "ds2d2_yolo.scenes.worker", str(part.resolve()), *numbers]
     processes: list[subprocess.Popen[bytes]] = []
     total = len(plan.tasks())
