@@ -12,10 +12,11 @@ import pytest
 from ultralytics.utils import nms
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo.config.settings import TERMS
 
 PAIRS = {"obb": ("yolov8s-obb.yaml", "yolov8n-obb.yaml"), "detect": ("yolov8s.yaml", "yolov8n.yaml")}
 TRAINERS = {"obb": DS2D2OBBTrainer, "detect": DS2D2Trainer}
-OFF = dict.fromkeys(("exlo", "exhi", "imfu", "imhi"), 0.0)
+OFF = dict.fromkeys(TERMS, 0.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ from ultralytics.utils.torch_utils import profile_ops, unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.training.hooks.autobatch import WithTeacher
-from ds2d2_yolo.config.settings import TERMS
+from tests.helpers.terms import ACTIVE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -51,8 +51,8 @@ def test_distils(keys: dict[str, Any], kind: torch.dtype, make: Make) -> None:
         assert seen == {kind}
     with (trainer.save_dir / "results.csv").open() as f:
         for row in csv.DictReader(f):
-            assert all(0 < float(row[f"train/{t}_loss"]) < math.inf for t in TERMS)
-            assert all(0 < float(row[f"gain/{t}"]) < math.inf for t in TERMS)
+            assert all(0 < float(row[f"train/{t}_loss"]) < math.inf for t in ACTIVE)
+            assert all(0 < float(row[f"gain/{t}"]) < math.inf for t in ACTIVE)
             assert float(row["left_out/images"]) == float(row["left_out/batches"]) == 0
     assert all(v.isfinite().all() for v in unwrap_model(trainer.model).state_dict().values())
 

@@ -20,6 +20,7 @@ from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import EXPLICIT, TERMS
 from tests.helpers.distillation import batch_of, build, inputs_of
+from tests.helpers.terms import ACTIVE
 
 PAIRS = [
     ("yolov8n-obb.yaml", "yolov8s-obb.yaml"),
@@ -40,11 +41,11 @@ def test_each_term_reaches_adapters_and_neck(student: str, teacher: str, checkpo
     plain, _ = criterion.base(preds, batch)
     loss, items = criterion(preds, batch)
     assert torch.equal(loss[: plain.numel()], plain)
-    assert list(items)[-4:] == list(LOSS_NAMES.values())
+    assert list(items)[-len(TERMS) :] == list(LOSS_NAMES.values())
     assert criterion.distiller is not None
     shared = [features[s] for s, _ in criterion.distiller.teacher.pairs]
-    for i, term in enumerate(TERMS):
-        value = loss[plain.numel() + i]
+    for term in ACTIVE:
+        value = loss[plain.numel() + TERMS.index(term)]
         assert torch.isfinite(value)
         assert value > 0
         assert torch.allclose(value.detach() / 2, items[f"{term}_loss"])  # times the batch size, as Ultralytics does
@@ -72,7 +73,7 @@ def test_zero_on_identity(weight_map: str, checkpoint: Callable[..., Path]) -> N
         nn.init.dirac_(adapter.weight)
     batch = batch_of(rotated=True)
     _, items = criterion(model(batch["img"]), batch)
-    for term in TERMS:
+    for term in ACTIVE:
         assert float(items[f"{term}_loss"].detach()) < 1e-6, term
 
 
@@ -103,7 +104,7 @@ def test_plain_where_gradients_are_off(checkpoint: Callable[..., Path]) -> None:
         preds = model(batch["img"])
         loss, items = criterion(preds, batch)
         assert torch.equal(loss, criterion.base(preds, batch)[0])
-    assert [float(items[name]) for name in LOSS_NAMES.values()] == [0, 0, 0, 0]
+    assert [float(items[name]) for name in LOSS_NAMES.values()] == [0] * len(TERMS)
 
 
 def test_copies_and_pickles_are_none(checkpoint: Callable[..., Path]) -> None:
@@ -136,11 +137,12 @@ def test_imfu_through_the_students_own_head(student: str, teacher: str, checkpoi
         batch, head = batch_of("obb" in student), criterion.head
         loss, items = criterion(model(batch["img"]), batch)
         values[way] = float(items["imfu_loss"])
+        imfu = TERMS.index("imfu") - len(TERMS)
         weights = [branch[0].conv.weight for branch in head.cv2 if isinstance(branch[0].conv, nn.Conv2d)]
-        found = torch.autograd.grad(loss[-2], weights, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(loss[imfu], weights, retain_graph=True, allow_unused=True)
         pairs = [s for s, _ in criterion.distiller.teacher.pairs]  # type: ignore[union-attr]
         reached[way] = [i for i, g in enumerate(found) if g is not None and bool(g.abs().sum() > 0)]
-        (backbone,) = torch.autograd.grad(loss[-2], [model.model[0].conv.weight], retain_graph=True)
+        (backbone,) = torch.autograd.grad(loss[imfu], [model.model[0].conv.weight], retain_graph=True)
         assert backbone.isfinite().all()
         assert backbone.abs().sum() > 0
         loss.sum().backward()  # what DDP wants: every adapter has a gradient, of zero perhaps
@@ -188,7 +190,7 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
         assert float(maps[strength].sum() - maps[strength].numel()) == pytest.approx(6 * strength, rel=1e-5)
     assert torch.equal(maps[0], torch.ones(2, 1, 8, 8))
     torch.testing.assert_close(maps[30] - 1, 30 * (maps[1] - 1))
-    for term in TERMS:
+    for term in ACTIVE:
         values = [float(terms[strength][f"{term}_loss"]) for strength in (0, 1, 30)]
         assert (values == sorted(set(values))) if term in EXPLICIT else (len(set(values)) == 1), term
 

@@ -23,6 +23,7 @@ from tests.bridge.distillation.crowd import COUNTS, IMAGES, batch_of, targets_of
 from tests.conftest import write_tiny_data
 from tests.helpers.distillation import build
 from tests.helpers.memory import Live
+from tests.helpers.terms import ACTIVE
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SIZE = 128
@@ -90,7 +91,7 @@ def test_terms_and_maps(
     with capture_targets(criterion.base) as seen:
         preds = model(given["img"])
         loss, items = criterion(preds, given)
-    assert all(0 < items[name] < math.inf for name in LOSS_NAMES.values())
+    assert all(0 < items[LOSS_NAMES[t]] < math.inf for t in ACTIVE)
     wanted = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss[-len(TERMS) :].sum(), wanted, allow_unused=True)
     assert all(g.isfinite().all() for g in grads if g is not None)
@@ -159,8 +160,10 @@ def test_a_run_on_extremes(
     teacher = checkpoint("yolov8n-obb.yaml" if task == "obb" else "yolov8n.yaml", seed=7)
     trainer = tiny_trainer(task, data=str(data), teacher=str(teacher), amplifier_epochs=1, batch=2, mosaic=0.5)
     losses: list[float] = []
-    trainer.add_callback("on_train_batch_end", lambda t: losses.extend(float(t.loss_items[f"{x}_loss"]) for x in TERMS))
+    trainer.add_callback(
+        "on_train_batch_end", lambda t: losses.extend(float(t.loss_items[f"{x}_loss"]) for x in ACTIVE)
+    )
     trainer.train()
-    assert len(losses) == 4 * len(TERMS)
-    assert all(0 < v < math.inf for v in losses[len(TERMS) :])
+    assert len(losses) == 4 * len(ACTIVE)
+    assert all(0 < v < math.inf for v in losses[len(ACTIVE) :])
     assert all(v.isfinite().all() for v in trainer.model.state_dict().values())

@@ -18,8 +18,9 @@ from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.adapters import make_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
-from ds2d2_yolo.config.settings import IMPLICIT, TERMS, Settings
+from ds2d2_yolo.config.settings import IMPLICIT, Settings
 from tests.helpers.distillation import inputs_of
+from tests.helpers.terms import ACTIVE
 
 BATCH = 4
 
@@ -77,11 +78,11 @@ def test_mean_over_all_subsets_is_the_whole_batch(
     # ways differ in rounding, and it is the choice of images that must add nothing
     batch = make_batch(distiller, size=128)
     whole = terms_and_gradients(distiller, *batch)
-    assert set(whole) == set(TERMS)
+    assert set(whole) == set(ACTIVE)
     distiller.settings = replace(distiller.settings, implicit_fraction=fraction)
     subsets = all_subsets(distiller, round(fraction * BATCH), monkeypatch)
     parts = [terms_and_gradients(distiller, *batch) for _ in subsets]
-    for term in TERMS:
+    for term in ACTIVE:
         assert len({float(part[term][0]) for part in parts}) == (len(subsets) if term in IMPLICIT else 1)
         for i, expected in enumerate(whole[term]):
             mean = torch.stack([part[term][i].double() for part in parts]).mean(0)

@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.distillation.gains import (
     gain_factor,
 )
 from ds2d2_yolo.config.settings import TERMS, Settings
+from tests.helpers.terms import ACTIVE
 
 EPOCHS, BATCHES = 10, 40
 NORMS = {TASK: 2.0, "exlo": 0.5, "exhi": 0.1, "imfu": 0.25, "imhi": 4.0}
@@ -44,7 +45,7 @@ def started(epoch: int = 3, warm: bool = True, batches: int = BATCHES, **keys: A
 
 def test_a_chosen_gain_sends_its_share() -> None:
     gains = started(exlo_share=0.2, exhi_share=0.05, imfu_share=0.5, imhi_share=0.1)
-    assert gains.current(1) == dict.fromkeys(TERMS, 0.0)
+    assert gains.current(1) == dict.fromkeys(ACTIVE, 0.0)
     measure(gains, NORMS)
     chosen = gains.current(1)
     assert chosen == pytest.approx({"exlo": 0.8, "exhi": 1.0, "imfu": 4.0, "imhi": 0.05})
@@ -100,7 +101,7 @@ def test_given_gains_stay_and_are_watched() -> None:
     assert gains.shares()["exlo"] == pytest.approx(0.3 * 0.25)
     fixed = started(gains=1)
     assert fixed.frozen
-    assert fixed.current(1) == dict.fromkeys(TERMS, 1.0)
+    assert fixed.current(1) == dict.fromkeys(ACTIVE, 1.0)
     assert measure(fixed, NORMS) == MONITOR_BATCHES
 
 
@@ -170,7 +171,7 @@ def test_nothing_settles_unmeasured() -> None:
     gains = started()
     measure(gains, dict.fromkeys(NORMS, math.nan))
     assert not gains.frozen
-    assert set(gains.warnings()) == set(TERMS)
+    assert set(gains.warnings()) == set(ACTIVE)
     gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
     measure(gains, {**NORMS, "imhi": 0.0})
     assert not gains.frozen
@@ -219,7 +220,7 @@ def test_a_batch_that_could_not_be_measured_changes_nothing(warm: bool) -> None:
     assert gains.current(1.0) == before
     assert gains.frozen == settled
     assert list(gains.warnings()) == ["unmeasured"]
-    assert all(math.isnan(gains.columns()[f"share/{t}"]) for t in TERMS)
+    assert all(math.isnan(gains.columns()[f"share/{t}"]) for t in ACTIVE)
     gains.recalibrate()
     assert not gains.calibrated, "another batch size has to be measured"
 

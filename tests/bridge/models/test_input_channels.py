@@ -17,9 +17,9 @@ from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.input_channels import PickChannels, fit_channels, input_channels
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher, load_teacher, state_hash
 from ds2d2_yolo.bridge.training.amplifier_trainer import AmplifierOBBTrainer
-from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
 from tests.conftest import write_bands
+from tests.helpers.terms import ACTIVE
 
 Trainer = Callable[..., DS2D2Trainer]
 PICKED = [2, 0, 3]
@@ -139,7 +139,7 @@ def test_a_teacher_of_three_channels_teaches_a_student_of_four(tiny_trainer: Tra
     assert input_channels(unwrap_model(trainer.model)) == 4
     assert [x.shape[1] for x in seen] == [3] * len(seen)
     assert seen
-    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in TERMS)
+    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in ACTIVE)
     assert input_channels(load_checkpoint(trainer.best)[0]) == 4
     assert b"PickChannels" not in trainer.best.read_bytes()
 
@@ -173,4 +173,4 @@ def test_teacher_and_student_of_four_channels(tiny_trainer: Trainer, bands: Path
     trainer = tiny_trainer("obb", data=str(bands), teacher=str(wide_checkpoint))
     trainer.train()
     assert input_channels(unwrap_model(trainer.model)) == input_channels(trainer.run.teacher.model) == 4
-    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in TERMS)
+    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in ACTIVE)

@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import TERMS, Settings
+from tests.helpers.terms import ACTIVE
 
 P2, P6 = [4, 8, 16, 32], [8, 16, 32, 64]
 P5 = P6[:3]
@@ -94,10 +95,10 @@ def batch_of(rotated: bool, size: int) -> dict[str, Tensor]:
 
 
 def terms_of(model: Any, criterion: DistillationCriterion, batch: dict[str, Tensor]) -> Tensor:
-    """The four terms, without the student's own loss."""
+    """The terms that are on by default, without the student's own loss."""
     loss, items = criterion(model(batch["img"]), batch)
-    assert list(items)[-4:] == list(LOSS_NAMES.values())
-    return loss[-len(TERMS) :]
+    assert list(items)[-len(TERMS) :] == list(LOSS_NAMES.values())
+    return torch.stack([loss[TERMS.index(term) - len(TERMS)] for term in ACTIVE])
 
 
 def learners(model: Any, criterion: DistillationCriterion) -> dict[str, Tensor]:
@@ -114,7 +115,7 @@ def learners(model: Any, criterion: DistillationCriterion) -> dict[str, Tensor]:
 
 def check_gradients(terms: Tensor, wanted: dict[str, Tensor]) -> None:
     """Each term alone reaches each of the weights."""
-    for term, value in zip(TERMS, terms, strict=True):
+    for term, value in zip(ACTIVE, terms, strict=True):
         gradients = torch.autograd.grad(value, list(wanted.values()), retain_graph=True, allow_unused=True)
         for name, gradient in zip(wanted, gradients, strict=True):
             assert gradient is not None, f"{term} does not reach {name}"

@@ -26,6 +26,7 @@ from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
 from tests.bridge.conftest import OFF, PAIRS
 from tests.conftest import TINY, write_tiny_data
+from tests.helpers.terms import ACTIVE
 
 Trainer = Callable[..., DS2D2Trainer]
 
@@ -87,7 +88,7 @@ def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tin
     assert len(trace.losses) == 4
     assert trace.losses == plain(kind).losses
     assert same(trace.weights, plain(kind).weights)
-    assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0, 0, 0, 0]
+    assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0] * len(TERMS)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
 def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", **keys)
     trainer.train()
-    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in TERMS)
+    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < float("inf") for t in ACTIVE)
 
 
 def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None:
@@ -260,10 +261,10 @@ def test_columns_of_the_terms(tiny_trainer: Trainer) -> None:
     header, row = (trainer.save_dir / "results.csv").read_text().splitlines()
     columns = dict(zip(header.split(","), map(float, row.split(",")), strict=True))
     names = [c for c in header.split(",") if c.startswith("train/")]
-    assert names[-4:] == [f"train/{t}_loss" for t in TERMS]
+    assert names[-len(TERMS) :] == [f"train/{t}_loss" for t in TERMS]
     assert columns["train/exlo_loss"] > 0
     assert columns["train/exhi_loss"] > 0
-    assert [columns[f"val/{t}_loss"] for t in TERMS] == [0, 0, 0, 0]
+    assert [columns[f"val/{t}_loss"] for t in TERMS] == [0] * len(TERMS)
 
 
 def test_python_entrances_agree(
@@ -280,7 +281,7 @@ def test_python_entrances_agree(
 def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
     trainer = tiny_trainer("detect", model="yolo26n.yaml", teacher=str(checkpoint("yolo26s.yaml")), epochs=2)
     trainer.train()
-    losses = {t: float(trainer.tloss[f"{t}_loss"]) for t in TERMS}
+    losses = {t: float(trainer.tloss[f"{t}_loss"]) for t in ACTIVE}
     assert all(0 < v < float("inf") for v in losses.values())
 
 
@@ -354,10 +355,10 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
 @pytest.mark.parametrize(
     ("names", "weight_map", "said", "active", "columns"),
     [
-        (("green", "red"), "disw", "in another order", TERMS, None),
-        (("Red", "blue"), "disw", "1 of the data's 2 classes is shared: red", TERMS, [0]),
+        (("green", "red"), "disw", "in another order", ACTIVE, None),
+        (("Red", "blue"), "disw", "1 of the data's 2 classes is shared: red", ACTIVE, [0]),
         pytest.param(
-            ("Red", "blue"), "score", "1 of the data's 2 classes is shared: red", TERMS, [0], marks=pytest.mark.slow
+            ("Red", "blue"), "score", "1 of the data's 2 classes is shared: red", ACTIVE, [0], marks=pytest.mark.slow
         ),
         (("ship", "plane"), "score", "the explicit stream alone is distilled", ("exlo", "exhi"), None),
     ],

@@ -23,6 +23,7 @@ from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
 from tests.bridge.conftest import PAIRS
 from tests.conftest import write_tiny_data
+from tests.helpers.terms import ACTIVE
 
 Run = Callable[..., DS2D2Trainer]
 Make = Callable[..., DS2D2Trainer]
@@ -44,7 +45,7 @@ def rows_of(trainer: DS2D2Trainer) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
 
 
-def learnt(trainer: DS2D2Trainer, terms: tuple[str, ...] = TERMS) -> list[dict[str, float]]:
+def learnt(trainer: DS2D2Trainer, terms: tuple[str, ...] = ACTIVE) -> list[dict[str, float]]:
     """Assert that a finished run was distilled in every epoch; return its rows of results.csv."""
     rows = rows_of(trainer)
     for row in rows:

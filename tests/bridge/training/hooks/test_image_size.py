@@ -12,6 +12,7 @@ from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ds2d2_yolo import DS2D2Trainer
+from tests.helpers.terms import ACTIVE
 
 Trainer = Callable[..., DS2D2Trainer]
 P6, P5 = "yolov8n-p6.yaml", "yolov8n.yaml"
@@ -44,7 +45,7 @@ def test_imgsz_is_rounded_up_for_teacher_and_amplifier(coarse: Trainer, caplog: 
     assert trainer.args.imgsz == 128
     assert "imgsz=[96] must be multiple of max stride 64, updating to [128]" in caplog.text
     assert shapes_of(trainer) == [(128, 128)] * 2
-    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < math.inf for t in ("exlo", "exhi", "imfu", "imhi"))
+    assert all(0 < float(trainer.tloss[f"{t}_loss"]) < math.inf for t in ACTIVE)
 
 
 def test_multi_scale_draws_multiples_of_the_teachers_stride(coarse: Trainer) -> None:
