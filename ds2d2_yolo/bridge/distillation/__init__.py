@@ -1,1 +1,1 @@
-"""From a batch to the four terms and their gains."""
+"""From a batch to the terms and their gains."""

@@ -31,14 +31,14 @@ def loss_ratios(losses: Mapping[str, Any]) -> dict[str, float]:
         losses (Mapping[str, Any]): Means of an epoch by name: parts of the task's loss and the terms of `LOSS_NAMES`.
 
     Returns:
-        (dict[str, float]): 'ratio/<term>' for the four terms, NaN where the task's loss is 0.
+        (dict[str, float]): 'ratio/<term>' for each term, NaN where the task's loss is 0.
     """
     task = sum(float(v) for k, v in losses.items() if k not in LOSS_NAMES.values())
     return {f"ratio/{t}": float(losses[name]) / task if task else math.nan for t, name in LOSS_NAMES.items()}
 
 
 class DistillationCriterion:
-    """A student's usual criterion with the four DS2D2 terms added.
+    """A student's usual criterion with the DS2D2 terms added.
 
     total = YOLO loss + batch size x sum over the terms of gain x term; the logged columns hold gain x term. Where
     gradients are off (validation) or no term is active in the epoch, the plain loss is returned with zeros in the

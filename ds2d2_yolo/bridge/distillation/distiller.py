@@ -1,4 +1,4 @@
-"""The four terms of DS2D2 for a pair of Ultralytics models: features and predictions in, losses out."""
+"""The terms of DS2D2 for a pair of Ultralytics models: features and predictions in, losses out."""
 
 from __future__ import annotations
 
@@ -136,10 +136,7 @@ class Distiller:
         adapted: list[Tensor] | None = None
         if set(active) & set(EXPLICIT):
             adapted = [adapter(x) for adapter, x in zip(self.adapters, features, strict=True)]
-            guard = FiniteGuard()
-            low, high = self._explicit(guard.inputs(adapted), teacher, student.targets)
-            losses["exlo"], losses["exhi"] = guard.outputs(low, high)
-            self.left_out |= dict.fromkeys(EXPLICIT, guard.left_out)
+            losses |= self._explicit(adapted, teacher, student.targets)
         losses |= self._implicit(features, adapted, student, teacher)
         return {term: losses[term] for term in active}
 
@@ -175,19 +172,27 @@ class Distiller:
         """Return the teacher's columns of the classes that are distilled."""
         return logits if self.teacher_columns is None else logits[..., self.teacher_columns]
 
-    def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Return the low- and high-frequency terms of the explicit stream, summed over the levels."""
+    def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
+        """Return the explicit terms, summed over the levels; zeros if one of them is not finite."""
+        guard = FiniteGuard()
         maps = weight_maps(self.settings, adapted, self.strides, targets, teacher.scores)
-        options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         valid = teacher.valid[:, None, None, None]
-        low, high = zip(
-            *(
-                explicit_loss(student_features, teacher_features, weight * valid, *options, teacher.valid)
-                for student_features, teacher_features, weight in zip(adapted, teacher.features, maps, strict=True)
-            ),
-            strict=True,
-        )
-        return torch.stack(low).sum(), torch.stack(high).sum()
+        levels = [
+            self._explicit_level(student_features, teacher_features, weight * valid, teacher.valid)
+            for student_features, teacher_features, weight in zip(
+                guard.inputs(adapted), teacher.features, maps, strict=True
+            )
+        ]
+        sums = {term: torch.stack([level[term] for level in levels]).sum() for term in levels[0]}
+        losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
+        self.left_out |= dict.fromkeys(losses, guard.left_out)
+        return losses
+
+    def _explicit_level(self, student: Tensor, teacher: Tensor, weight: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
+        options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
+        low, high = explicit_loss(student, teacher, weight, *options, valid)
+        return {"exlo": low, "exhi": high}
 
     def _implicit(
         self, features: list[Tensor], adapted: list[Tensor] | None, student: StudentInputs, teacher: TeacherOutputs
