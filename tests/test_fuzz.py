@@ -25,7 +25,7 @@ from ds2d2_yolo.bridge.models.amplifier import FORMAT
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.training.hooks.exact_resume import FORMAT as SIDE_FORMAT
-from ds2d2_yolo.bridge.training.hooks.exact_resume import SideFile
+from ds2d2_yolo.bridge.training.hooks.exact_resume import ResumeState
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.cli.parsing import parse
 from ds2d2_yolo.compare.arms import read_arms
@@ -280,7 +280,7 @@ def try_amplifier(folder: Path, content: bytes) -> None:
 def try_side_file(folder: Path, content: bytes) -> None:
     file = folder / "resume-1.safetensors"
     file.write_bytes(content)
-    found = SideFile.read(file)
+    found = ResumeState.read(file)
     assert found is None or isinstance(found.part("model"), dict)
 
 

@@ -22,7 +22,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, torch_utils
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo.bridge.inference import export as exporter
-from ds2d2_yolo.bridge.models.adapters import adapters_of
+from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer
 from ds2d2_yolo.bridge.upstream import devices
@@ -265,7 +265,7 @@ def test_a_training_that_was_cut_off_goes_on(
     for name in ("best.pt", "last.pt"):
         saved = torch_load(best.with_name(name), map_location="cpu")
         assert (saved["epoch"], saved["optimizer"]) == (-1, None)
-        assert adapters_of(saved["model"]) is None
+        assert get_adapters(saved["model"]) is None
     assert len((tmp_path / "small" / which / "results.csv").read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
 
 

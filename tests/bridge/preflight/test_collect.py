@@ -20,9 +20,8 @@ from ds2d2_yolo.bridge.data.class_map import match_classes
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, make_adapters
 from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
+from ds2d2_yolo.bridge.preflight import collect as module
 from ds2d2_yolo.bridge.preflight.collect import MIN_TEACHER_MAP, collect_report, report_files
-from ds2d2_yolo.bridge.preflight.collect import collect as module
-from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.run_setup import write_files
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Layer, LevelFacts
@@ -80,8 +79,8 @@ def test_the_floor_of_the_teacher(map50: float, tiny_trainer: Trainer, monkeypat
     assert warned == (map50 != MIN_TEACHER_MAP)
 
 
-def snapshot(trainer: Any, plan: PreparedRun) -> list[Any]:
-    models = (plan.student, plan.teacher.model)
+def snapshot(trainer: Any, student: Any) -> list[Any]:
+    models = (student, trainer.run.teacher.model)
     return [
         *(state_hash(m) for m in models),
         [
