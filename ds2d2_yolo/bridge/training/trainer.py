@@ -168,7 +168,7 @@ class DS2D2Trainer(DetectionTrainer):
 
     def _begin_for_all_ranks(self) -> None:
         """Begin the run in a process without the other ranks; a resumed run has its amplifier already."""
-        path = self.run.amplifier_path
+        path = self.run.amplifier_path or self.state.amplifier_path  # the latter if the copy in the folder has gone
         amplifier = None if path is None else str(path)
         if not self.resume:
             left_out = {ARGS_KEY, "save_dir", "resume", "device"}
