@@ -34,6 +34,9 @@ NOT_PASSED = {
     "compile", "distill_model", "epochs", "exist_ok", "freeze", "mode", "model", "name", "nms", "patience", "plots",
     "pretrained", "project", "quantize", "resume", "save", "save_dir", "save_period", "task", "time", "val",
 }  # fmt: skip
+# Part of the folder's name. The checkpoints of a training pickle classes by their modules' names: a new number for new
+# names, or Ultralytics (8.4.190) would look for a package of the old name to install.
+CHECKPOINTS = "c2"
 
 
 def card_for(
@@ -128,7 +131,7 @@ def obtain_amplifier(card: AmplifierCard, teacher: Teacher, args: Namespace) -> 
 
 def _obtain(card: AmplifierCard, teacher: Teacher, args: Namespace, file: Path) -> None:
     """Train the amplifier in a separate folder, or resume that training, and store the result as `file`."""
-    run = file.with_suffix("").with_name(f"{card.key}-{card.epochs}")
+    run = file.with_suffix("").with_name(f"{card.key}-{CHECKPOINTS}-{card.epochs}")
     weights = run / "weights"
     if not _finished(weights / "last.pt", card.epochs):
         LOGGER.info(f"DS2D2: training the high-frequency amplifier, {card.epochs} epochs, kept for later runs")

@@ -110,7 +110,8 @@ class DS2D2Trainer(DetectionTrainer):
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
-        self.add_callback("on_train_epoch_start", DS2D2Trainer._start_epoch)
+        if DS2D2Trainer._start_epoch not in self.callbacks["on_train_epoch_start"]:  # DDP hands them to each process
+            self.add_callback("on_train_epoch_start", DS2D2Trainer._start_epoch)
         if RANK >= 0 and self.args.rect:  # Ultralytics (8.4.190) does so only where it launches the processes itself
             self.args.rect = False  # the shares of unshuffled images are not of one length
             if RANK == 0:
@@ -167,7 +168,7 @@ class DS2D2Trainer(DetectionTrainer):
 
     def _begin_for_all_ranks(self) -> None:
         """Begin the run in a process without the other ranks; a resumed run has its amplifier already."""
-        path = self.run.amplifier_path
+        path = self.run.amplifier_path or self.state.amplifier_path  # the latter if the copy in the folder has gone
         amplifier = None if path is None else str(path)
         if not self.resume:
             left_out = {ARGS_KEY, "save_dir", "resume", "device"}

@@ -168,6 +168,20 @@ def test_goes_on_where_it_was_cut_off(
     assert not [p for p in amplifier_folder().iterdir() if p.is_dir()]
 
 
+def test_an_unfinished_training_of_an_earlier_version_is_dropped(
+    run: Callable[..., AmplifierResult], trainings: list[int]
+) -> None:
+    """Its checkpoints name modules that are no more; Ultralytics would look for packages of these names."""
+    first = run()
+    first.file.unlink()
+    earlier = amplifier_folder() / f"{first.card.key}-1" / "weights"
+    earlier.mkdir(parents=True)
+    (earlier / "last.pt").write_bytes(b"names modules that are no more")
+    assert run() == first
+    assert trainings == [1, 1]
+    assert not earlier.parent.exists()
+
+
 def test_upright_boxes(tmp_path: Path, run: Callable[..., AmplifierResult], monkeypatch: pytest.MonkeyPatch) -> None:
     kinds: list[type] = []
     original = AmplifierTrainer.train

@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
 from ds2d2_yolo.bridge.training import find_run as resuming
+from ds2d2_yolo.bridge.training import run_setup
+from ds2d2_yolo.bridge.training import trainer as training
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
@@ -279,6 +282,19 @@ def test_a_moved_amplifier_is_not_missed(
     # a process of DDP is handed what the launching one knows
     handed = {**vars(seen[0].args), "resume": str(trainer.last)}
     assert handed[ARGS_KEY]["settings"]["teacher"] == str(moved)
+
+
+def test_under_torchrun_the_stored_amplifier_takes_the_place_of_a_lost_copy(
+    unfinished: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unfinished.save_dir / "amplifier.safetensors").unlink()
+    for module in (run_setup, training):
+        monkeypatch.setattr(module, "RANK", 0)
+    monkeypatch.setattr(BaseTrainer, "train", lambda self: None)
+    trainer = DS2D2OBBTrainer(overrides={"resume": str(unfinished.last), "data": unfinished.args.data})
+    trainer.train()
+    assert trainer.state.amplifier_path == unfinished.state.amplifier_path
+    assert Path(str(trainer.state.amplifier_path)).is_file()
 
 
 def test_resumes_an_end_to_end_student(

@@ -173,7 +173,8 @@ def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None
     launcher = tiny_trainer("obb", exlo=0.25, wavelet="db2")
     launcher.state = replace(launcher.state, amplifier_path="kept.safetensors", report_files={"preflight.txt": "said"})
     launcher.state.store(launcher.args)
-    child = type(launcher)(overrides=vars(launcher.args))
+    child = type(launcher)(overrides=vars(launcher.args), _callbacks=launcher.callbacks)
+    assert child.callbacks["on_train_epoch_start"] == launcher.callbacks["on_train_epoch_start"], "each once"
     assert child.run.settings == launcher.run.settings
     assert child.state == launcher.state.without_report()
     assert Path(str(child.run.settings.teacher)).is_absolute()
