@@ -94,7 +94,7 @@ class Settings(Options):
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
         teacher_channels (list[int] | None): Channels of the data, from 0, in the order of the teacher's input; None
             takes all.
-        exact_resume (bool): Whether each epoch writes a side file, so that a resumed run ends as an uninterrupted one.
+        exact_resume (bool): Whether each epoch writes a resume file; a resumed run then ends as an uninterrupted one.
         safe (bool): Whether checkpoints, model YAMLs and data sets that could run code are refused, see docs/safety.md.
         exlo_share (float): Gradient share of `exlo` where its gain is automatic, above 0.
         exhi_share (float): Gradient share of `exhi`.
@@ -150,7 +150,7 @@ class Settings(Options):
         None, ok.optional(ok.many(ok.integer(0))), "channels of the data that the teacher takes, from 0; unset, all"
     )
     exact_resume: bool = option(
-        True, ok.flag, "a side file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
+        True, ok.flag, "a resume file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
     )
     safe: bool = option(False, ok.flag, ok.SAFE)
     exlo_share: float = _share(Term.EXLO, 0.05)

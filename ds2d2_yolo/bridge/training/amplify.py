@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import get_cfg
-from ultralytics.utils import DEFAULT_CFG_KEYS
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
@@ -74,7 +74,11 @@ def _obtain(settings: Settings, data: str, ultralytics_args: dict[str, Any]) -> 
     args = get_cfg(overrides={**ultralytics_args, "data": resolve_data(data)})
     args.model = args.task = None  # there is no student: the task is the teacher's
     run = prepare_run(args, settings)
-    card = run.amplifier_card or card_for(run.teacher, run.data, run.args, settings.wavelet, None, run.channels)
+    epochs = settings.amplifier_epochs
+    # a recipe may turn imhi off, which says nothing about this command
+    card = run.amplifier_card or card_for(run.teacher, run.data, run.args, settings.wavelet, epochs, run.channels)
+    if not run.class_map.identical:
+        LOGGER.info(f"DS2D2: {run.class_map.describe()}")
     path = obtain_amplifier(card, run.teacher, run.args)
     return AmplifierResult(path, load_amplifier(path)[1])
 

@@ -99,10 +99,10 @@ class RunRequest:
             args (Namespace): Of a resumed run those of its checkpoint, where the command may not change them.
             resumed (bool): Whether the run is resumed.
         """
-        trainer = SimpleNamespace(args=get_cfg(cfg, self.overrides), resume=False)
         level = LOGGER.level
-        LOGGER.setLevel(logging.ERROR)  # the trainer itself logs the ignored settings again
+        LOGGER.setLevel(logging.ERROR)  # the trainer itself logs the notices and the ignored settings again
         try:
+            trainer = SimpleNamespace(args=get_cfg(cfg, self.overrides), resume=False)
             BaseTrainer.check_resume(trainer, self.overrides)  # reads and sets these two attributes only (8.4.190)
         finally:
             LOGGER.setLevel(level)
@@ -155,8 +155,9 @@ def prepare_run(
     if not args.resume:
         check_pretrained(args.pretrained)
     run_amplifier = _run_amplifier(args, state)
-    rotated = args.task == "obb" if rotated is None else rotated
-    refuse_unsupported(args, settings, rotated, run_amplifier is not None)
+    if args.model is not None:  # None for an amplifier without a student
+        rotated = args.task == "obb" if rotated is None else rotated
+        refuse_unsupported(args, settings, rotated, run_amplifier is not None)
     teacher = load_teacher(settings.teacher, args.task)
     args.task = args.task or ("obb" if teacher.rotated else "detect")
     if state is not None and teacher.sha256 != state.teacher_sha256:
@@ -172,7 +173,9 @@ def prepare_run(
     channels = fit_channels(teacher, data["channels"], settings.teacher_channels)
     class_map = match_run_classes(teacher.names, data, args)
     # absolute, so that a resume from another folder and the processes of DDP find it
-    settings = _with_shared_classes(replace(settings, teacher=teacher.path), class_map)
+    settings = replace(settings, teacher=teacher.path)
+    if args.model is not None:
+        settings = _with_shared_classes(settings, class_map)
     args.device = parse_device(args.device)
     run = PreparedRun(args, settings, teacher, data, class_map, channels, check_device(args.device))
     if "imhi" not in settings.active:
