@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ds2d2_yolo.bridge.data.class_map import check_classes
 from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
@@ -25,8 +26,8 @@ from ds2d2_yolo.predict.plain import predict_plain
 from ds2d2_yolo.predict.reading import (
     GIB,
     DamagedImageError,
-    UnreadableImageError,
     Scene,
+    UnreadableImageError,
     amount,
     need_rasterio,
     open_scene,
@@ -100,6 +101,7 @@ def predict(**keys: Any) -> Prediction:
         if options.safe:
             refuse_program(str(options.model))
         yolo = tile_detector.load_detector(str(options.model))
+        check_classes(ultralytics_args.get("classes"), len(yolo.names), "the model has")
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
             return _sliced(options, ultralytics_args, yolo, images, formats)

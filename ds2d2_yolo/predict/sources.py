@@ -59,7 +59,7 @@ def local_images(source: str) -> list[Path]:
 
 
 def _is_visible_image(path: Path) -> bool:
-    """Return whether a path is an image file that is not hidden: macOS writes `._a.tif` beside `a.tif` on other disks."""
+    """Return whether a path is an image file, and not hidden: macOS writes `._a.tif` beside `a.tif` on other disks."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 

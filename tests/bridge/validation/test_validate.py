@@ -56,3 +56,8 @@ def test_a_checkpoint_of_other_channels_than_the_data_is_refused(
 ) -> None:
     data, model = write_bands(tmp_path / "data", 4), checkpoint(MODELS["obb"])
     assert refused(model, data, tmp_path / "run") == f"model={model} takes 3 channels, and the data have 4"
+
+
+def test_classes_that_the_data_do_not_have_are_refused(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    data, model = write_tiny_data(tmp_path / "data", "obb"), checkpoint(MODELS["obb"])
+    assert refused(model, data, tmp_path / "run", classes=[0, 7]).startswith("classes=[0, 7]: the data have ")
