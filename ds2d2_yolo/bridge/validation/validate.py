@@ -15,6 +15,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.data.class_map import check_classes
+from ds2d2_yolo.bridge.data.data_warnings import label_file_warnings
 from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import label_paths, list_images, take_fraction
 from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
@@ -154,7 +155,10 @@ def _check_split(args: Namespace, yolo: YOLO, model: str) -> None:
         raise BadUseError(f"no labels for the {len(images)} images of split={args.split} in {labels[0].parent}")
     if yolo.task == "detect" and len(line.split()) == 9:
         LOGGER.info("The labels are oriented: their upright hulls are the objects of a detect model.")
-    check_split(data, images, str(yolo.task), "an obb model", SPLITS.get(args.split, args.split))
+    name = SPLITS.get(args.split, args.split)
+    check_split(data, images, str(yolo.task), "an obb model", name)
+    for warning in label_file_warnings(images, name):  # what Ultralytics leaves out is in its log
+        LOGGER.warning(warning)
     channels = data.get("channels", 3)
     if isinstance(yolo.model, nn.Module) and (takes := input_channels(yolo.model)) != channels:
         raise BadUseError(f"model={model} takes {takes} channels, and the data have {channels}")
