@@ -69,6 +69,10 @@ class DamagedImageError(DS2D2Error):
     """An image whose pixels cannot be read."""
 
 
+class UnreadableImageError(BadUseError):
+    """A file that is no image, or an image in a format that GDAL does not know."""
+
+
 class Scene:
     """An open image of any size whose windows are read as 8-bit model input.
 
@@ -225,7 +229,8 @@ def open_scene(path: Path, channels: int, options: PredictOptions) -> Iterator[S
         (Scene): The open image.
 
     Raises:
-        BadUseError: If it is no image, its bands do not fit, or it needs more memory than allowed.
+        UnreadableImageError: If it is no image.
+        BadUseError: If its bands do not fit, or it needs more memory than allowed.
     """
     rasterio = need_rasterio()
     cache = _cache(options.memory, path.suffix.lower() not in UNWINDOWED_SUFFIXES)
@@ -295,7 +300,7 @@ def _opened(path: Path) -> Any:
         try:
             return rasterio.open(path)
         except rasterio.errors.RasterioIOError as e:
-            raise BadUseError(f"{path} cannot be read as an image: {first_line(e)}") from e
+            raise UnreadableImageError(f"{path} cannot be read as an image: {first_line(e)}") from e
 
 
 def first_line(error: Exception) -> str:

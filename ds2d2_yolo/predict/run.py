@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ds2d2_yolo.bridge.data.class_map import check_classes
 from ds2d2_yolo.bridge.data.security import refuse_program, safe_loading
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
@@ -26,6 +27,7 @@ from ds2d2_yolo.predict.reading import (
     GIB,
     DamagedImageError,
     Scene,
+    UnreadableImageError,
     amount,
     need_rasterio,
     open_scene,
@@ -79,7 +81,7 @@ def predict(**keys: Any) -> Prediction:
 
     Raises:
         BadUseError: If a key, model or source does not fit, before anything expensive.
-        DS2D2Error: If an image turns out to be damaged; the others are finished, and their files written.
+        DS2D2Error: If some images are damaged or no images; the others are finished, and their files written.
 
     Examples:
         >>> from ds2d2_yolo.predict import predict
@@ -99,6 +101,7 @@ def predict(**keys: Any) -> Prediction:
         if options.safe:
             refuse_program(str(options.model))
         yolo = tile_detector.load_detector(str(options.model))
+        check_classes(ultralytics_args.get("classes"), len(yolo.names), "the model has")
         formats = _formats(options, yolo.task == "obb", images, yolo.names)
         if options.slice:
             return _sliced(options, ultralytics_args, yolo, images, formats)
@@ -129,7 +132,7 @@ def _sliced(
         for index, path in enumerate(images):
             try:
                 summaries.append(run.detect(index, path))
-            except DamagedImageError as e:
+            except (DamagedImageError, UnreadableImageError) as e:
                 damaged.append(str(e))
     finally:
         run.bar.close()
@@ -157,7 +160,11 @@ class _TiledRun:
         images: list[Path],
         formats: set[str],
     ) -> None:
-        """Set up the detector, check all images, and choose the folder of an unfinished run or a new one."""
+        """Set up the detector, check all images, and choose the folder of an unfinished run or a new one.
+
+        Raises:
+            BadUseError: If an image does not fit, or none can be read.
+        """
         side = int(options.slice or 0)
         self.options, self.images, self.ultralytics_args = options, images, ultralytics_args
         self.formats = formats | ({"picture"} if ultralytics_args.get("save") else set())
@@ -166,10 +173,7 @@ class _TiledRun:
         need = self.batch * side * side * self.detector.channels * 8
         if need > options.memory * GIB / 2:
             raise BadUseError(f"batch={self.batch} of {side} px take {amount(need)}: lower batch= or raise memory=")
-        tiles = 0
-        for path in images:
-            with open_scene(path, self.detector.channels, options) as scene:
-                tiles += len(self._windows(scene))
+        tiles = self._count_tiles()
         deciding = {k: v for k, v in ultralytics_args.items() if k not in NOT_DECIDING}
         plan = plan_of(str(options.model), images, {**options.deciding(), **deciding})
         new, earlier = tile_detector.run_folders(yolo.task, ultralytics_args)
@@ -178,6 +182,20 @@ class _TiledRun:
         self.stems = unique_stems(images)
         self.files: list[Path] = []
         self.bar = tile_detector.progress_bar(tiles, "tiles")
+
+    def _count_tiles(self) -> int:
+        """Return the number of tiles of the images that can be read; refuse images that do not fit, and if none can."""
+        tiles = 0
+        unreadable: list[UnreadableImageError] = []
+        for path in self.images:
+            try:
+                with open_scene(path, self.detector.channels, self.options) as scene:
+                    tiles += len(self._windows(scene))
+            except UnreadableImageError as e:
+                unreadable.append(e)
+        if len(unreadable) == len(self.images):
+            raise unreadable[0]
+        return tiles
 
     def detect(self, index: int, path: Path) -> ImageSummary:
         """Detect and merge the objects of one image, and write the files of that image.

@@ -18,7 +18,7 @@ def images_of(source: str) -> list[Path]:
 
     Args:
         source (str): An image, a folder (not recursive), a glob pattern, or a .txt file
-            with a path per line, relative to the file's folder.
+            with a path per line, relative to the file's folder. Hidden files of folders and patterns are left out.
 
     Returns:
         (list[Path]): At least one image, without duplicates.
@@ -28,7 +28,7 @@ def images_of(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        images = sorted(p for p in path.iterdir() if _is_visible_image(p))
         if not images:
             raise BadUseError(f"source={source} is a folder without images ({', '.join(sorted(SUFFIXES))})")
         return images
@@ -36,7 +36,7 @@ def images_of(source: str) -> list[Path]:
         return _listed(path) if path.suffix.lower() == ".txt" else [path]
     if glob.has_magic(source):
         matches = sorted(Path(p) for p in glob.glob(source, recursive=True))
-        images = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+        images = [p for p in matches if _is_visible_image(p)]
         if not images:
             raise BadUseError(f"source={source} matches no image")
         return images
@@ -58,10 +58,15 @@ def local_images(source: str) -> list[Path]:
         return []
 
 
+def _is_visible_image(path: Path) -> bool:
+    """Return whether a path is an image file, and not hidden: macOS writes `._a.tif` beside `a.tif` on other disks."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _listed(path: Path) -> list[Path]:
     """Return the images that a text file lists."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as e:
         raise BadUseError(f"source={path} is no text file with a path per line") from e
     images = list(dict.fromkeys(path.parent / line for line in lines if line))

@@ -74,7 +74,6 @@ def _oriented(labels: dict[str, list[Path]]) -> bool | None:
 def _reader(oriented: bool, classes: tuple[str, ...]) -> Any:
     """Return a reader of label files: `class x1 y1 .. x4 y4` or `class x y w h`, as shares of the image."""
     columns = 9 if oriented else 5
-    names = {str(index): name for index, name in enumerate(classes)}
 
     def read(file: Path, width: int, height: int) -> Annotation:
         boxes = []
@@ -84,14 +83,24 @@ def _reader(oriented: bool, classes: tuple[str, ...]) -> Any:
                 continue
             if len(fields) != columns:
                 raise BrokenFileError(f"{place} has {len(fields)} fields instead of {columns}")
-            if fields[0] not in names:
-                raise BrokenFileError(f"{place}: class {fields[0][:20]!r} is none of the {len(classes)} classes")
+            name = classes[_class_index(fields[0], len(classes), place)]
             if oriented:
                 corners = corners_of(fields[1:], place)
             else:
                 x, y, w, h = (number_of(f, place) for f in fields[1:])
                 corners = np.array([x, y]) + np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
-            boxes.append(Box(place, names[fields[0]], corners * [width, height]))
+            boxes.append(Box(place, name, corners * [width, height]))
         return Annotation(boxes)
 
     return read
+
+
+def _class_index(text: str, count: int, place: str) -> int:
+    """Return a class index below `count`. As in Ultralytics, '1.0' is 1: NumPy writes tables of labels that way."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (value.is_integer() and 0 <= value < count):
+        raise BrokenFileError(f"{place}: class {text[:20]!r} is none of the {count} classes")
+    return int(value)

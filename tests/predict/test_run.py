@@ -205,6 +205,39 @@ def test_a_folder_goes_on_behind_a_damaged_file(bright: Go, tmp_path: Path, obje
     assert len(bright(source=str(folder)).images) == 2
 
 
+def test_a_folder_goes_on_behind_a_file_that_is_no_image(bright: Go, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_raster(folder / "b.tif", np.zeros((3, 300, 300), np.uint8))
+    (folder / "._b.tif").write_bytes(b"\x00\x05\x16\x07 what macOS writes beside b.tif on other file systems")
+    assert len(bright(source=str(folder)).images) == 1
+    (folder / "a.jpg").touch()
+    (folder / "c.jpg").write_bytes(b"no image")
+    said = r"a\.jpg cannot be read as an image.*; 1 more of 3 images failed; the other 1 are in"
+    with pytest.raises(DS2D2Error, match=said) as caught:
+        bright(source=str(folder))
+    assert caught.value.status == 1
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "runs/p-2/b.geojson").exists()
+    assert (tmp_path / "runs/p-2/detections.csv").exists()
+
+
+def test_a_folder_of_files_that_are_no_images_is_bad_use(bright: Go, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.jpg", "b.png"):
+        (folder / name).touch()
+    with pytest.raises(BadUseError, match=r"a\.jpg cannot be read as an image"):
+        bright(source=str(folder))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_list_of_images_may_begin_with_a_byte_order_mark(bright: Go, tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", np.zeros((3, 300, 300), np.uint8))
+    (tmp_path / "list.txt").write_text("a.tif\r\n", encoding="utf-8-sig")
+    assert len(bright(source=str(tmp_path / "list.txt")).images) == 1
+
+
 def test_dota_names_must_tell_images_apart(bright: Go, tmp_path: Path, scene: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "scene.tif").write_bytes(scene.read_bytes())
@@ -234,6 +267,9 @@ def test_dota_names_must_tell_images_apart(bright: Go, tmp_path: Path, scene: Pa
         ({"bands": [1, 2, 7]}, "has 3 bands"),
         ({"memory": 0.001}, "batch=4 of 200 px take 4 MiB"),
         ({"conf": 2}, "conf"),
+        ({"classes": 2}, "classes=2: the model has 2 classes, 0 to 1"),
+        ({"classes": [0, -1]}, "the model has 2 classes, 0 to 1"),
+        ({"classes": 2, "slice": None}, "the model has 2 classes, 0 to 1"),
         ({"show": True}, "show= cannot go with slice="),
         ({"slice": None, "overlap": 0.2}, "overlap= only mean something with slice="),
         ({"mode": "train"}, "mode= cannot be given"),

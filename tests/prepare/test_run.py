@@ -293,6 +293,25 @@ def test_every_preparation_can_be_prepared_again(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_class_indices_of_a_yolo_layout_may_be_written_as_decimals(tmp_path: Path) -> None:
+    root = tmp_path / "layout"
+    draw(root / "images/train/a.png", 64, 48)
+    np.savetxt(write(root / "labels/train/a.txt", ""), [[1, 0.5, 0.5, 0.25, 0.25]])
+    write(root / "data.yaml", "names: [car, person]\n")
+    prepare("hit-uav", source=root, out=tmp_path / "out", splits="train")
+    assert (tmp_path / "out/labels/train/a.txt").read_text() == "1 0.500000 0.500000 0.250000 0.250000\n"
+
+
+@pytest.mark.parametrize("index", ["0.5", "nan", "-1", "2", "1e400", "car"])
+def test_what_is_no_class_index_makes_an_image_of_a_yolo_layout_broken(tmp_path: Path, index: str) -> None:
+    root = tmp_path / "layout"
+    draw(root / "images/train/a.png", 64, 48)
+    write(root / "labels/train/a.txt", f"{index} 0.5 0.5 0.25 0.25\n")
+    write(root / "data.yaml", "names: [car, person]\n")
+    with pytest.raises(DS2D2Error, match=rf"line 1: class '{index}' is none of the 2 classes"):
+        prepare("hit-uav", source=root, out=tmp_path / "out", splits="train")
+
+
 def test_a_yolo_layout_without_any_label_file_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "layout"
     for split in ("train", "val"):

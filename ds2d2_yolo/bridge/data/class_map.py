@@ -149,11 +149,24 @@ def match_run_classes(teacher: Sequence[str], data: Mapping[str, Any], args: Nam
     class_map = match_classes(teacher, class_names(data["names"]))
     if args.single_cls:
         return class_map
-    wanted = args.classes if isinstance(args.classes, (list, tuple)) else [args.classes]
-    count = len(class_map.data)
-    if args.classes is not None and not all(0 <= c < count for c in wanted):
-        raise BadUseError(f"classes={args.classes}: the data have {count} classes, 0 to {count - 1}")
+    check_classes(args.classes, len(class_map.data), "the data have")
     return class_map.restrict_to(args.classes)
+
+
+def check_classes(classes: Any, count: int, who: str) -> None:
+    """Refuse `classes=` of a class that does not exist: Ultralytics would find nothing, without a word.
+
+    Args:
+        classes (Any): Ultralytics' `classes=`, checked by its type; None is all classes.
+        count (int): Number of classes.
+        who (str): Subject and verb for the message, such as 'the model has'.
+
+    Raises:
+        BadUseError: Naming the indices that exist.
+    """
+    wanted = classes if isinstance(classes, (list, tuple)) else [classes]
+    if classes is not None and not all(0 <= c < count for c in wanted):
+        raise BadUseError(f"classes={classes}: {who} {count} classes, 0 to {count - 1}")
 
 
 def class_names(names: Mapping[int, Any]) -> tuple[str, ...]:

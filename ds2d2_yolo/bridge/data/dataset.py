@@ -43,7 +43,7 @@ def load_data(args: Namespace) -> dict[str, Any]:
         args (Namespace): Ultralytics settings of the run; they are not changed.
 
     Returns:
-        (dict[str, Any]): As `check_det_dataset` returns it, with one class under `single_cls`.
+        (dict[str, Any]): As `check_det_dataset` returns it; under `single_cls` with one class and that key.
 
     Raises:
         BadUseError: If it cannot be found or read.
@@ -53,7 +53,7 @@ def load_data(args: Namespace) -> dict[str, Any]:
         data: dict[str, Any] = check_det_dataset(yaml, split=args.split)
     except Exception as e:  # loading may unpack and download
         raise BadUseError(f"data={args.data}: {first_line(e)}") from e
-    return {**data, "names": {0: "item"}, "nc": 1} if args.single_cls else data
+    return {**data, "names": {0: "item"}, "nc": 1, "single_cls": True} if args.single_cls else data
 
 
 def map_to_teacher_classes(labels: Iterable[dict[str, Any]], class_map: ClassMap) -> int:

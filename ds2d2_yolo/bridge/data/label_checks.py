@@ -127,7 +127,7 @@ def refuse_unusable(data: Mapping[str, Any], images: Sequence[Path]) -> None:
     channels = data.get("channels", 3)
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
         raise BadUseError(f"channels: {channels!r} of the data YAML must be a whole number of at least 1")
-    one_class = data["nc"] == 1  # as under single_cls, where labels keep their indices
+    one_class = bool(data.get("single_cls"))  # labels keep their indices there
     first = ""
     for image, label in zip(images, label_paths(images), strict=True):
         # looked at first: for a TIFF that Pillow does not know Ultralytics tries to install a reader of HEIC

@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import get_flops
 
 from ds2d2_yolo._version import __version__
+from ds2d2_yolo.bridge.data.data_warnings import data_warnings
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.models.adapters import detach_adapters
@@ -84,6 +85,15 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
             parameters=parameter_facts(student, run.teacher, distiller),
             memory=_attempt("the expected memory", warnings, lambda: _memory(run, student, distiller, imgsz)),
         )
+    args = run.args
+    warnings += (
+        _attempt(
+            "images that are left out",
+            warnings,
+            lambda: data_warnings(run.data, args.split, args.fraction),
+        )
+        or []
+    )
     if distiller is None:
         warnings.append("no term is on: this is a plain training")
     return replace(report, warnings=tuple(warnings))

@@ -14,6 +14,8 @@ from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ultralytics.utils.checks import check_model_file_from_stem
 
+from ds2d2_yolo.bridge.data.class_map import check_classes
+from ds2d2_yolo.bridge.data.data_warnings import label_file_warnings
 from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import label_paths, list_images, take_fraction
 from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
@@ -144,6 +146,8 @@ def _check_split(args: Namespace, yolo: YOLO, model: str) -> None:
     images = take_fraction(list_images(split), get_split_fraction(args.fraction, args.split)) if split else []
     if not images:
         raise BadUseError(f"data={args.data} has no images for split={args.split}: check that entry of the data YAML")
+    if not args.single_cls:
+        check_classes(args.classes, len(data["names"]), "the data have")
     labels = label_paths(images)
     texts = (f.read_text(encoding="utf-8", errors="replace").strip() for f in labels if f.is_file())
     line = next((t.splitlines()[0] for t in texts if t), None)
@@ -151,7 +155,10 @@ def _check_split(args: Namespace, yolo: YOLO, model: str) -> None:
         raise BadUseError(f"no labels for the {len(images)} images of split={args.split} in {labels[0].parent}")
     if yolo.task == "detect" and len(line.split()) == 9:
         LOGGER.info("The labels are oriented: their upright hulls are the objects of a detect model.")
-    check_split(data, images, str(yolo.task), "an obb model", SPLITS.get(args.split, args.split))
+    name = SPLITS.get(args.split, args.split)
+    check_split(data, images, str(yolo.task), "an obb model", name)
+    for warning in label_file_warnings(images, name):  # what Ultralytics leaves out is in its log
+        LOGGER.warning(warning)
     channels = data.get("channels", 3)
     if isinstance(yolo.model, nn.Module) and (takes := input_channels(yolo.model)) != channels:
         raise BadUseError(f"model={model} takes {takes} channels, and the data have {channels}")

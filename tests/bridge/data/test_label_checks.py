@@ -83,6 +83,15 @@ def test_files_that_ultralytics_leaves_out_are_left_to_it(data: dict[str, Any], 
     check_labels(data, "obb")
 
 
+def test_classes_beyond_a_data_yaml_of_one_class(data: dict[str, Any]) -> None:
+    for split in ("train", "val"):
+        for number in range(8):
+            label(data, split, number).write_text(ORIENTED.replace("0 0", "1 0", 1))
+    with pytest.raises(BadUseError, match=r"none of the 8 images .* Label class 1 exceeds dataset class count 1"):
+        check_labels({**data, "names": {0: "ship"}, "nc": 1}, "obb")
+    check_labels({**data, "names": {0: "item"}, "nc": 1, "single_cls": True}, "obb")
+
+
 def test_images_that_a_list_names_and_that_are_not_there(data: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("0.png\n1.png\n")
     with pytest.raises(BadUseError, match=r"none of the 2 training images is there, such as 0\.png: name them"):

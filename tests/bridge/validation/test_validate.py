@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,3 +57,25 @@ def test_a_checkpoint_of_other_channels_than_the_data_is_refused(
 ) -> None:
     data, model = write_bands(tmp_path / "data", 4), checkpoint(MODELS["obb"])
     assert refused(model, data, tmp_path / "run") == f"model={model} takes 3 channels, and the data have 4"
+
+
+def test_classes_that_the_data_do_not_have_are_refused(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    data, model = write_tiny_data(tmp_path / "data", "obb"), checkpoint(MODELS["obb"])
+    assert refused(model, data, tmp_path / "run", classes=[0, 7]).startswith("classes=[0, 7]: the data have ")
+
+
+def test_labels_that_are_not_read_are_named(
+    checkpoint: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, model = write_tiny_data(tmp_path / "data", "obb"), checkpoint(MODELS["obb"])
+    label = data.parent / "labels" / "val" / "5.txt"
+    beside = label.rename(data.parent / "images" / "val" / "5.txt")
+    monitor = logging.getLogger("ultralytics")
+    monitor.addHandler(caplog.handler)
+    try:
+        evaluate(model, data, **QUICK)
+    finally:
+        monitor.removeHandler(caplog.handler)
+    assert f"1 of the 8 validation images count as background, though labels lie beside them, such as {beside}" in (
+        caplog.text
+    )
