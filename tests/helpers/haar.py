@@ -55,3 +55,15 @@ def assert_energy_and_gradient(
     torch.testing.assert_close(energies, (low, high), rtol=1e-12, atol=0)
     assert actual.stride() == student.stride()
     torch.testing.assert_close(2 * actual, expected, rtol=1e-12, atol=1e-13)
+
+
+def assert_subtracts_in_single_precision(
+    energy: Callable[..., tuple[Tensor, Tensor]], gradient: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
+    """Compare the energy of a difference that a half-precision type cannot hold with its exact value."""
+    # In half precision 2049 is rounded to 2048, and its square overflows.
+    student, teacher = torch.full((1, 1, 2, 2), 1.0).to(dtype), torch.full((1, 1, 2, 2), -2048.0).to(dtype)
+    low, high = energy(student, teacher, torch.ones(1, 1, 1, 1), None)
+    assert low.item() == (4 * 2049 / 2) ** 2
+    assert high.item() == 0
+    assert gradient(student, teacher, torch.ones(1, 1, 1, 1), None, *torch.ones(2)).dtype == dtype

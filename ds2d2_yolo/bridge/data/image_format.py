@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from ds2d2_yolo.bridge.data.tiff import MAX_BANDS, read_tiff_pages
 from ds2d2_yolo.utils.stretch import percentile_limits, sample_windows, stretch
 
-MAX_BANDS = 4  # of one page, in OpenCV's TIFF reader (5.0)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0")  # the last one is BigTIFF, which Pillow reads in this byte order only
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# TIFF tags, and NumPy's letter for each sample format
-WIDTH, SUBFILE, BITS, BANDS, PLANAR, SAMPLE_FORMAT, GDAL_NODATA = 256, 254, 258, 277, 284, 339, 42113
 TAKES_BITS = "Ultralytics reads 8 bits, and of 16 the upper 8; convert it to 8 bits"
-KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}
+KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}  # NumPy's letter for each sample format of a TIFF
 
 
 class UnreadableImageError(Exception):
@@ -57,36 +53,28 @@ def image_format(file: Path) -> ImageFormat | None:
         (ImageFormat | None): Its layout; None if the file is neither a TIFF nor a PNG, or its header is damaged.
     """
     try:
-        with file.open("rb") as opened, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged tags
+        with file.open("rb") as opened:
             head = opened.read(26)
-            if head.startswith(PNG_START):
-                return ImageFormat(PNG_BANDS[head[25]], np.dtype("uint16" if head[24] == 16 else "uint8"))
-            return _tiff_format(opened, head) if head.startswith(TIFF_STARTS) else None
+        if head.startswith(PNG_START):
+            return ImageFormat(PNG_BANDS[head[25]], np.dtype("uint16" if head[24] == 16 else "uint8"))
+        return _tiff_format(file) if head.startswith(TIFF_STARTS) else None
     except Exception:  # damaged headers raise errors of many types
         return None
 
 
-def _tiff_format(opened: BinaryIO, head: bytes) -> ImageFormat:
-    """Return the layout of a TIFF."""
-    header = head[: 16 if head[2:3] == b"+" else 8]
-    page, following = ImageFileDirectory_v2(header), ImageFileDirectory_v2(header)
-    opened.seek(page.next)
-    page.load(opened)
-    if page.next:
-        opened.seek(page.next)
-        following.load(opened)
-    if WIDTH not in page:
-        raise SyntaxError("no image in the TIFF")
-    bits, kind = (np.atleast_1d(page.get(tag, 1))[0] for tag in (BITS, SAMPLE_FORMAT))
-    size = max(8, 1 << (int(bits) - 1).bit_length())  # 12 bits are stored as 16
-    text = str(page.get(GDAL_NODATA, "")).strip("\0 ")
+def _tiff_format(file: Path) -> ImageFormat | None:
+    """Return the layout of a TIFF, None if its header is damaged."""
+    pages = read_tiff_pages(file, limit=2)
+    if not pages or pages[0].size[0] is None:
+        return None
+    page = pages[0]
+    size = max(8, 1 << (page.bits - 1).bit_length())  # 12 bits are stored as 16
     return ImageFormat(
-        bands=int(page.get(BANDS, 1)),
-        dtype=np.dtype(f"{KINDS[int(kind)]}{size // 8}"),
-        planar=page.get(PLANAR, 1) == 2,
-        nodata=float(text) if text else None,
-        pages=bool(page.next) and not int(following.get(SUBFILE, 0)) & 1,  # the bit marks an overview
+        bands=page.bands,
+        dtype=np.dtype(f"{KINDS[page.sample_format]}{size // 8}"),
+        planar=page.planar,
+        nodata=float(page.nodata) if page.nodata else None,
+        pages=len(pages) > 1 and not pages[1].reduced,
     )
 
 

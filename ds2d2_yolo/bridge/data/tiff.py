@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ MAX_BANDS = 4  # that OpenCV and Pillow read side by side in one page
 MAX_PAGES = 1024  # that are looked at; a file whose pages point in a circle ends there
 FLOAT = 3  # of the tag SampleFormat
 # tags of TIFF 6.0
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, BANDS, PLANAR, SAMPLE_FORMAT = 256, 257, 258, 259, 262, 277, 284, 339
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, BANDS, PLANAR = 254, 256, 257, 258, 259, 262, 277, 284
+SAMPLE_FORMAT, GDAL_NODATA = 339, 42113
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class TiffPage:
         sample_format (int): 1 for unsigned and 2 for signed integers, 3 for floats.
         coding (tuple[Any, ...]): Compression, photometric interpretation and planar configuration, as their tags say.
         same_size (bool): Whether the page is as large as the first one.
+        size (tuple[Any, Any]): Width and height; None for a tag that is missing.
+        reduced (bool): Whether the page is a smaller version of another one, as overviews are.
+        nodata (str): GDAL's nodata value; empty if there is none.
     """
 
     bands: int
@@ -34,41 +38,56 @@ class TiffPage:
     sample_format: int
     coding: tuple[Any, ...]
     same_size: bool
+    size: tuple[Any, Any] = field(compare=False)  # it does not decide how the pixels are decoded, nor do the next two
+    reduced: bool = field(compare=False)
+    nodata: str = field(compare=False)
+
+    @property
+    def planar(self) -> bool:
+        """(bool): Whether the bands are stored one after another instead of pixel by pixel."""
+        return bool(self.coding[2] == 2)
 
 
-def read_tiff_pages(file: Path) -> tuple[TiffPage, ...]:
+def read_tiff_pages(file: Path, limit: int = MAX_PAGES) -> tuple[TiffPage, ...]:
     """Return the pages of a TIFF; no pixel is read.
 
     Args:
         file (Path): The file, classic TIFF or BigTIFF.
+        limit (int): Number of pages that are read at most.
 
     Returns:
-        (tuple[TiffPage, ...]): In their order, `MAX_PAGES` at most; none for what is no TIFF or cannot be parsed.
+        (tuple[TiffPage, ...]): In their order; none for what is no TIFF or cannot be parsed.
     """
     pages: list[TiffPage] = []
     try:
-        with file.open("rb") as opened:
+        with file.open("rb") as opened, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged tags
             header = opened.read(8)
             if header[2:3] == b"\x2b" or header[3:4] == b"\x2b":  # BigTIFF, little and big endian
                 header += opened.read(8)
             directory = ImageFileDirectory_v2(header)
-            first_size: Any = None
-            while directory.next and len(pages) < MAX_PAGES:
+            while directory.next and len(pages) < limit:
                 opened.seek(directory.next)
                 directory.load(opened)
-                size = directory.get(WIDTH), directory.get(HEIGHT)
-                first_size = first_size or size
-                pages.append(_page(directory, size == first_size))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+                pages.append(_page(directory, pages[0].size if pages else None))
+    except Exception:  # damaged headers raise errors of many types
         return ()
     return tuple(pages)
 
 
-def _page(directory: ImageFileDirectory_v2, same_size: bool) -> TiffPage:
+def _page(directory: ImageFileDirectory_v2, first_size: tuple[Any, Any] | None) -> TiffPage:
     """Return the page that a directory describes, with TIFF's defaults for tags that it lacks."""
-    coding = tuple(directory.get(tag) for tag in (COMPRESSION, PHOTOMETRIC, PLANAR))
-    bits, sample_format = directory.get(BITS) or (1,), directory.get(SAMPLE_FORMAT) or (1,)
-    return TiffPage(int(directory.get(BANDS) or 1), int(max(bits)), int(max(sample_format)), coding, same_size)
+    size = directory.get(WIDTH), directory.get(HEIGHT)
+    return TiffPage(
+        bands=int(directory.get(BANDS) or 1),
+        bits=int(max(directory.get(BITS) or (1,))),
+        sample_format=int(max(directory.get(SAMPLE_FORMAT) or (1,))),
+        coding=tuple(directory.get(tag) for tag in (COMPRESSION, PHOTOMETRIC, PLANAR)),
+        same_size=first_size in (None, size),
+        size=size,
+        reduced=bool(int(directory.get(SUBFILE) or 0) & 1),
+        nodata=str(directory.get(GDAL_NODATA) or "").strip("\0 "),
+    )
 
 
 def explain_unreadable_tiff(file: Path) -> str | None:

@@ -22,6 +22,7 @@ from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import is_archive
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.input_channels import input_channels
+from ds2d2_yolo.bridge.models.loading import load_yolo
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.config.resources import resolve_data
@@ -82,10 +83,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
     file = Path(name).expanduser()  # only bash expands it after an equals sign
     if not file.is_file():
         raise BadUseError(f"model={name} does not exist")
-    try:
-        yolo = YOLO(str(file))
-    except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
+    yolo = load_yolo(str(file), f"model={name}")
     model: Any = yolo.model
     head = dense_head(model, f"model={name}")
     state: dict[str, Any] = yolo.ckpt or {}

@@ -20,6 +20,7 @@ from ultralytics.engine.results import Results as Results
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
 
 from ds2d2_yolo.bridge.models.heads import dense_head
+from ds2d2_yolo.bridge.models.loading import load_yolo
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -74,12 +75,7 @@ def load_detector(model: str) -> YOLO:
     """
     if model.lower().endswith((".yaml", ".yml")):
         raise BadUseError(f"model={model} describes an untrained model: name a checkpoint (.pt) or an exported file")
-    try:
-        yolo = YOLO(model)
-    except FileNotFoundError as e:
-        raise BadUseError(f"model={model} does not exist, and Ultralytics has no release of that name") from e
-    except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={model} cannot be read as an Ultralytics model: {first_line(e)}") from e
+    yolo = load_yolo(model, f"model={model}")
     if yolo.task not in TASKS:
         raise BadUseError(f"model={model} is a {yolo.task} model: predict takes detect and obb models")
     if isinstance(yolo.model, nn.Module):

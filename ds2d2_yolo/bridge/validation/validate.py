@@ -12,7 +12,6 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import get_split_fraction
 from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
-from ultralytics.utils.checks import check_model_file_from_stem
 
 from ds2d2_yolo.bridge.data.class_map import check_classes
 from ds2d2_yolo.bridge.data.data_warnings import label_file_warnings
@@ -22,6 +21,7 @@ from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, refuse_program, safe_loading
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.input_channels import input_channels
+from ds2d2_yolo.bridge.models.loading import load_yolo
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device
@@ -124,12 +124,7 @@ def open_model(name: str, task: str | None = None) -> YOLO:
     """
     if name.lower().endswith((".yaml", ".yml")):
         raise BadUseError(f"model={name} is a model YAML, which has learned nothing: name a checkpoint (.pt)")
-    try:
-        model = YOLO(str(check_model_file_from_stem(name)), task=task)
-    except FileNotFoundError as e:
-        raise BadUseError(f"model={name} does not exist, and Ultralytics has no release of that name") from e
-    except Exception as e:  # unpickling an arbitrary file can raise anything
-        raise BadUseError(f"model={name} cannot be read as an Ultralytics model: {first_line(e)}") from e
+    model = load_yolo(name, f"model={name}", task)
     if model.task not in VALIDATORS:
         raise BadUseError(f"model={name} is a {model.task} model: val takes detect and obb")
     if task not in (None, model.task):

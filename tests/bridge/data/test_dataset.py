@@ -20,15 +20,6 @@ from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.errors import BadUseError
 
 
-@pytest.fixture
-def data(tiny_data: Callable[[str], Path], tmp_path: Path) -> dict[str, Any]:
-    """A copy of the tiny data set that a test may change."""
-    shutil.copytree(tiny_data("obb").parent, tmp_path / "copy")
-    yaml = tmp_path / "copy" / "data.yaml"
-    yaml.write_text(yaml.read_text().replace(tiny_data("obb").parent.as_posix(), (tmp_path / "copy").as_posix()))
-    return dict(check_det_dataset(yaml))
-
-
 def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> None:
     found = list_images(data["train"])
     assert len(found) == 8

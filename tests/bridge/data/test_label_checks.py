@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,6 @@ from tests.helpers.data import write_bands
 
 UPRIGHT = "0 0.5 0.5 0.2 0.2\n"
 ORIENTED = "0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n"
-
-
-@pytest.fixture
-def data(tiny_data: Callable[[str], Path], tmp_path: Path) -> dict[str, Any]:
-    """A copy of the tiny data set that a test may change."""
-    shutil.copytree(tiny_data("obb").parent, tmp_path / "copy")
-    yaml = tmp_path / "copy" / "data.yaml"
-    yaml.write_text(yaml.read_text().replace(tiny_data("obb").parent.as_posix(), (tmp_path / "copy").as_posix()))
-    return dict(check_det_dataset(yaml))
 
 
 def label(data: dict[str, Any], split: str, number: int) -> Path:
