@@ -6,6 +6,7 @@ import copy
 import logging
 from typing import Any
 
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER
@@ -19,7 +20,6 @@ from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
-from ds2d2_yolo.bridge.training.resumable_trainer import ResumableTrainer
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -31,7 +31,7 @@ class _NoFreezingLines(logging.Filter):
         return not record.getMessage().startswith("Freezing layer")
 
 
-class AmplifierTrainer(ResumableTrainer):
+class AmplifierTrainer(DetectionTrainer):
     """Fine-tunes a copy of a teacher's one-to-many head on the high-frequency part of the teacher's neck features.
 
     The trunk is frozen, the statistics of its BatchNorm layers included; those of the head adapt to the new inputs.
@@ -104,10 +104,40 @@ class AmplifierTrainer(ResumableTrainer):
             LOGGER.removeFilter(quiet)
         self.exact_resume.restore_weights()
 
+    def _build_train_pipeline(self) -> None:
+        """Build loaders and optimizer as usual, and follow the training loader."""
+        super()._build_train_pipeline()
+        self.exact_resume.follow_loader()
+
+    def _close_dataloader_mosaic(self) -> None:
+        """End the mosaics; the loader starts over then."""
+        super()._close_dataloader_mosaic()
+        self.exact_resume.restart_loader()
+
+    def _model_train(self) -> None:
+        """Put the model into training mode, then restore the random states of a resumed training."""
+        super()._model_train()
+        self.exact_resume.start_epoch()
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count the batch, then preprocess it as usual."""
+        self.exact_resume.count_batch(batch)
+        return dict(super().preprocess_batch(batch))
+
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite."""
         if self.exact_resume.step_due() and self.finite_steps.allow_step():
             super().optimizer_step()
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the epoch's row atomically."""
+        save = super().save_metrics
+        self.checkpoints.save_metrics(lambda: save(metrics))
+
+    def save_model(self) -> bool:
+        """Save the checkpoints atomically, after the resume file of the epoch."""
+        save = super().save_model
+        return self.exact_resume.save(lambda: self.checkpoints.save(save))
 
     def final_eval(self) -> None:
         """Leave the checkpoints unchanged: the best one is read, validated beside the teacher and removed."""

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from ultralytics.data import build_yolo_dataset
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -37,7 +38,6 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
 from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
-from ds2d2_yolo.bridge.training.resumable_trainer import ResumableTrainer
 from ds2d2_yolo.bridge.training.run_setup import (
     AMPLIFIER_FILE,
     RunRequest,
@@ -54,7 +54,7 @@ from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
 
-class DS2D2Trainer(ResumableTrainer):
+class DS2D2Trainer(DetectionTrainer):
     """Trains a horizontal-box student with DS2D2; the DS2D2 settings come among the Ultralytics ones.
 
     The model stays the plain student, so EMA, validation, checkpoints, `compile`, `freeze` and export see nothing else.
@@ -282,9 +282,15 @@ class DS2D2Trainer(ResumableTrainer):
         """Build loaders and optimizer; after an out-of-memory restart the gains belong to another batch size."""
         self._fit_stride()
         super()._build_train_pipeline()
+        self.exact_resume.follow_loader()
         if self._pipeline_built:
             self.gains.recalibrate()
         self._pipeline_built = True
+
+    def _close_dataloader_mosaic(self) -> None:
+        """End the mosaics; the loader starts over then."""
+        super()._close_dataloader_mosaic()
+        self.exact_resume.restart_loader()
 
     def auto_batch(self) -> int:
         """Return the batch size that fits the memory of student and teacher.
@@ -318,6 +324,16 @@ class DS2D2Trainer(ResumableTrainer):
         if self.distiller is not None:
             self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
 
+    def _model_train(self) -> None:
+        """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
+        super()._model_train()
+        self.exact_resume.start_epoch()
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count the batch, then preprocess it as usual."""
+        self.exact_resume.count_batch(batch)
+        return dict(super().preprocess_batch(batch))
+
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""
         if self.exact_resume.step_due() and self.finite_steps.allow_step():
@@ -325,13 +341,14 @@ class DS2D2Trainer(ResumableTrainer):
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row with the columns of the gains, and warn if a term is out of order."""
+        save = super().save_metrics
         if self.distiller is None:
-            super().save_metrics(metrics)
+            self.checkpoints.save_metrics(lambda: save(metrics))
             return
         step_norms = self.adapter_optimizer.step_norms
         norms = torch.stack(step_norms).tolist() if step_norms else []
         columns = {**self.gains.columns(), **loss_ratios(self.tloss), "clip/steps": clipped_share(norms)}
-        super().save_metrics({**metrics, **columns})
+        self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         warnings = self.gains.warnings()
         if warning := clipping_warning(norms, self.gains.shares()):
             warnings["clip"] = warning
@@ -344,7 +361,8 @@ class DS2D2Trainer(ResumableTrainer):
         if self.distiller is not None:
             self.state = replace(self.state, gains=self.gains.state(), batch_size=self.batch_size)
             self.state.store(self.args)
-        return super().save_model()
+        save = super().save_model
+        return self.exact_resume.save(lambda: self.checkpoints.save(save))
 
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
