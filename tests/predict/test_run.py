@@ -284,7 +284,7 @@ def test_bad_use_is_one_line(bright: Go, scene: Path, keys: dict[str, Any], said
 
 def test_a_missing_package_is_named_with_the_command(bright: Go, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with pytest.raises(BadUseError, match=r"slice= needs rasterio: pip install 'ds2d2-yolo\[scenes\]'"):
+    with pytest.raises(BadUseError, match=r"slice= needs rasterio: pip install 'ds2d2-yolo\[geo\]'"):
         bright(source=str(scene))
 
 
