@@ -68,7 +68,14 @@ class Distiller:
         self._random = torch.Generator().manual_seed(seed)
 
     def to(self, device: torch.device) -> Distiller:
-        """Move teacher, adapters and amplifier to a device and return the distiller."""
+        """Move teacher, adapters and amplifier to a device and return the distiller.
+
+        Args:
+            device (torch.device): The device.
+
+        Returns:
+            (Distiller): This distiller.
+        """
         self.teacher.to(device)
         self.adapters.to(device)
         if self.amplifier is not None:
@@ -81,7 +88,11 @@ class Distiller:
         return [student_level for student_level, _ in self.teacher.pairs]
 
     def start_epoch(self, seed: int) -> None:
-        """Seed the choice of images, so that a resumed or repeated epoch draws the same ones."""
+        """Seed the choice of images, so that a resumed or repeated epoch draws the same ones.
+
+        Args:
+            seed (int): Seed of the epoch's choice.
+        """
         self._random.manual_seed(seed)
 
     @torch.no_grad()

@@ -48,7 +48,15 @@ class FiniteGuard:
         self._left_out: Tensor | None = None
 
     def inputs(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Return views of the tensors; the term is to be computed from them."""
+        """Return views of the tensors; the term is to be computed from them.
+
+        Args:
+            tensors (list[Tensor]): The term's inputs, of any shape.
+
+        Returns:
+            (list[Tensor]): One view per tensor, in the same order. The gradient of a view becomes zero if the term is
+                not finite.
+        """
         views = [x.view_as(x) for x in tensors]
         for view in views:
             if view.requires_grad:
@@ -56,7 +64,14 @@ class FiniteGuard:
         return views
 
     def outputs(self, *terms: Tensor) -> tuple[Tensor, ...]:
-        """Return the terms unchanged, or zeros if one of them is not finite."""
+        """Return the terms unchanged, or zeros if one of them is not finite.
+
+        Args:
+            *terms (Tensor): At least one, all of the same shape and on the same device.
+
+        Returns:
+            (tuple[Tensor, ...]): One per term, of its shape.
+        """
         self._left_out = ~torch.stack(terms).isfinite().all()
         return tuple(torch.where(self._left_out, 0, term) for term in terms)
 

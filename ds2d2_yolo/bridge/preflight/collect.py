@@ -100,7 +100,14 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
 
 
 def report_files(report: Report) -> dict[str, str]:
-    """Return the contents of a report's files by name, `preflight.json` and `preflight.txt`."""
+    """Return the contents of a report's files by name, `preflight.json` and `preflight.txt`.
+
+    Args:
+        report (Report): The report.
+
+    Returns:
+        (dict[str, str]): File name to text. Each text ends with a line break.
+    """
     facts = json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n"
     return {"preflight.json": facts, "preflight.txt": render(report) + "\n"}
 

@@ -20,7 +20,16 @@ from ds2d2_yolo.report.facts import AmplifierFacts, ClassFacts, GainFacts, Layer
 
 
 def run_facts(run: PreparedRun, student: Any) -> RunFacts:
-    """Return the schedule of a run and its device."""
+    """Return the schedule of a run and its device.
+
+    Args:
+        run (PreparedRun): The run.
+        student (Any): The student.
+
+    Returns:
+        (RunFacts): Task, device, image size in pixels, batch size, epochs, mixed precision, whether the run is
+            resumed.
+    """
     device = str(run.device)
     if run.device.type == "cuda":
         device = f"{run.devices} x {torch.cuda.get_device_name(run.device)}"
@@ -63,7 +72,16 @@ def _layer(model: Any, level: int, imgsz: int) -> Layer:
 
 
 def levels_left_out(run: PreparedRun, student: Any) -> tuple[str, ...]:
-    """Return the levels that are not distilled, each with the reason."""
+    """Return the levels that are not distilled, each with the reason.
+
+    Args:
+        run (PreparedRun): The run.
+        student (Any): The student.
+
+    Returns:
+        (tuple[str, ...]): One line per level, such as 'stride 64: only the teacher has it'. It is empty if all are
+            distilled.
+    """
     student_strides = strides_of(dense_head(student, "the student"))
     unpaired = zip(("student", "teacher"), unpaired_levels(student_strides, run.teacher.strides), strict=True)
     reasons = [f"stride {s:g}: only the {model} has it" for model, strides in unpaired for s in strides]
@@ -74,7 +92,14 @@ def levels_left_out(run: PreparedRun, student: Any) -> tuple[str, ...]:
 
 
 def class_facts(run: PreparedRun) -> ClassFacts:
-    """Return how the classes match, and the consequence for the streams."""
+    """Return how the classes match, and the consequence for the streams.
+
+    Args:
+        run (PreparedRun): The run.
+
+    Returns:
+        (ClassFacts): Numbers of classes, the match in words, the shared classes and the consequence.
+    """
     classes, shared = run.class_map, run.class_map.shared
     counts = len(classes.teacher), len(classes.data)
     if not shared:
@@ -124,7 +149,15 @@ def _trained_amplifier(state: Literal["given", "kept"], file: Path, card: Amplif
 
 
 def gain_facts(run: PreparedRun) -> GainFacts:
-    """Return the gains, their schedule, and why terms are off."""
+    """Return the gains, their schedule, and why terms are off.
+
+    Args:
+        run (PreparedRun): The run.
+
+    Returns:
+        (GainFacts): Gains as shares or fixed numbers. The last epoch with a gain above 0 counts from 1, and 0 means
+            none.
+    """
     settings, epochs = run.settings, int(run.args.epochs)
     return GainFacts(
         shares=settings.shares,
@@ -177,5 +210,12 @@ def parameter_facts(student: nn.Module, teacher: Teacher, distiller: Distiller |
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return a model's number of parameters."""
+    """Return a model's number of parameters.
+
+    Args:
+        model (nn.Module): The model.
+
+    Returns:
+        (int): Trained and frozen parameters together.
+    """
     return sum(p.numel() for p in model.parameters())

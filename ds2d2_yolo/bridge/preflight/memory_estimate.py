@@ -93,7 +93,14 @@ def saved_for_backward(student: Any, distiller: Distiller | None, batch: dict[st
 
 
 def frozen_and_adapters(distiller: Distiller) -> list[nn.Module]:
-    """Return the modules of a distillation other than the student."""
+    """Return the modules of a distillation other than the student.
+
+    Args:
+        distiller (Distiller): The distillation.
+
+    Returns:
+        (list[nn.Module]): The teacher, the adapters, and the amplifier's head if there is an amplifier.
+    """
     amplifier = [] if distiller.amplifier is None else [distiller.amplifier.head]
     return [distiller.teacher.model, distiller.adapters, *amplifier]
 

@@ -68,12 +68,23 @@ class Notes:
 
     @classmethod
     def read(cls, folder: Path) -> Notes:
-        """Return the notes of a run's folder, empty ones if there are none."""
+        """Return the notes of a run's folder, empty ones if there are none.
+
+        Args:
+            folder (Path): The run's folder.
+
+        Returns:
+            (Notes): The notes.
+        """
         file = folder / NOTES
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else cls()
 
     def write(self, folder: Path) -> None:
-        """Replace the notes of a run's folder."""
+        """Replace the notes of a run's folder.
+
+        Args:
+            folder (Path): The run's folder.
+        """
         write_json(folder / NOTES, asdict(self))
 
     @property

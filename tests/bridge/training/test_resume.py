@@ -305,11 +305,11 @@ def test_resumes_an_end_to_end_student(
     with pytest.raises(Cut):
         trainer.train()
     resumed = DS2D2Trainer(overrides={"model": str(trainer.last), "resume": str(trainer.last), "task": "detect"})
-    fading: list[float] = []
-    resumed.add_callback("on_train_epoch_start", lambda t: fading.append(t.model.criterion.base.o2m))
+    one2many_weight: list[float] = []
+    resumed.add_callback("on_train_epoch_start", lambda t: one2many_weight.append(t.model.criterion.base.o2m))
     resumed.train()
     # one2many fades from 0.8 to 0.1 over the epochs, resumed or not
-    assert fading == pytest.approx([0.8 - 0.7 * e / 2 for e in (1, 2)])
+    assert one2many_weight == pytest.approx([0.8 - 0.7 * e / 2 for e in (1, 2)])
 
 
 def test_killed_process_resumes(

@@ -210,8 +210,8 @@ def test_a_dominating_term_is_named_once(tiny_trainer: Trainer, caplog: pytest.L
     assert any("clipping at 10 cut the task's gradient" in r.getMessage() for r in caplog.records)
 
 
-def test_probe_sees_what_the_optimizer_gets(tiny_trainer: Trainer) -> None:
-    """The criterion hands the probe the run's own head, features and targets, not copies of other ones."""
+def test_gradient_norms_see_what_the_optimizer_gets(tiny_trainer: Trainer) -> None:
+    """The criterion hands `measure_gradients` the head, features and targets of the run, not copies of them."""
     trainer = tiny_trainer("obb", imhi=0)
     seen: list[Any] = []
 

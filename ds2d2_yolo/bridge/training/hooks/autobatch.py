@@ -97,7 +97,14 @@ class _SumCriterion:
         return _sum(outputs), {}
 
     def parse_output(self, outputs: Any) -> Any:
-        """Return the outputs of a model in training mode unchanged."""
+        """Return the outputs of a model in training mode unchanged.
+
+        Args:
+            outputs (Any): The model's outputs.
+
+        Returns:
+            (Any): The same object.
+        """
         return outputs
 
 

@@ -42,18 +42,36 @@ class ResumeState:
     facts: dict[str, Any]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of a part, by their names within it."""
+        """Return the tensors of a part, by their names within it.
+
+        Args:
+            name (str): The part without its dot, such as 'model'.
+
+        Returns:
+            (dict[str, Tensor]): Name to tensor. It is empty if the state lacks the part.
+        """
         return {k.removeprefix(f"{name}."): t for k, t in self.tensors.items() if k.startswith(f"{name}.")}
 
     def write(self, path: Path) -> None:
-        """Write the file atomically."""
+        """Write the file atomically.
+
+        Args:
+            path (Path): The file. An existing one is replaced.
+        """
         tensors = {k: t.detach().cpu().contiguous() for k, t in self.tensors.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "facts": json.dumps(self.facts)})
 
     @classmethod
     def read(cls, path: Path) -> ResumeState | None:
-        """Return the state in a file, None if there is no readable one."""
+        """Return the state in a file, None if there is no readable one.
+
+        Args:
+            path (Path): The file.
+
+        Returns:
+            (ResumeState | None): The state, its tensors on the CPU.
+        """
         try:
             with safe_open(path, framework="pt") as f:
                 metadata = f.metadata() or {}
@@ -66,7 +84,15 @@ class ResumeState:
 
 
 def resume_file(weights: Path, epoch: int) -> Path:
-    """Return the path of the resume file of an epoch."""
+    """Return the path of the resume file of an epoch.
+
+    Args:
+        weights (Path): The run's `weights` folder.
+        epoch (int): The epoch, counted from 0.
+
+    Returns:
+        (Path): The path. The file need not exist.
+    """
     return weights / f"resume-{epoch}.safetensors"
 
 
@@ -102,7 +128,14 @@ class ExactResume:
 
     # Following the run --------------------------------------------------------------------------------------------
     def prepare_dataset(self, dataset: Any) -> Any:
-        """Let the training batches carry the states of the workers that make them, and return the data set."""
+        """Let the training batches carry the states of the workers that make them, and return the data set.
+
+        Args:
+            dataset (Any): Ultralytics data set with `collate_fn`, which is replaced.
+
+        Returns:
+            (Any): The same data set. It is unchanged if resume files are off.
+        """
         if self.enabled:
             dataset.collate_fn = StatefulCollate(dataset)
         return dataset
@@ -118,7 +151,11 @@ class ExactResume:
             self._record.forget()
 
     def count_batch(self, batch: dict[str, Any]) -> None:
-        """Count a batch. While this controls the steps, Ultralytics is made to ask for one after each batch."""
+        """Count a batch. While this controls the steps, Ultralytics is made to ask for one after each batch.
+
+        Args:
+            batch (dict[str, Any]): A batch of the training loader. The worker's state is removed from it.
+        """
         trainer = self._trainer
         if self._record is not None:
             self._record.take(batch)

@@ -128,6 +128,12 @@ class RecordedSampler(Sampler[int]):
 
         The loader may have shuffled it already. If not, the sampler may still have to draw what it draws at the end of
         an epoch, which a copy does here.
+
+        Args:
+            epochs (int): Number of complete epochs since the loader started.
+
+        Returns:
+            (Tensor): State of a `torch.Generator`, uint8.
         """
         if len(self._states) > epochs:
             return self._states[epochs]
@@ -158,7 +164,11 @@ class LoaderRecord:
             self._sampler = batches.sampler = RecordedSampler(batches.sampler)
 
     def take(self, batch: dict[str, Any]) -> None:
-        """Count a batch, and take what its worker wrote into it."""
+        """Count a batch, and take what its worker wrote into it.
+
+        Args:
+            batch (dict[str, Any]): A batch of the loader. The entry `STATE_KEY` is removed from it.
+        """
         self._batches += 1
         self._loader.worker_init_fn = self._usual_init
         packed = batch.pop(STATE_KEY, None)
@@ -205,19 +215,40 @@ class LoaderRecord:
 
 
 def buffer_of(dataset: Any) -> list[int]:
-    """Return the indices of the images that a data set holds for mosaics; the list is not a copy."""
+    """Return the indices of the images that a data set holds for mosaics; the list is not a copy.
+
+    Args:
+        dataset (Any): Ultralytics data set with `buffer`.
+
+    Returns:
+        (list[int]): Indices, the oldest first.
+    """
     buffer: list[int] = dataset.buffer
     return buffer
 
 
 def fill_buffer(dataset: Any, images: Sequence[int]) -> None:
-    """Load the images that a data set would hold for mosaics."""
+    """Load the images that a data set would hold for mosaics.
+
+    Args:
+        dataset (Any): Ultralytics data set with `load_image`.
+        images (Sequence[int]): Indices of the images, the oldest first.
+    """
     for image in images:
         dataset.load_image(image)
 
 
 def pack_loader(state: LoaderState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a loader's state as tensors and JSON values."""
+    """Return a loader's state as tensors and JSON values.
+
+    Args:
+        state (LoaderState): The state.
+
+    Returns:
+        tensors (dict[str, Tensor]): Generator states by `now` and `ahead`, random states of worker i by `worker{i}.`
+            and a name.
+        facts (dict[str, Any]): The entry `workers` lists the random facts and the buffer of each worker.
+    """
     tensors = {k: t.clone() for k, t in (("now", state.now), ("ahead", state.ahead)) if t is not None}
     facts: list[dict[str, Any]] = []
     for i, worker in enumerate(state.workers):
@@ -228,7 +259,15 @@ def pack_loader(state: LoaderState) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack_loader(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> LoaderState:
-    """Return the state that `pack_loader` took apart."""
+    """Return the state that `pack_loader` took apart.
+
+    Args:
+        tensors (Mapping[str, Tensor]): Tensors by name, as `pack_loader` returns them.
+        facts (Mapping[str, Any]): JSON values, as `pack_loader` returns them.
+
+    Returns:
+        (LoaderState): The state.
+    """
     workers = []
     for i, worker in enumerate(facts["workers"]):
         prefix = f"worker{i}."
