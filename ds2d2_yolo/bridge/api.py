@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
+from ds2d2_yolo.bridge.upstream.read_only import images_read_only
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import check_keys
 from ds2d2_yolo.config.recipes import resolve_settings
@@ -91,7 +92,7 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
         raise BadUseError("resume= has no meaning here: a run that goes on kept its report in its folder")
     settings, _, rest = _checked({**keys, "teacher": teacher and str(teacher)})
     _refuse_missing("check", teacher=teacher, student=student, data=data)
-    with safe_loading(settings.safe):
+    with safe_loading(settings.safe), images_read_only():
         if settings.safe:
             refuse_code_in_data(str(data))
         return _report(load_student(str(student)), settings, {**rest, "data": resolve_data(str(data))})
