@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 Terms = tuple[Tensor, ...]
 
 
-class LossTests:
+class LossTests(ABC):
     """Tests of a loss of a student's tensor against a teacher's; each runs for every case.
 
     Attributes:
@@ -33,13 +34,13 @@ class LossTests:
         if "message" in metafunc.fixturenames:
             metafunc.parametrize(("message", "call"), list(self.errors.items()))
 
+    @abstractmethod
     def teacher_tensor(self, dtype: torch.dtype, device: torch.device | str = "cpu", **case: Any) -> Tensor:
         """A tensor of the teacher that the loss compares."""
-        raise NotImplementedError
 
+    @abstractmethod
     def terms(self, student: Tensor, teacher: Tensor, **case: Any) -> Terms:
         """The scalars of the loss."""
-        raise NotImplementedError
 
     def other_layout(self, x: Tensor) -> Tensor:
         """The same values with other strides."""
