@@ -141,7 +141,6 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.utils.torch_utils", "get_gpu_info", ("index",)),
     ("ultralytics.utils.torch_utils", "NUM_THREADS", ()),
     ("ultralytics.data.utils", "_replace_image", ()),
-    ("ultralytics.data.utils", "check_image", ("im_file",)),
     # preparation of data sets
     ("ultralytics.data.split_dota", "get_windows", ("im_size", "crop_sizes", "gaps")),
     ("ultralytics.data.split_dota", "get_window_obj", ("anno", "windows", "iof_thr")),

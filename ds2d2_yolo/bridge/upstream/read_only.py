@@ -9,9 +9,6 @@ from typing import Any
 
 from ultralytics.data import utils as data_utils
 
-REPAIRED = "corrupt JPEG restored and saved"  # Ultralytics' message (8.4.190)
-WOULD_REPAIR = "corrupt JPEG, which a training restores and saves"
-
 
 @contextmanager
 def images_read_only() -> Iterator[None]:
@@ -22,19 +19,15 @@ def images_read_only() -> Iterator[None]:
     The image is still decoded and encoded, so that a broken one is still refused.
 
     Yields:
-        (None): While it lasts, the message says that a training would repair the image.
+        (None): No value.
     """
-    replace_image, check_image = data_utils._replace_image, data_utils.check_image
+    replace_image = data_utils._replace_image
 
     def encode_only(_: str, write: Callable[[Any], None]) -> None:
         write(io.BytesIO())
 
-    def check_only(im_file: str) -> tuple[str, tuple[int, int]]:
-        message, shape = check_image(im_file)
-        return message.replace(REPAIRED, WOULD_REPAIR), shape
-
-    data_utils._replace_image, data_utils.check_image = encode_only, check_only
+    data_utils._replace_image = encode_only
     try:
         yield
     finally:
-        data_utils._replace_image, data_utils.check_image = replace_image, check_image
+        data_utils._replace_image = replace_image
