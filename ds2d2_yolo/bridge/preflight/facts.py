@@ -105,7 +105,7 @@ def class_facts(run: PreparedRun) -> ClassFacts:
     if not shared:
         consequence = "the explicit stream alone can be distilled, it needs no classes"
     elif not set(run.settings.active) & set(IMPLICIT) and run.settings.assign_epochs:
-        consequence = "the implicit stream is off, the teacher's assignment takes all of the data's"
+        consequence = "the implicit stream is off, the teacher's assignment needs all classes of the data"
     elif not set(run.settings.active) & set(IMPLICIT):
         consequence = "the implicit stream is off, nothing compares them"
     elif len(shared) < max(counts):
