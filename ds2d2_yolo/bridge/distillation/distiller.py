@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.targets import Targets
+from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
@@ -37,6 +38,7 @@ class Distiller:
 
     Attributes:
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
+        assigns (bool): Whether the teacher assigns the ground truth in the current epoch.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Distiller:
         self.student_columns = student_columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
+        self.assigns = settings.assign_epochs > 0
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
@@ -87,13 +90,15 @@ class Distiller:
         """(list[int]): Indices of the student's levels that are distilled."""
         return [student_level for student_level, _ in self.teacher.pairs]
 
-    def start_epoch(self, seed: int) -> None:
-        """Seed the choice of images, so that a resumed or repeated epoch draws the same ones.
+    def start_epoch(self, seed: int, epoch: int = 0) -> None:
+        """Begin an epoch. It depends on the arguments only, so that a resumed or repeated epoch does the same.
 
         Args:
-            seed (int): Seed of the epoch's choice.
+            seed (int): Seed of the epoch's choice of images.
+            epoch (int): Epoch, from 0; it determines who assigns the ground truth.
         """
         self._random.manual_seed(seed)
+        self.assigns = epoch < self.settings.assign_epochs
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor, all_images: bool = False) -> TeacherOutputs:
@@ -109,7 +114,7 @@ class Distiller:
         """
         active = self.settings.active
         needs_scores = self.settings.weight_map != "disw" and bool(set(active) & set(EXPLICIT))
-        if not needs_scores and not set(active) & set(IMPLICIT):
+        if not (needs_scores or self.assigns or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), None, {}, None, None)
         raw = self.teacher(images)
@@ -126,7 +131,11 @@ class Distiller:
             amplified = self.amplifier([_select(f, chosen) for f in features])
             high = logits_and_boxes(self.amplifier.head, amplified)
             predictions["imhi"] = HeadOutputs(*high, _select(valid, chosen) & valid_images(high))
-        return TeacherOutputs(features, valid, chosen, predictions, teacher_score_sum(shared_logits, valid), scores)
+        score_sum, assignment = teacher_score_sum(shared_logits, valid), None
+        if self.assigns:
+            classes = int(self._student_head.nc)
+            assignment = TeacherAssignment.of(shared_logits, boxes, valid, self.student_columns, classes)
+        return TeacherOutputs(features, valid, chosen, predictions, score_sum, scores, assignment)
 
     def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         """Return the active terms at gain 1.

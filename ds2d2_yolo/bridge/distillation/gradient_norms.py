@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.teacher_assignment import assign_by_teacher
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def _gradient_norms(
         buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
         outputs = torch.func.functional_call(head, buffers, (list(leaves),))
         inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=leaves)
-        losses = {TASK: criterion(outputs, batch)[0].sum() / batch["img"].shape[0], **distiller(inputs, teacher)}
+        with assign_by_teacher(criterion, teacher.assignment):  # the task loss of the training step
+            task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
+        losses = {TASK: task, **distiller(inputs, teacher)}
         distilled = [leaves[i] for i in distiller.levels]
         return {name: _gradient_norm(loss, distilled) for name, loss in losses.items()}
 

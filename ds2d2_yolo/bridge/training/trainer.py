@@ -69,7 +69,7 @@ class DS2D2Trainer(DetectionTrainer):
     Attributes:
         run (PreparedRun): Settings, teacher and data of the run.
         state (RunState): What checkpoints and launched processes carry.
-        distiller (Distiller | None): Computes the terms; None before the model is set up, or where no term is active.
+        distiller (Distiller | None): Computes the terms; None before the model is set up, or without use for a teacher.
         gains (Gains): Factors of the terms; set when training is set up.
 
     Raises:
@@ -206,7 +206,7 @@ class DS2D2Trainer(DetectionTrainer):
         super().set_model_attributes()
         student_head = dense_head(self.model, "student")
         run = self.run
-        if not run.settings.active:
+        if not run.settings.needs_teacher:
             return
         restored = self._restored_adapters
         self.distiller = build_distiller(
@@ -322,7 +322,7 @@ class DS2D2Trainer(DetectionTrainer):
         epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
         if self.distiller is not None:
-            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
+            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0), self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""

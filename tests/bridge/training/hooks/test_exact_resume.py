@@ -27,6 +27,7 @@ CASES = {
     "sgd": ("detect", {"optimizer": "SGD", "multi_scale": 0.3, "mixup": 0.3, "workers": 2}),
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
+    "assigned": ("obb", {"assign_epochs": 2, "imfu": 0.0, "close_mosaic": 0}),
     "rect": ("detect", {"rect": True, "workers": 2}),
 }
 
@@ -93,7 +94,7 @@ def run(
     return train
 
 
-FAST = [("workers", (0, 2))]
+FAST = [("workers", (0, 2)), ("assigned", (0, 1))]  # within the assigned epochs, and at their end
 EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
 
 
