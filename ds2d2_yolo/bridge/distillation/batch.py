@@ -18,11 +18,14 @@ class HeadOutputs:
         logits (Tensor): B x anchors x classes, float32.
         boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels, float32.
         valid (Tensor): B bool, images with finite predictions; the others contribute nothing.
+        bins (Tensor | None): Logits of the DFL bins, B x anchors x 4 x bins, float32, where `box_distribution` needs
+            them.
     """
 
     logits: Tensor
     boxes: Tensor
     valid: Tensor
+    bins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class TeacherOutputs:
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
         scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
+        confidence (Tensor | None): Weight of each anchor, B x anchors, where the experimental parts of the box term
+            need it: `core.confident_scores`, 0 for images that are not valid.
     """
 
     features: list[Tensor]
@@ -44,6 +49,7 @@ class TeacherOutputs:
     predictions: dict[str, HeadOutputs]
     score_sum: Tensor | None
     scores: list[Tensor] | None
+    confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)
