@@ -39,8 +39,8 @@ class TeacherOutputs:
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
         scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
-        confidence (Tensor | None): Weight of each anchor, B x anchors, where the experimental parts of the box term
-            need it: `core.confident_scores`, 0 for images that are not valid.
+        confidence (Tensor | None): Weight of each anchor, B x anchors, where `box_distribution` or `box_angle` is on:
+            `core.confident_scores` of the teacher in all implicit terms, for all images, 0 for those not valid.
     """
 
     features: list[Tensor]

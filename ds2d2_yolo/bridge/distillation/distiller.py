@@ -272,7 +272,7 @@ class Distiller:
         loss = class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)
         if teacher.confidence is None:
             return loss
-        # the sum over all images, like `score_sum`: a draw of images is unbiased
+        # Not part of the published method. The sum is over all images, like `score_sum`: a draw of images is unbiased.
         weights = _select(teacher.confidence, teacher.images).where(wanted.valid[:, None], 0), teacher.confidence.sum()
         if wanted.bins is not None:
             pair = [torch.where(valid[..., None], x, 0) for x in (*bins, wanted.bins)]
