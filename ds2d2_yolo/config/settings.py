@@ -118,6 +118,10 @@ class Settings(Options):
             class scores, each level by itself), or 'both', the product.
         imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
+        box_distribution (float): Weight of the divergence of DFL bins in `imfu` and `imhi`, beside class and overlap;
+            0 is off. For teachers with DFL bins.
+        box_temperature (float): Temperature of that divergence, above 0.
+        box_angle (float): Weight of the difference of angles in `imfu` and `imhi`; 0 is off. For oriented boxes.
         implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
 
@@ -188,6 +192,13 @@ class Settings(Options):
         "teacher",
         ok.one_of("teacher", "own", "both"),
         "head that reads the student's features for imfu: own is the student's, both is the sum of the two",
+    )
+    box_distribution: float = _experimental(
+        0.0, ok.number(0), "weight of the divergence of DFL bins in imfu and imhi, beside class and overlap; 0 is off"
+    )
+    box_temperature: float = _experimental(1.0, ok.number(0, above=True), "temperature of box_distribution")
+    box_angle: float = _experimental(
+        0.0, ok.number(0), "weight of the difference of angles in imfu and imhi, for oriented boxes; 0 is off"
     )
     implicit_fraction: float = _experimental(
         1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms: less is faster and unbiased"

@@ -19,11 +19,14 @@ class HeadOutputs:
         logits (Tensor): B x anchors x classes, float32.
         boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels, float32.
         valid (Tensor): B bool, images with finite predictions; the others contribute nothing.
+        bins (Tensor | None): Logits of the DFL bins, B x anchors x 4 x bins, float32, where `box_distribution` needs
+            them.
     """
 
     logits: Tensor
     boxes: Tensor
     valid: Tensor
+    bins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class TeacherOutputs:
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
         scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
         assignment (TeacherAssignment | None): Predictions of all images in the epochs in which the teacher assigns.
+        confidence (Tensor | None): Weight of each anchor, B x anchors, where `box_distribution` or `box_angle` is on:
+            `core.confident_scores` of the teacher in all implicit terms, for all images, 0 for those not valid.
     """
 
     features: list[Tensor]
@@ -47,6 +52,7 @@ class TeacherOutputs:
     score_sum: Tensor | None
     scores: list[Tensor] | None
     assignment: TeacherAssignment | None = None
+    confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)
