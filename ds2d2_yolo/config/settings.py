@@ -107,7 +107,8 @@ class Settings(Options):
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
-        feature_norm (str): 'none', or 'channel': divide features by the teacher's standard deviation per channel.
+        feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
+            'standard': standardise student and teacher per channel, each by its own mean and deviation.
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
@@ -167,8 +168,10 @@ class Settings(Options):
     )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
-    feature_norm: Literal["none", "channel"] = _experimental(
-        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
+    feature_norm: Literal["none", "channel", "standard"] = _experimental(
+        "none",
+        ok.one_of("none", "channel", "standard"),
+        "channel: features over the teacher's deviation per channel; standard: each side by its own mean and deviation",
     )
     robust: bool = _experimental(False, ok.flag, "large coefficients of the explicit terms count linearly")
     wavelet: str = _experimental("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
