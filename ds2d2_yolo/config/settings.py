@@ -116,6 +116,8 @@ class Settings(Options):
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
+        level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
+            cells) or 'score' (share of the teacher's class scores), both times the number of levels.
         imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
@@ -185,6 +187,11 @@ class Settings(Options):
         "disw",
         ok.one_of("disw", "score", "both"),
         "weight of the explicit terms: DISW, the teacher's class scores, or their product",
+    )
+    level_balance: Literal["none", "cells", "score"] = _experimental(
+        "none",
+        ok.one_of("none", "cells", "score"),
+        "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
     )
     imfu_head: Literal["teacher", "own", "both"] = _experimental(
         "teacher",

@@ -35,7 +35,8 @@ class TeacherOutputs:
         images (Tensor | None): Indices of the images in the implicit stream, None for all.
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
-        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
+        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
+            `level_balance` needs it.
     """
 
     features: list[Tensor]
