@@ -105,17 +105,22 @@ class Settings(Options):
             at the last epoch with distillation.
         gain_final (float): Fraction of the gains at which 'linear' and 'cosine' end, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
+        gain_refresh (float): Share of the run after which the automatic gains are measured anew, again and again; 0
+            measures them once. Not part of the published method.
         assign_epochs (int): First epochs in which the teacher's predictions assign the ground truth of the student's
             task loss, 0 is none. Not part of the published method. It needs no active term, all of the student's levels
             and label classes, and acts on the one-to-many branch of an end-to-end student only.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
-        feature_norm (str): 'none', or 'channel': divide features by the teacher's standard deviation per channel.
+        feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
+            'standard': standardise student and teacher per channel, each by its own mean and deviation.
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
+        level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
+            cells) or 'score' (share of the teacher's class scores), both times the number of levels.
         imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         box_distribution (float): Weight of the divergence of DFL bins in `imfu` and `imhi`, beside class and overlap;
@@ -172,13 +177,18 @@ class Settings(Options):
     gain_epochs: int | None = _experimental(
         None, ok.optional(ok.integer(1)), "epochs with distillation, from the first; unset, all"
     )
+    gain_refresh: float = _experimental(
+        0.0, ok.number(0, 1), "share of the run after which automatic gains are measured anew; 0 measures them once"
+    )
     assign_epochs: int = _experimental(
         0, ok.integer(0), "first epochs in which the teacher assigns the objects to the student's cells; 0 is none"
     )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
-    feature_norm: Literal["none", "channel"] = _experimental(
-        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
+    feature_norm: Literal["none", "channel", "standard"] = _experimental(
+        "none",
+        ok.one_of("none", "channel", "standard"),
+        "channel: features over the teacher's deviation per channel; standard: each side by its own mean and deviation",
     )
     robust: bool = _experimental(False, ok.flag, "large coefficients of the explicit terms count linearly")
     wavelet: str = _experimental("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
@@ -187,6 +197,11 @@ class Settings(Options):
         "disw",
         ok.one_of("disw", "score", "both"),
         "weight of the explicit terms: DISW, the teacher's class scores, or their product",
+    )
+    level_balance: Literal["none", "cells", "score"] = _experimental(
+        "none",
+        ok.one_of("none", "cells", "score"),
+        "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
     )
     imfu_head: Literal["teacher", "own", "both"] = _experimental(
         "teacher",

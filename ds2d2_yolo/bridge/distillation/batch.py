@@ -39,7 +39,8 @@ class TeacherOutputs:
         images (Tensor | None): Indices of the images in the implicit stream, None for all.
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
-        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
+        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
+            `level_balance` needs it.
         assignment (TeacherAssignment | None): Predictions of all images in the epochs in which the teacher assigns.
         confidence (Tensor | None): Weight of each anchor, B x anchors, where `box_distribution` or `box_angle` is on:
             `core.confident_scores` of the teacher in all implicit terms, for all images, 0 for those not valid.

@@ -12,7 +12,13 @@ from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, Tea
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
-from ds2d2_yolo.bridge.distillation.weighting import level_scores, teacher_score_sum, weight_maps
+from ds2d2_yolo.bridge.distillation.weighting import (
+    level_scores,
+    level_weights,
+    sum_levels,
+    teacher_score_sum,
+    weight_maps,
+)
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
 from ds2d2_yolo.bridge.models.heads import box_bins, logits_and_boxes, strides_of, take_levels
@@ -121,7 +127,8 @@ class Distiller:
             (TeacherOutputs): For the call.
         """
         active = self.settings.active
-        needs_scores = self.settings.weight_map != "disw" and bool(set(active) & set(EXPLICIT))
+        uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
+        needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
         if not (needs_scores or self.assigns or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), None, {}, None, None)
@@ -210,7 +217,7 @@ class Distiller:
         return logits if self.teacher_columns is None else logits[..., self.teacher_columns]
 
     def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
-        """Return the explicit terms, summed over the levels; zeros if one of them is not finite."""
+        """Return the explicit terms, weighted and summed over the levels; zeros if one of them is not finite."""
         guard = FiniteGuard()
         maps = weight_maps(self.settings, adapted, self.strides, targets, teacher.scores)
         valid = teacher.valid[:, None, None, None]
@@ -220,7 +227,8 @@ class Distiller:
                 guard.inputs(adapted), teacher.features, maps, strict=True
             )
         ]
-        sums = {term: torch.stack([level[term] for level in levels]).sum() for term in levels[0]}
+        weights = level_weights(self.settings, adapted, teacher.scores)
+        sums = {term: sum_levels([level[term] for level in levels], weights) for term in levels[0]}
         losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
         self.left_out |= dict.fromkeys(losses, guard.left_out)
         return losses

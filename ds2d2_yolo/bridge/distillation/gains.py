@@ -45,12 +45,29 @@ def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     return rise * (settings.gain_final + (1 - settings.gain_final) * left)
 
 
+def is_refresh(settings: Settings, epoch: int, epochs: int) -> bool:
+    """Return whether the automatic gains are measured anew in an epoch. Not part of the published method.
+
+    It depends on the epoch only, so that a rerun and a resumed run measure in the same epochs.
+
+    Args:
+        settings (Settings): `gain_refresh`.
+        epoch (int): Epoch, from 0.
+        epochs (int): Epochs of the run.
+
+    Returns:
+        (bool): True every ``max(1, round(gain_refresh * epochs))`` epochs; never if `gain_refresh` is 0.
+    """
+    return settings.gain_refresh > 0 and epoch % max(1, round(settings.gain_refresh * epochs)) == 0
+
+
 class Gains:
     """The gain of each active term, from the gradients that terms and task loss send into the student's neck.
 
     An automatic gain is ``share x |gradient of the task loss| / |gradient of the term|``, the median over the first
     batches of an epoch. Until the end of the learning-rate warm-up adapters and student are close to noise. The gains
-    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up.
+    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up. `is_refresh` names the
+    later epochs that measure and freeze them again.
 
     Args:
         settings (Settings): Shares and manual gains.
@@ -59,7 +76,7 @@ class Gains:
     Attributes:
         factor (float): `gain_factor` of the current epoch.
         automatic (dict[str, float]): The automatic gains measured so far, by term.
-        frozen (bool): Whether the automatic gains stay for the remaining run.
+        frozen (bool): Whether the automatic gains stay as they are, until the next refresh if there is one.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
@@ -85,6 +102,8 @@ class Gains:
             warm (bool): Whether the learning-rate warm-up is over.
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
+        if is_refresh(self.settings, epoch, epochs):
+            self.frozen = not self.settings.shares
         self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
         self._norms = []

@@ -147,6 +147,39 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
     assert ARGS_KEY not in torch.load(again.last, weights_only=False)["train_args"]
 
 
+BALANCED = {"feature_norm": "standard", "level_balance": "score", "gain_refresh": 0.25, "imhi": 0}
+
+
+def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(tiny_trainer: Trainer) -> None:
+    """Levels balanced, features standardised, gains measured anew in every epoch of four: cut off after the second."""
+
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    def cut(t: Any) -> None:
+        if t.epoch == 1:
+            raise Cut
+
+    whole = tiny_trainer("obb", epochs=4, name="whole", **BALANCED)
+    whole.train()
+    first = tiny_trainer("obb", epochs=4, name="cut", **BALANCED)
+    first.add_callback("on_model_save", cut)
+    with pytest.raises(Cut):
+        first.train()
+    again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
+    again.train()
+    rows = rows_of(whole)
+    assert len({row["gain/imfu"] for row in rows}) == 4, "measured anew in every epoch"
+    for row in rows:
+        for term, share in whole.run.settings.shares.items():
+            assert row[f"share/{term}"] == pytest.approx(share, rel=1e-3)
+            assert 0 < row[f"train/{term}_loss"] < math.inf
+    assert [{k: v for k, v in row.items() if k != "time"} for row in rows_of(again)] == [
+        {k: v for k, v in row.items() if k != "time"} for row in rows
+    ]
+    assert again.gains.automatic == whole.gains.automatic
+
+
 def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:
     class Cut(Exception):
         """Stands for a kill right after an epoch was saved."""
