@@ -76,19 +76,45 @@ def _gradient_norms(
     batch: dict[str, Any],
 ) -> dict[str, Tensor]:
     """Return the norms of this process as scalars, see `measure_gradients`."""
-    device = student.features[0].device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
-        leaves = [f.detach().float().requires_grad_() for f in student.features]
-        buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
-        outputs = torch.func.functional_call(head, buffers, (list(leaves),))
-        inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=leaves)
-        losses = {TASK: criterion(outputs, batch)[0].sum() / batch["img"].shape[0], **distiller(inputs, teacher)}
-        distilled = [leaves[i] for i in distiller.levels]
+    with torch.enable_grad(), torch.autocast(student.features[0].device.type, enabled=False):
+        losses, leaves = neck_losses(criterion, head, distiller, student, teacher, batch)
         norms: dict[str, Tensor] = {}
         for name, loss in losses.items():
             keys = (name, *_level_keys(name, head, distiller))
-            norms |= dict(zip(keys, _loss_gradient_norms(loss, distilled), strict=True))
+            norms |= dict(zip(keys, _loss_gradient_norms(loss, leaves), strict=True))
         return norms
+
+
+def neck_losses(
+    criterion: Any,
+    head: Detect,
+    distiller: Distiller,
+    student: StudentInputs,
+    teacher: TeacherOutputs,
+    batch: dict[str, Any],
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Return the losses of a batch as functions of detached neck outputs, for `torch.autograd.grad`.
+
+    Gradients have to be on and autocast off.
+
+    Args:
+        criterion (Any): As in `measure_gradients`, as all arguments are.
+        head (Detect): Its BatchNorm layers update copies of their statistics.
+        distiller (Distiller): Computes the terms.
+        student (StudentInputs): The student's side of the batch.
+        teacher (TeacherOutputs): The teacher's side.
+        batch (dict[str, Any]): The batch.
+
+    Returns:
+        losses (dict[str, Tensor]): The task loss of an image under `TASK`, then each term at gain 1.
+        leaves (list[Tensor]): Float32 neck outputs of the distilled levels.
+    """
+    features = [f.detach().float().requires_grad_() for f in student.features]
+    buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
+    outputs = torch.func.functional_call(head, buffers, (list(features),))
+    inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=features)
+    losses = {TASK: criterion(outputs, batch)[0].sum() / batch["img"].shape[0], **distiller(inputs, teacher)}
+    return losses, [features[i] for i in distiller.levels]
 
 
 def _level_keys(name: str, head: Detect, distiller: Distiller) -> list[str]:
