@@ -60,6 +60,8 @@ def probe(
     Raises:
         BadUseError: If anything does not fit.
     """
+    if images < 1 or batch < 1:
+        raise BadUseError(f"images={images} and batch={batch} have to be at least 1")
     check_keys(list(keys), {*Settings.keys(), *DEFAULT_CFG_KEYS} - {"model", "mode", "task", "resume", "cfg"})
     given, rest = Settings.split({**keys, "teacher": str(teacher)})
     settings = resolve_settings(given)
@@ -110,10 +112,10 @@ def _prober(run: PreparedRun, adapters: nn.ModuleList | None) -> Prober:
 def _batches(run: PreparedRun, imgsz: int, images: int) -> Iterator[dict[str, Any]]:
     """Yield batches of training images without augmentation, of one shape."""
     args = copy(run.args)
-    args.imgsz = imgsz
+    args.imgsz, args.split = imgsz, "train"  # the split decides which images `fraction` leaves out
     with quiet(logging.WARNING):
         # any mode but 'train' leaves out the augmentations
-        dataset = build_yolo_dataset(args, run.data["train"], args.batch, run.data, mode="val", fraction=args.fraction)
+        dataset = build_yolo_dataset(args, run.data["train"], args.batch, run.data, mode="val")
     generator = torch.Generator().manual_seed(args.seed)
     chosen = torch.randperm(len(dataset), generator=generator)[:images].tolist()
     size = min(args.batch, len(chosen))

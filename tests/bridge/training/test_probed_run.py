@@ -55,10 +55,13 @@ def test_an_unfinished_run_lends_its_adapters(
     assert all((used[k] == v.float()).all() for k, v in stored.state_dict().items())
     with pytest.raises(BadUseError, match="adapters for another teacher or other levels"):
         probe(teacher, str(trainer.last), data, device="cpu", levels=[8], **SIZES)
+    assert probe(teacher, "yolov8n-obb.yaml", data, device="cpu", fraction=0.25, **SIZES).images == 2, "two of eight"
 
 
 def test_bad_use_is_refused(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path]) -> None:
     given = str(checkpoint("yolov8s.yaml")), "yolov8n.yaml", str(tiny_data("detect"))
+    with pytest.raises(BadUseError, match="at least 1"):
+        probe(*given, images=0)
     with pytest.raises(BadUseError, match="no term is on"):
         probe(*given, gains=0)
     with pytest.raises(BadUseError, match="did you mean 'weight_map'"):
