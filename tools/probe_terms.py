@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from ds2d2_yolo.utils.tables import markdown_table, write_csv
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 LABELS = {
@@ -24,6 +25,13 @@ LABELS = {
     "scores": "teacher's scores, part of the level",
     "object_cells": "cells that hold an object",
     "object_weight": "DISW's weight on those cells",
+}
+
+# columns of the assignment: the sum that is divided by the number of objects, and decimals
+MEANS = {
+    "positives per object": ("positives", 2),
+    "objects without": ("without", 3),
+    "mean best target": ("best_targets", 3),
 }
 
 
@@ -36,8 +44,6 @@ def tables(rows: list[tuple[str, str, float | None, float]]) -> str:
     Returns:
         (str): Both tables, with an empty line between them.
     """
-    from ds2d2_yolo.utils.tables import markdown_table
-
     strides = list(dict.fromkeys(stride for *_, stride, _ in rows if stride is not None))
     levels: dict[str, list[str]] = {}
     sums: dict[str, dict[str, float]] = {}
@@ -58,14 +64,6 @@ def tables(rows: list[tuple[str, str, float | None, float]]) -> str:
         ["by stride", *(f"{s:g}" for s in strides)], [[label, *cells] for label, cells in levels.items()]
     )
     return by_level + "\n\n" + markdown_table(["assignment with the", "objects", *MEANS], objects)
-
-
-# columns of the assignment: the sum that is divided by the number of objects, and decimals
-MEANS = {
-    "positives per object": ("positives", 2),
-    "objects without": ("without", 3),
-    "mean best target": ("best_targets", 3),
-}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,7 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ds2d2_yolo.bridge.training.probed_run import probe
     from ds2d2_yolo.errors import DS2D2Error
-    from ds2d2_yolo.utils.tables import write_csv
 
     sizes = {name: getattr(given, name) for name in ("images", "imgsz", "batch", "seed")}
     try:
