@@ -28,6 +28,7 @@ from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
+from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.models.loading import build_student
@@ -347,7 +348,11 @@ class DS2D2Trainer(DetectionTrainer):
             return
         step_norms = self.adapter_optimizer.step_norms
         norms = torch.stack(step_norms).tolist() if step_norms else []
-        columns = {**self.gains.columns(), **loss_ratios(self.tloss), "clip/steps": clipped_share(norms)}
+        columns = {
+            **self.gains.columns(self.distiller.strides),
+            **loss_ratios(self.tloss),
+            "clip/steps": clipped_share(norms),
+        }
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         warnings = self.gains.warnings()
         if warning := clipping_warning(norms, self.gains.shares()):
@@ -366,10 +371,17 @@ class DS2D2Trainer(DetectionTrainer):
 
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
-        """Make every checkpoint of the run a plain one, then evaluate on copies that replace them."""
+        """Say where the terms act, make every checkpoint of the run a plain one, then evaluate on copies of them."""
         if RANK in {-1, 0}:
+            self._report_levels()
             finalize_checkpoints(self.wdir)
         self.checkpoints.final_eval(super().final_eval)
+
+    def _report_levels(self) -> None:
+        """Log the level on which each term acts, as the last measured epoch has it."""
+        if self.distiller is not None:
+            for line in describe_levels(self.gains.measured, self.run.settings.active, self.distiller.strides):
+                LOGGER.info(f"DS2D2: {line}")
 
 
 class DS2D2OBBTrainer(DS2D2Trainer, OBBTrainer):

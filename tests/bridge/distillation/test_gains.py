@@ -234,6 +234,40 @@ def test_row_has_every_column_whatever_is_on() -> None:
         assert set(gains.columns()) == wanted
 
 
+LEVELS = {"task@8": 1.6, "task@32": 1.2, "exlo@8": 0.3, "exlo@32": 0.4, "imfu@8": 0.25, "imfu@32": math.nan}
+
+
+def test_shares_of_a_level_take_both_gradients_on_it() -> None:
+    gains = started(exlo=2.0, exhi=0, imfu=4.0, imhi=0)
+    measure(gains, {**NORMS, **LEVELS})
+    columns = gains.columns([8.0, 32.0])
+    assert [columns["grad/task@8"], columns["grad/task@32"]] == [1.6, 1.2]
+    assert columns["share/exlo@8"] == pytest.approx(2 * 0.3 / 1.6)
+    assert columns["share/exlo@32"] == pytest.approx(2 * 0.4 / 1.2)
+    assert columns["share/imfu@8"] == pytest.approx(4 * 0.25 / 1.6)
+    assert math.isnan(columns["share/imfu@32"]), "no gradient reached it"
+    assert [columns["share/exhi@8"], columns["share/imhi@32"]] == [0, 0]
+
+
+def test_columns_of_levels_are_the_same_in_every_epoch() -> None:
+    gains = started(gain_epochs=4)
+    measure(gains, {**NORMS, **LEVELS})
+    first = gains.columns([8.0, 32.0])
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    later = gains.columns([8.0, 32.0])
+    assert list(later) == list(first)
+    assert math.isnan(later["share/exlo@8"])
+    assert len(gains.measured) == CALIBRATION_BATCHES, "those of the last epoch with a measurement stay"
+
+
+def test_levels_do_not_change_the_gains() -> None:
+    plain, with_levels = started(), started()
+    measure(plain, NORMS)
+    measure(with_levels, {**NORMS, **LEVELS})
+    assert with_levels.current(1) == plain.current(1)
+    assert with_levels.state() == plain.state()
+
+
 def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     gains, yes, no = started(), torch.tensor(True), torch.tensor(False)
     assert gains.columns()["left_out/images"] == gains.columns()["left_out/batches"] == 0
