@@ -91,6 +91,7 @@ class DistillationCriterion:
         student = StudentInputs.of(self.base, preds, targets[0])
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
         teacher = distiller.teacher_outputs(batch["img"], all_images=self.gains.calibrating)
+        distiller.fit_adapters(student, teacher)
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

@@ -106,7 +106,7 @@ class DS2D2Trainer(DetectionTrainer):
         self._pipeline_built = False
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
-        self.adapter_optimizer = AdapterOptimizer()
+        self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
@@ -323,6 +323,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
         if self.distiller is not None:
             self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
+            self.distiller.adapter_fit.start_epoch(self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
