@@ -121,7 +121,8 @@ class Settings(Options):
             afterwards. 0 is none: random weights at the start.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
-            explains some of the teacher's variance (R^2 above 0).
+            explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
+            which the fit has seen.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_feature_map
 
-PENALTY = (
-    1e-3  # of the mean squared student channel: enough to invert the sums of a batch with fewer cells than channels
-)
+# Relative to the mean squared student channel. A fit to one batch of drawn scenes (YOLOv8n, 320 px, batch 8) had, on
+# other batches at stride 32, an R^2 of -5.8 with 1e-3 and of -0.5 with 0.1. After 20 batches 0.1 cost 0.01 at most.
+PENALTY = 0.1
 
 
 def second_moments(student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def ridge_map(cross: Tensor, gram: Tensor, penalty: float = PENALTY) -> Tensor:
         (torch.Tensor): A of shape (Ct, Cs), in the type of the sums. NaN if the sums cannot be inverted, such as zeros.
 
     Examples:
-        >>> ridge_map(torch.tensor([[6.0]]), torch.tensor([[3.0]]), penalty=1.0)
+        >>> ridge_map(torch.tensor([[4.0]]), torch.tensor([[2.0]]), penalty=1.0)
         tensor([[1.]])
         >>> ridge_map(torch.zeros(1, 1), torch.zeros(1, 1))
         tensor([[nan]])
