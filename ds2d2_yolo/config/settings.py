@@ -128,6 +128,15 @@ class Settings(Options):
         box_temperature (float): Temperature of that divergence, above 0.
         box_angle (float): Weight of the difference of angles in `imfu` and `imhi`; 0 is off. For oriented boxes.
         implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
+        adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
+            teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
+            afterwards. 0 is none: random weights at the start.
+        adapter_lr (float): Learning rate of the adapters over the student's, above 0.
+        adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
+            explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
+            which the fit has seen.
+        adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
+            'aligned' gives each channel the teacher's mean and deviation.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
 
     Raises:
@@ -217,6 +226,18 @@ class Settings(Options):
     )
     implicit_fraction: float = _experimental(
         1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms: less is faster and unbiased"
+    )
+    adapter_fit_epochs: int = _experimental(
+        0, ok.integer(0), "first epochs in which ridge regression sets the adapters; then the optimizer trains them"
+    )
+    adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
+    adapter_gate: bool = _experimental(
+        False, ok.flag, "explicit terms of a level count only while its adapter explains some of the teacher's variance"
+    )
+    adapter_scale: Literal["none", "aligned"] = _experimental(
+        "none",
+        ok.one_of("none", "aligned"),
+        "aligned: adapted features get the teacher's mean and deviation per channel before its head in imfu",
     )
     teacher_bf16: bool = _experimental(
         False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"

@@ -97,6 +97,7 @@ class DistillationCriterion:
                 return self._plain(preds, batch)
             loss, items = self.base(preds, batch)
         student = StudentInputs.of(self.base, preds, targets[0])
+        distiller.fit_adapters(student, teacher)
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.targets import Targets
@@ -21,7 +23,7 @@ from ds2d2_yolo.bridge.distillation.weighting import (
 )
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
-from ds2d2_yolo.bridge.models.heads import box_bins, logits_and_boxes, strides_of, take_levels
+from ds2d2_yolo.bridge.models.heads import box_bins, logits_and_boxes, raw_predictions, strides_of, take_levels
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core import (
@@ -32,6 +34,8 @@ from ds2d2_yolo.core import (
     implicit_box_loss,
     implicit_class_loss,
 )
+from ds2d2_yolo.core.aligned_scale import align_scale
+from ds2d2_yolo.core.explained_variance import explained_variance
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -51,6 +55,7 @@ class Distiller:
         seed (int): Seed of the choice of images where `implicit_fraction` is below 1.
 
     Attributes:
+        adapter_fit (AdapterFit): Sets the adapters in the first `adapter_fit_epochs` epochs.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
         assigns (bool): Whether the teacher assigns the ground truth in the current epoch.
     """
@@ -69,6 +74,7 @@ class Distiller:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
+        self.adapter_fit = AdapterFit(settings.adapter_fit_epochs)
         self.amplifier = amplifier
         self.teacher_columns = teacher_columns
         self.student_columns = student_columns
@@ -109,10 +115,21 @@ class Distiller:
 
         Args:
             seed (int): Seed of the epoch's choice of images.
-            epoch (int): Epoch, from 0; it determines who assigns the ground truth.
+            epoch (int): Epoch, from 0; it determines who assigns the ground truth and whether adapters are fitted.
         """
         self._random.manual_seed(seed)
+        self.adapter_fit.start_epoch(epoch)
         self.assigns = epoch < self.settings.assign_epochs
+
+    def fit_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
+        """Set the adapters from the features of a batch, in the epochs of `adapter_fit_epochs`.
+
+        Args:
+            student (StudentInputs): The student's side of the batch.
+            teacher (TeacherOutputs): The teacher's side.
+        """
+        features = [student.features[level] for level in self.levels]
+        self.adapter_fit.update(self.adapters, features, teacher.features, teacher.valid)
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor, all_images: bool = False) -> TeacherOutputs:
@@ -237,6 +254,9 @@ class Distiller:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
         options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         low, high = explicit_loss(student, teacher, weight, *options, valid)
+        if self.settings.adapter_gate:
+            gate = (explained_variance(student, teacher, valid) > 0).to(low.dtype)
+            low, high = low * gate, high * gate
         return {"exlo": low, "exhi": high}
 
     def _implicit(
@@ -253,7 +273,7 @@ class Distiller:
             guard = FiniteGuard()
             compared = []
             if term != "imfu" or own_head != "own":
-                compared.append(self._amplified(term, guard, chosen, adapted))
+                compared.append(self._amplified(term, guard, chosen, adapted, teacher))
             if term == "imfu" and own_head != "teacher":
                 predictions = self.student_predictions(student.predictions)
                 compared.append(tuple(guard.inputs([_select(x, teacher.images) for x in predictions])))
@@ -263,7 +283,12 @@ class Distiller:
         return losses
 
     def _amplified(
-        self, term: str, guard: FiniteGuard, features: list[Tensor], adapted: list[Tensor] | None
+        self,
+        term: str,
+        guard: FiniteGuard,
+        features: list[Tensor],
+        adapted: list[Tensor] | None,
+        teacher: TeacherOutputs,
     ) -> tuple[Tensor, ...]:
         """Return an amplifier's predictions for the student's features, with the logits of the distilled classes."""
         head, inputs = self.heads[term], guard.inputs(features)
@@ -271,6 +296,11 @@ class Distiller:
         if term == "imhi" and self.amplifier is not None:
             # hf acts on each channel separately, so hf(A S) = A hf(S), on as many channels as the student has
             raw = head(self.amplifier.inputs(inputs), weights)
+        elif self.settings.adapter_scale == "aligned":
+            adapted = (
+                guard.inputs(adapted) if adapted else [F.conv2d(*pair) for pair in zip(inputs, weights, strict=True)]
+            )
+            raw = raw_predictions(head.head, _align(adapted, teacher))
         else:
             raw = head(inputs, weights, adapted and guard.inputs(adapted))
         logits, *others = self._decode(head.head, raw)
@@ -309,6 +339,13 @@ def _head_outputs(decoded: Sequence[Tensor], valid: Tensor) -> HeadOutputs:
     """Name the tensors of `Distiller._decode`."""
     logits, boxes, *bins = decoded
     return HeadOutputs(logits, boxes, valid, *bins)
+
+
+def _align(adapted: list[Tensor], teacher: TeacherOutputs) -> list[Tensor]:
+    """Give adapted features of the chosen images the scale of the teacher's."""
+    valid = _select(teacher.valid, teacher.images)
+    wanted = [_select(t, teacher.images) for t in teacher.features]
+    return [align_scale(a, t, valid) for a, t in zip(adapted, wanted, strict=True)]
 
 
 def _mask_invalid(features: list[Tensor], valid: Tensor) -> tuple[list[Tensor], Tensor]:

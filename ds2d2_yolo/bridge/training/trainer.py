@@ -107,7 +107,7 @@ class DS2D2Trainer(DetectionTrainer):
         self._pipeline_built = False
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
-        self.adapter_optimizer = AdapterOptimizer()
+        self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
