@@ -1,6 +1,8 @@
 """Draw the picture of DISW and the wavelet bands in docs/method.md from a built-in scene.
 
-PYTHONPATH=. python tools/method_picture.py
+    PYTHONPATH=. python tools/method_picture.py
+
+The boxes are those of the scene. Low and high bands are those of the image, in the place of neck features.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """Write docs/settings.md: the keys of every mode and the recipes, from the code that checks them.
 
-python tools/settings_page.py
+    python tools/settings_page.py
+
+The page is part of the repository, so that it can be read there; a test fails when it is out of date.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,7 @@ HEAD = """<!-- made by tools/settings_page.py: do not edit -->
 Every mode takes `key=value`. This page is made from the code that checks the keys; `ds2d2-yolo help MODE` prints the
 same keys. A mistake in a key or a value ends the command with one line before anything is loaded.
 
-A run with every setting at its default is the published method with automatic gains. Settings under *Experimental* may
-change or disappear.
+An empty default means that the key is not set. Settings under *Experimental* may change or disappear.
 """
 ULTRALYTICS = "Ultralytics' keys pass through: [its page](https://docs.ultralytics.com/modes/{page})."
 COLUMNS = "| key | default | values | meaning |\n| --- | --- | --- | --- |"
@@ -93,12 +95,10 @@ def _table(rows: Iterable[str]) -> str:
 
 def _notes(text: str) -> str:
     """Return the notes of a mode: paragraphs as they are, tables of plain text as code."""
-    lines = text.splitlines()
-    indented = [line.startswith("  ") for line in lines]
     parts = []
-    for i, line in enumerate(lines):
-        border = i > 0 and indented[i] != indented[i - 1]
-        parts.append(("\n" if border else "") + ("  " if indented[i] else "") + line)
+    for indented, lines in groupby(text.splitlines(), lambda line: line.startswith("  ")):
+        part = "\n".join(lines)
+        parts.append(f"\n```text\n{part}\n```\n" if indented else part)
     return "\n".join([*parts, ""])
 
 
