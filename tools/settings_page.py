@@ -28,7 +28,7 @@ same keys. A mistake in a key or a value ends the command with one line before a
 An empty default means that the key is not set. Settings under *Experimental* may change or disappear.
 """
 ULTRALYTICS = "Ultralytics' keys pass through: [its page](https://docs.ultralytics.com/modes/{page})."
-COLUMNS = "| key | default | values | meaning |\n| --- | --- | --- | --- |"
+COLUMNS = "| key | meaning | values | default |\n| --- | --- | --- | --- |"
 
 
 def render() -> str:
@@ -68,14 +68,14 @@ def _mode(name: str, mode: Mode, described: dict[tuple[str, ...], str]) -> Itera
 def _main_rows(shown: list[Field[Any]], mode: Mode) -> list[str]:
     """Return the rows of the keys that are not experimental, with the required Ultralytics keys after the first."""
     rows = [_row(f) for f in shown if not f.metadata["experimental"]]
-    return rows[:1] + [_cells(f"`{k}`", "", *REQUIRED[k]) for k in mode.required] + rows[1:]
+    return rows[:1] + [_cells(f"`{k}`", *reversed(REQUIRED[k]), "") for k in mode.required] + rows[1:]
 
 
 def _row(declared: Field[Any]) -> str:
     """Return the row of a key."""
     value = declared.default
     default = "" if value is None or value is MISSING else f"`{_text(value)}`"
-    return _cells(f"`{declared.name}`", default, declared.metadata["check"].takes, declared.metadata["help"])
+    return _cells(f"`{declared.name}`", declared.metadata["help"], declared.metadata["check"].takes, default)
 
 
 def _text(value: Any) -> str:
