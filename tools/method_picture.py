@@ -35,9 +35,9 @@ def main() -> None:
     panels[0].imshow(image[..., ::-1])
     for box in corners:
         panels[0].add_patch(Polygon(box, fill=False, edgecolor="yellow", linewidth=1.2))
-    panels[1].imshow(weight_of(corners) - 1 + 1e-9, norm=LogNorm(1e-2, 1, clip=True), cmap="viridis")
-    panels[2].imshow(low[0, 0], cmap="gray")
-    panels[3].imshow(high[0, 0].sum(0), cmap="gray", vmin=-0.3, vmax=0.3)
+    panels[1].imshow((weight_of(corners) - 1 + 1e-9).numpy(), norm=LogNorm(1e-2, 1, clip=True), cmap="viridis")
+    panels[2].imshow(low[0, 0].numpy(), cmap="gray")
+    panels[3].imshow(high[0, 0].sum(0).numpy(), cmap="gray", vmin=-0.3, vmax=0.3)
     titles = "scene and oriented boxes", f"DISW, stride {STRIDE}", "low band LL", "high bands LH + HL + HH"
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title)
