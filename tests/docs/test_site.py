@@ -79,6 +79,12 @@ def test_every_link_leads_to_a_page_and_an_anchor(site: dict[Path, Page]) -> Non
     assert not broken
 
 
+def test_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_pages_load_nothing_from_the_network(site: dict[Path, Page]) -> None:
     assert not {address for page in site.values() for address in page.loaded if urlsplit(address).netloc}
     assert not [file for file in site if 'class="mermaid"' in file.read_text(encoding="utf-8")]
