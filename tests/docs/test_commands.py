@@ -34,6 +34,7 @@ ELSEWHERE = {
     ".venv/bin/pytest": "this is the command that runs the tests",
     "python tools/evidence.py": "tests/tools/test_evidence.py",
     "python tools/evidence_tables.py": "tests/tools/test_evidence_tables.py",
+    "python tools/probe_terms.py": "tests/tools/test_probe_terms.py",
     "PYTHONPATH=. python tools/chaos.py": "tests/tools/test_chaos.py",
     "PYTHONPATH=. python tools/bench_cost.py": "tests/tools/test_bench_cost.py",
 }
