@@ -34,9 +34,9 @@ from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerpri
 from ds2d2_yolo.demo.run import Demo
 from ds2d2_yolo.demo.scores import ModelScores, scores_table
 from ds2d2_yolo.demo.state import STATE_FILE, DemoState
-from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.deploy.parity import TOLERANCES
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.sampling import evenly_spaced
 from tests.helpers.data import write_bands
 
 pytest.importorskip("onnx")
