@@ -21,7 +21,7 @@ RULE = "#c8ccd0"
 TITLE, HEADING, BODY, SMALL = 15.0, 12.5, 10.0, 9.0  # points; at 100 px an inch the smallest text is 12.5 px
 LINE = 1.35  # height of a line over the size of its font
 POINTS = 72.0  # an inch
-CHARACTER = 0.56  # mean width of a character over the size of its font
+CHARACTER = 0.52  # mean width of a character over the size of its font
 
 
 def line_height(size: float) -> float:

@@ -59,7 +59,6 @@ class LevelMaps:
         weight (Map): DISW weight of each cell, h x w, at least 1.
         low (BandMaps): Low band, term exlo.
         high (BandMaps): High bands, term exhi.
-        r2 (float): Share of the variance of T that A S explains in this image, at most 1.
     """
 
     stride: int
@@ -67,7 +66,6 @@ class LevelMaps:
     weight: Map
     low: BandMaps
     high: BandMaps
-    r2: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +141,7 @@ class Explanation:
         wavelet (str): Wavelet of the bands.
         classes (tuple[str, ...]): Names of all classes that the boxes have.
         fitted_to (str): To what the adapters are fitted, such as '32 images of split=train'.
+        r2 (tuple[float, ...]): R^2 of A S for T over all shown images by level, at most 1.
         no_amplifier (str): Why there is no 'imhi', empty if there is one.
         images (tuple[ImageExplanation, ...]): The images.
     """
@@ -156,6 +155,7 @@ class Explanation:
     wavelet: str
     classes: tuple[str, ...]
     fitted_to: str
+    r2: tuple[float, ...]
     no_amplifier: str
     images: tuple[ImageExplanation, ...]
 

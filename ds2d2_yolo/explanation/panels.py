@@ -114,7 +114,7 @@ def image_axes(canvas: Canvas, image: ImageExplanation, place: tuple[float, floa
     return axes
 
 
-def draw_boxes(axes: Any, boxes: Boxes, colours: Mapping[str, Any] | str, width: float = 1.4) -> None:
+def draw_boxes(axes: Any, boxes: Boxes, colours: Mapping[str, Any] | str, width: float = 1.1) -> None:
     """Draw outlines of boxes.
 
     Args:
@@ -169,7 +169,9 @@ def draw_map(
     )  # fmt: skip
 
 
-def colour_bar(canvas: Canvas, scale: Scale, left: float, top: float, width: float, unit: str, ticks: int = 4) -> None:
+def colour_bar(
+    canvas: Canvas, scale: Scale, left: float, top: float, width: float, unit: str, few: bool = False
+) -> None:
     """Draw a horizontal colour bar with its unit.
 
     Args:
@@ -179,19 +181,17 @@ def colour_bar(canvas: Canvas, scale: Scale, left: float, top: float, width: flo
         top (float): Inches from the top: the lower edge of the panel.
         width (float): Inches.
         unit (str): Text under the ticks.
-        ticks (int): Largest number of intervals between ticks.
+        few (bool): Whether there is little room for ticks.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
 
     axes = canvas.axes(left, top + 0.08, width, BAR)
     mapped = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
     lower = scale.clipped and scale.low < 0
     extend = "neither" if not scale.clipped else "both" if lower else "max"
-    locator = MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10])
     bar = canvas.figure.colorbar(
-        mapped, cax=axes, orientation="horizontal", extend=extend, extendfrac=0.03, ticks=locator
+        mapped, cax=axes, orientation="horizontal", extend=extend, extendfrac=0.03, ticks=ticks(scale, few)
     )
     bar.outline.set_linewidth(0.5)
     bar.formatter.set_powerlimits((-3, 4))
@@ -200,6 +200,29 @@ def colour_bar(canvas: Canvas, scale: Scale, left: float, top: float, width: flo
     axes.tick_params(labelsize=SMALL - 0.5, length=2.5, pad=2, colors=INK)
     axes.xaxis.get_offset_text().set(size=SMALL - 0.5)
     canvas.text(left, top + 0.08 + BAR + 0.24, unit, SMALL, GREY)
+
+
+def ticks(scale: Scale, few: bool = False) -> list[float]:
+    """Return round values on a colour bar, with its lower end if that is no difference.
+
+    Args:
+        scale (Scale): Colours.
+        few (bool): Whether there is little room: both ends, rounded towards 0 to one digit.
+
+    Returns:
+        (list[float]): Ascending.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if few:
+        digit = 10.0 ** np.floor(np.log10(scale.high))
+        end = float(np.floor(scale.high / digit) * digit)
+        return [-end, end] if scale.low < 0 else [scale.low, end]
+    values = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(scale.low, scale.high)
+    inside = [float(v) for v in values if scale.low < v <= scale.high]
+    first = [] if scale.low < 0 else [scale.low]
+    apart = 0.15 * (scale.high - scale.low)
+    return first + [v for v in inside if not first or v - scale.low > apart]
 
 
 def shares(values: Sequence[float]) -> NDArray[np.float64]:

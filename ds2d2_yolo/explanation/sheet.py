@@ -30,12 +30,13 @@ NOTES = {
     "disw": "Each object adds exactly 1 to the sum of the map, shared by the cells that it touches; every cell starts "
     "at 1. A small object raises a few cells by much, a large one many cells by little.",
     "energy": "The features are split by a wavelet ({wavelet}) into a low band (areas) and high bands (edges and "
-    "detail). Teacher and adapted student have one colour scale. Blue: the student has less energy than the teacher; "
-    "red: more. The weighted error is the energy of A S - T times the DISW weight; its mean over the cells is this "
-    "level's part of the term.",
-    "amplifier": "A frozen head turns feature differences into differences of predictions. Each pair of panels shows "
-    "the level with the largest part of the term. Where the second map is brighter on the objects than the first, the "
-    "amplifier directs the training at them.",
+    "detail); A S are the student's features behind the adapter. Teacher and adapted student have one colour scale. "
+    "Blue: the student has less energy than the teacher; red: more. The weighted error is the energy of A S - T times "
+    "the DISW weight; its mean over the cells is this level's part of the term.",
+    "amplifier": "A frozen head turns feature differences into differences of predictions: the teacher's head (imfu), "
+    "and a copy trained on hf, the high frequencies of the features (imhi). Each pair of panels shows the level with "
+    "the largest part of the term. The percentages say how much of a map lies on objects, before and after the "
+    "amplifier.",
     "levels": "Part of each level in the value of each term, for this image. It is not the part of the gradient.",
 }
 
@@ -108,9 +109,8 @@ def _head(explanation: Explanation, image: ImageExplanation) -> Section:
     e = explanation
     models = f"teacher T: {_model(e.teacher)}      student S: {_model(e.student)}"
     data = f"{c.shorten(e.data, 60)}, split={e.split}, {e.imgsz} px"
-    fitted = f"adapters A: fitted on {e.fitted_to} (ridge regression); R² of A S for T in this image: " + ", ".join(
-        f"{level.r2:.2f} (stride {level.stride})" for level in image.levels
-    )
+    fits = ", ".join(f"{r2:.2f} (stride {level.stride})" for r2, level in zip(e.r2, image.levels, strict=True))
+    fitted = f"adapters A: fitted on {e.fitted_to} (ridge regression); R² of A S for T on the images shown: {fits}"
 
     def draw(canvas: Canvas, top: float) -> None:
         canvas.text(c.MARGIN, top + c.MARGIN, c.shorten(image.file, 70), c.TITLE, weight="bold")
@@ -164,7 +164,7 @@ def _classes(
     line = c.line_height(c.BODY)
     rows = max(1, int(height / line) - 1)
     shown = present if len(present) <= rows else present[: rows - 1]
-    p.title(canvas, left, top, "class: ground truth / teacher / student")
+    p.title(canvas, left, top, "truth / teacher / student")
     for i, name in enumerate(shown):
         at = top + (i + 1) * line + 0.04
         swatch = canvas.axes(left, at + 0.03, 0.14, 0.11)
@@ -190,6 +190,14 @@ def _weights(image: ImageExplanation) -> Section:
             draw_weight(axes, image, level)
             scale = weight_scale(level)
             p.colour_bar(canvas, scale, left, top + PANEL_TITLE + height, width, "weight per cell")
+        if len(image.levels) < COLUMNS:
+            left, width = places[-1]
+            p.title(canvas, left, top, "sum of the map", "number of cells + number of objects")
+            at = top + PANEL_TITLE
+            for level in image.levels:
+                cells, total = level.weight.size, float(level.weight.sum(dtype="float64"))
+                text = f"stride {level.stride}: {cells} + {total - cells:.0f} = {total:.0f}"
+                at = canvas.paragraph(left, at, width, text, c.BODY, c.INK) + 0.06
 
     return Section(PANEL_TITLE + height + p.BAR_SPACE, draw)
 
@@ -217,7 +225,7 @@ def draw_weight(axes: object, image: ImageExplanation, level: LevelMaps) -> None
     """
     scale = weight_scale(level)
     relative = (level.weight - scale.low) / (scale.high - scale.low)
-    alpha = 0.35 + 0.5 * relative.clip(0, 1) ** 0.5
+    alpha = 0.2 + 0.6 * relative.clip(0, 1) ** 0.5
     p.draw_photo(axes, image, grey=True)
     p.draw_map(axes, level.weight, 2 * level.stride, scale, level.origin, alpha)
     p.draw_boxes(axes, image.truth, OUTLINE, 0.7)
@@ -263,9 +271,17 @@ def _large_band(image: ImageExplanation, level: LevelMaps, band: str) -> Section
     return Section(PANEL_TITLE + height + p.BAR_SPACE + 0.06, draw)
 
 
+def _small_places() -> list[tuple[float, float]]:
+    """Return left edge and width of eight small columns, with a wider gap in the middle."""
+    width = (c.WIDTH - 2 * c.MARGIN - c.GAP - 6 * SMALL_GAP) / SMALL_COLUMNS
+    half = SMALL_COLUMNS // 2
+    lefts = [c.MARGIN + i * (width + SMALL_GAP) + (c.GAP - SMALL_GAP) * (i >= half) for i in range(SMALL_COLUMNS)]
+    return [(left, width) for left in lefts]
+
+
 def _small_bands(image: ImageExplanation, level: LevelMaps) -> Section:
     """Return both bands of a coarser level in one row of small panels."""
-    places = c.columns(SMALL_COLUMNS, SMALL_GAP)
+    places = _small_places()
     height = places[0][1] * _aspect(image)
     titles = ("teacher", "student", "difference", "error")
 
@@ -280,8 +296,8 @@ def _small_bands(image: ImageExplanation, level: LevelMaps) -> Section:
                 p.draw_map(axes, values, 2 * level.stride, scale, level.origin)
             (left, width), (second, _) = places[first], places[first + 1]
             p.colour_bar(canvas, drawn[0][1], left, under, second + width - left, ENERGY)
-            p.colour_bar(canvas, drawn[2][1], places[first + 2][0], under, width, "difference", 2)
-            p.colour_bar(canvas, drawn[3][1], places[first + 3][0], under, width, "weight x sq. coeff.", 2)
+            p.colour_bar(canvas, drawn[2][1], places[first + 2][0], under, width, "difference", few=True)
+            p.colour_bar(canvas, drawn[3][1], places[first + 3][0], under, width, "weight x sq. coeff.", few=True)
 
     return Section(PANEL_TITLE + height + p.BAR_SPACE + 0.06, draw)
 
@@ -323,10 +339,10 @@ def _amplifier_pair(
 ) -> None:
     """Draw the two panels of an amplifier."""
     maps = image.amplifiers[term]
-    kinds = {"imfu": "features", "imhi": "high frequencies"}[term]
+    unit = {"imfu": "|A S - T| / mean |T|", "imhi": "|hf(A S - T)| / mean |hf(T)|"}[term]
     drawn = (
-        (f"{term}: difference of the {kinds}", maps.features, f"|A S - T| / mean |T|, stride {maps.stride}"),
-        (f"{term}: difference of the scores", maps.scores, f"class score (0 to 1), stride {maps.stride}"),
+        (f"{term}: feature difference", maps.features, f"{unit}, stride {maps.stride}"),
+        (f"{term}: score difference", maps.scores, f"class score (0 to 1), stride {maps.stride}"),
     )
     for (left, width), (heading, values, unit) in zip(places, drawn, strict=True):
         p.title(canvas, left, top, heading, objects_note(maps, values))
@@ -345,10 +361,10 @@ def objects_note(maps: AmplifierMaps, values: Map) -> str:
         values (Map): One of them.
 
     Returns:
-        (str): One line.
+        (str): One line, such as "54 % on objects (17 % of the area)".
     """
     area = p.percent(float(maps.objects.mean()))
-    return f"{p.percent(maps.share_on_objects(values))} of the sum on objects ({area} of the area)"
+    return f"{p.percent(maps.share_on_objects(values))} on objects ({area} of the area)"
 
 
 def _level_bars(image: ImageExplanation) -> Section:

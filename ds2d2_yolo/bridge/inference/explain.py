@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, refuse_program, safe_loading
+from ds2d2_yolo.bridge.distillation.fit_adapters import explained_variance
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.inference.explained_pair import ExplainedPair, load_pair
 from ds2d2_yolo.bridge.inference.image_maps import FeaturePair, amplifier_maps, explicit_values, level_maps
@@ -109,9 +110,7 @@ def explain_pair(
         shown = [Path(sample["im_file"]) for sample in samples]
         fit_images, fit_split = _fit_images(dataset, args.split, images, shown, options.fit_images)
         pair.fit(fit_images)
-        return _explanation(
-            pair, args, dataset, samples, f"{len(fit_images)} images of split={fit_split}"
-        ), pair.task
+        return _explanation(pair, args, dataset, samples, f"{len(fit_images)} images of split={fit_split}"), pair.task
 
 
 def _split_images(args: Namespace, dataset: dict[str, Any]) -> list[Path]:
@@ -167,25 +166,42 @@ def _explanation(
 ) -> Explanation:
     """Return the arrays of all images."""
     names = class_names(dataset["names"])
-    images = tuple(_image_explanation(pair, args.conf, names, sample) for sample in samples)
+    inputs = [sample["img"][None].float() / 255 for sample in samples]
+    features = [FeaturePair.of(pair.distiller, *pair.features(x)) for x in inputs]
+    images = tuple(
+        _image_explanation(pair, args.conf, names, sample, x, f)
+        for sample, x, f in zip(samples, inputs, features, strict=True)
+    )
     classes = dict.fromkeys((*names, *(x for i in images for b in (i.teacher, i.student) for x in b.labels)))
     return Explanation(
         pair.teacher.path, pair.student.path, str(args.data), args.split, pair.imgsz, args.conf,
-        pair.distiller.settings.wavelet, tuple(classes), fitted_to, pair.no_amplifier, images,
+        pair.distiller.settings.wavelet, tuple(classes), fitted_to, _r2(features), pair.no_amplifier, images,
     )  # fmt: skip
 
 
+def _r2(features: Sequence[FeaturePair]) -> tuple[float, ...]:
+    """Return R^2 of A S for T by level, over the features of several images."""
+    levels = range(len(features[0].teacher))
+    return tuple(
+        explained_variance(torch.cat([f.adapted[i] for f in features]), torch.cat([f.teacher[i] for f in features]))
+        for i in levels
+    )
+
+
 def _image_explanation(
-    pair: ExplainedPair, conf: float, names: tuple[str, ...], sample: dict[str, Any]
+    pair: ExplainedPair,
+    conf: float,
+    names: tuple[str, ...],
+    sample: dict[str, Any],
+    inputs: Tensor,
+    features: FeaturePair,
 ) -> ImageExplanation:
     """Return the arrays of one image."""
-    inputs = sample["img"][None].float() / 255
     height, width = inputs.shape[2:]
     truth = _truth(sample, names, width, height, pair.student.rotated)
     columns = slice(0, 5) if pair.student.rotated else slice(0, 4)
     boxes = _target_boxes(sample["bboxes"], width, height)[None, :, columns].to(pair.device)
     targets = Targets(boxes, torch.ones(boxes.shape[:2], dtype=torch.bool, device=pair.device))
-    features = FeaturePair.of(pair.distiller, *pair.features(inputs), 0)
     levels = level_maps(pair.distiller, features, targets)
     amplifiers, values = amplifier_maps(pair.distiller, features, truth.corners)
     detected = {

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.fit_adapters import explained_variance
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes, raw_predictions
@@ -35,22 +34,20 @@ class FeaturePair:
     teacher: list[Tensor]
 
     @classmethod
-    def of(cls, distiller: Distiller, student: Sequence[Tensor], teacher: Sequence[Tensor], image: int) -> FeaturePair:
-        """Adapt the student's features of one image of a batch.
+    def of(cls, distiller: Distiller, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> FeaturePair:
+        """Adapt the student's features of an image.
 
         Args:
             distiller (Distiller): With the adapters.
-            student (Sequence[Tensor]): S of each level, B x Cs x H x W.
-            teacher (Sequence[Tensor]): T of each level, B x Ct x H x W.
-            image (int): Index of the image.
+            student (Sequence[Tensor]): S of each level, 1 x Cs x H x W.
+            teacher (Sequence[Tensor]): T of each level, 1 x Ct x H x W.
 
         Returns:
-            (FeaturePair): Of that image.
+            (FeaturePair): In float32.
         """
-        chosen = slice(image, image + 1)
-        weights = distiller.adapters.parameters()
-        adapted = [F.conv2d(s[chosen].float(), weight) for s, weight in zip(student, weights, strict=True)]
-        return cls(adapted, [t[chosen].float() for t in teacher])
+        weights = [w.detach() for w in distiller.adapters.parameters()]
+        adapted = [F.conv2d(s.float(), weight) for s, weight in zip(student, weights, strict=True)]
+        return cls(adapted, [t.float() for t in teacher])
 
 
 @torch.no_grad()
@@ -73,8 +70,7 @@ def level_maps(distiller: Distiller, pair: FeaturePair, targets: Targets) -> tup
             BandMaps(_array(of_teacher), _array(of_student), _array(weight[0, 0] * error))
             for of_teacher, of_student, error in zip(*energies, strict=True)
         )
-        r2 = explained_variance(adapted, teacher)
-        levels.append(LevelMaps(int(stride), band_origin(wavelet, stride), _array(weight[0, 0]), low, high, r2))
+        levels.append(LevelMaps(int(stride), band_origin(wavelet, stride), _array(weight[0, 0]), low, high))
     return tuple(levels)
 
 
