@@ -190,15 +190,13 @@ def colour_bar(
     mapped = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
     lower = scale.clipped and scale.low < 0
     extend = "neither" if not scale.clipped else "both" if lower else "max"
+    places = ticks(scale, few)
     bar = canvas.figure.colorbar(
-        mapped, cax=axes, orientation="horizontal", extend=extend, extendfrac=0.03, ticks=ticks(scale, few)
+        mapped, cax=axes, orientation="horizontal", extend=extend, extendfrac=0.03, ticks=places
     )
+    bar.set_ticklabels([f"{place:.3g}".replace("e+0", "e").replace("e-0", "e-") for place in places])
     bar.outline.set_linewidth(0.5)
-    bar.formatter.set_powerlimits((-3, 4))
-    bar.formatter.set_useOffset(False)
-    bar.update_ticks()
     axes.tick_params(labelsize=SMALL - 0.5, length=2.5, pad=2, colors=INK)
-    axes.xaxis.get_offset_text().set(size=SMALL - 0.5)
     canvas.text(left, top + 0.08 + BAR + 0.24, unit, SMALL, GREY)
 
 

@@ -109,17 +109,23 @@ def _head(explanation: Explanation, image: ImageExplanation) -> Section:
     e = explanation
     models = f"teacher T: {_model(e.teacher)}      student S: {_model(e.student)}"
     data = f"{c.shorten(e.data, 60)}, split={e.split}, {e.imgsz} px"
-    fits = ", ".join(f"{r2:.2f} (stride {level.stride})" for r2, level in zip(e.r2, image.levels, strict=True))
-    fitted = f"adapters A: fitted on {e.fitted_to} (ridge regression); R² of A S for T on the images shown: {fits}"
+    fits = " / ".join(f"{r2:.2f}" for r2 in e.r2)
+    strides = " / ".join(str(level.stride) for level in image.levels)
+    fitted = (
+        f"adapters A: fitted on {e.fitted_to} (ridge regression); "
+        f"R² of A S for T on the images shown: {fits} (stride {strides})"
+    )
+    width = c.WIDTH - 2 * c.MARGIN
+    lines = [line for text in (models, data, fitted) for line in c.wrap(text, width, c.BODY)]
 
     def draw(canvas: Canvas, top: float) -> None:
         canvas.text(c.MARGIN, top + c.MARGIN, c.shorten(image.file, 70), c.TITLE, weight="bold")
         at = top + c.MARGIN + c.line_height(c.TITLE) + 0.03
-        for line in (models, data, fitted):
+        for line in lines:
             canvas.text(c.MARGIN, at, line, c.BODY)
             at += c.line_height(c.BODY)
 
-    return Section(c.MARGIN + c.line_height(c.TITLE) + 3 * c.line_height(c.BODY) + 0.05, draw)
+    return Section(c.MARGIN + c.line_height(c.TITLE) + len(lines) * c.line_height(c.BODY) + 0.05, draw)
 
 
 def _model(path: str) -> str:
@@ -193,7 +199,7 @@ def _weights(image: ImageExplanation) -> Section:
         if len(image.levels) < COLUMNS:
             left, width = places[-1]
             p.title(canvas, left, top, "sum of the map", "number of cells + number of objects")
-            at = top + PANEL_TITLE
+            at = top + PANEL_TITLE + 0.04
             for level in image.levels:
                 cells, total = level.weight.size, float(level.weight.sum(dtype="float64"))
                 text = f"stride {level.stride}: {cells} + {total - cells:.0f} = {total:.0f}"
@@ -318,9 +324,10 @@ def _amplifiers(explanation: Explanation, image: ImageExplanation) -> Section:
                 _amplifier_pair(canvas, top, places[first : first + 2], height, image, term)
         if "imhi" not in image.amplifiers:
             (left, width), (last, _) = places[2:]
-            p.title(canvas, left, top, "imhi")
+            p.title(canvas, left, top, "imhi: high-frequency amplifier")
             box = canvas.axes(left, top + PANEL_TITLE, last + width - left, height)
             box.set(xticks=[], yticks=[], facecolor="#f4f5f6")
+            box.spines[:].set(color=c.RULE)
             canvas.paragraph(
                 left + 0.2, top + PANEL_TITLE + height / 2 - 0.2, last + width - left - 0.4,
                 explanation.no_amplifier, c.BODY,
