@@ -8,7 +8,9 @@ from ds2d2_yolo.explanation import canvas as c
 from ds2d2_yolo.explanation import panels as p
 from ds2d2_yolo.explanation.canvas import Canvas
 from ds2d2_yolo.explanation.facts import Explanation, ImageExplanation
-from ds2d2_yolo.explanation.sheet import OUTLINE, PANEL_TITLE, draw_weight, objects_note, weight_scale
+from ds2d2_yolo.explanation.image_sections import draw_weight, weight_scale
+from ds2d2_yolo.explanation.section import OUTLINE, PANEL_TITLE
+from ds2d2_yolo.explanation.stream_sections import objects_note
 
 
 def draw_banner(explanation: Explanation, image: ImageExplanation, file: Path) -> None:

@@ -19,7 +19,7 @@ body { margin: 0 auto; max-width: 1240px; padding: 16px; color: #222; background
        font: 16px/1.5 "DejaVu Sans", Verdana, system-ui, sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; overflow-wrap: anywhere; }
 a { color: #1a5fb4; } dt { font-weight: bold; } dd { margin: 0 0 .5rem 1rem; } td, th { text-align: left;
-padding: 2px 12px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
+padding: 2px 12px 2px 0; vertical-align: top; overflow-wrap: anywhere; } th { white-space: nowrap; }
 figure { margin: 2rem 0; } .wide { overflow-x: auto; border: 1px solid #ddd; }
 .wide img { display: block; width: 100%; min-width: 900px; height: auto; }
 """

@@ -31,7 +31,7 @@ from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.bridge.validation.recording import to_xywhr
 from ds2d2_yolo.config.checks import words
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.explanation.facts import Boxes, Explanation, ExplanationFiles, ImageExplanation
 from ds2d2_yolo.explanation.options import ULTRALYTICS_KEYS, ExplainOptions
 from ds2d2_yolo.explanation.page import write_explanation
@@ -106,7 +106,7 @@ def explain_pair(
         pair = load_pair(options, dataset.get("channels", 3), device, side)
         args.task, args.imgsz = pair.task, pair.imgsz
         images = _split_images(args, dataset)
-        samples = _chosen_samples(options, args, dataset, images)
+        samples = _chosen_samples(options, args, dataset)
         shown = [Path(sample["im_file"]) for sample in samples]
         fit_images, fit_split = _fit_images(dataset, args.split, images, shown, options.fit_images)
         pair.fit(fit_images)
@@ -125,9 +125,7 @@ def _split_images(args: Namespace, dataset: dict[str, Any]) -> list[Path]:
     return images
 
 
-def _chosen_samples(
-    options: ExplainOptions, args: Namespace, dataset: dict[str, Any], images: Sequence[Path]
-) -> list[dict[str, Any]]:
+def _chosen_samples(options: ExplainOptions, args: Namespace, dataset: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the chosen images as Ultralytics' validation reads them: letterboxed, with their boxes."""
     samples = build_yolo_dataset(args, dataset[args.split], 1, dataset, mode="val")
     files = [Path(label["im_file"]) for label in samples.labels]
@@ -168,6 +166,9 @@ def _explanation(
     names = class_names(dataset["names"])
     inputs = [sample["img"][None].float() / 255 for sample in samples]
     features = [FeaturePair.of(pair.distiller, *pair.features(x)) for x in inputs]
+    for sample, pair_of_image in zip(samples, features, strict=True):
+        if not pair_of_image.finite:
+            raise DS2D2Error(f"the features of teacher or student in {sample['im_file']} are not finite")
     images = tuple(
         _image_explanation(pair, args.conf, names, sample, x, f)
         for sample, x, f in zip(samples, inputs, features, strict=True)
@@ -199,8 +200,7 @@ def _image_explanation(
     """Return the arrays of one image."""
     height, width = inputs.shape[2:]
     truth = _truth(sample, names, width, height, pair.student.rotated)
-    columns = slice(0, 5) if pair.student.rotated else slice(0, 4)
-    boxes = _target_boxes(sample["bboxes"], width, height)[None, :, columns].to(pair.device)
+    boxes = _target_boxes(sample["bboxes"], width, height)[None].to(pair.device)
     targets = Targets(boxes, torch.ones(boxes.shape[:2], dtype=torch.bool, device=pair.device))
     levels = level_maps(pair.distiller, features, targets)
     amplifiers, values = amplifier_maps(pair.distiller, features, truth.corners)

@@ -33,6 +33,11 @@ class FeaturePair:
     adapted: list[Tensor]
     teacher: list[Tensor]
 
+    @property
+    def finite(self) -> bool:
+        """(bool): Whether all values are finite."""
+        return all(bool(x.isfinite().all()) for x in (*self.adapted, *self.teacher))
+
     @classmethod
     def of(cls, distiller: Distiller, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> FeaturePair:
         """Adapt the student's features of an image.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.nn.tasks import OBBModel, load_checkpoint
 
 import ds2d2_yolo
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
@@ -224,6 +224,18 @@ def test_data_of_other_channels_are_refused(files: GetFiles, tmp_path: Path) -> 
     options = ExplainOptions(**{**files("obb"), "data": str(data)}, images=1)
     with pytest.raises(BadUseError, match="takes 3 channels and the data have 4"):
         explain_pair(options, {"imgsz": 96}, CPU)
+
+
+def test_the_teacher_takes_its_channels_of_the_data(files: GetFiles, tmp_path: Path) -> None:
+    student = OBBModel("yolov8n-obb.yaml", ch=4, nc=2, verbose=False)
+    student.names, student.task = {0: "red", 1: "green"}, "obb"
+    torch.save({"model": student, "train_args": {"task": "obb", "imgsz": 64}}, tmp_path / "four.pt")
+    given = {**files("obb"), "student": str(tmp_path / "four.pt"), "data": str(write_bands(tmp_path / "four", 4))}
+    options = ExplainOptions(**given, teacher_channels=[2, 1, 0], images=1, fit_images=1)
+    explanation, _ = explain_pair(options, {"conf": 0.05}, CPU)
+    assert explanation.imgsz == 64
+    assert explanation.images[0].pixels.shape == (64, 64, 3)
+    assert len(explanation.images[0].teacher.labels) > 0
 
 
 def test_models_without_a_shared_class_or_of_two_tasks_are_refused(
