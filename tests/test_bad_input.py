@@ -263,7 +263,7 @@ SETTINGS: list[tuple[str, str, int, str]] = [
     ("benchmark", "out={text}", 2, "cannot be written"),
     ("explain", "images=0", 2, "images=0 must be a whole number of at least 1"),
     ("explain", "images=nowhere.png", 2, "images=nowhere.png is no usable image of split=val"),
-    ("explain", "split=test", 2, "has no images for split=test"),
+    ("explain", "split=test", 2, "'test:' images not found"),
     ("explain", "conf=2", 2, "conf"),
     ("explain", "levels=[128]", 2, "student and teacher share the strides"),
     ("explain", "student={obb-yaml}", 2, "untrained"),

@@ -140,6 +140,8 @@ class Explanation:
         conf (float): Lowest score of a detection.
         wavelet (str): Wavelet of the bands.
         classes (tuple[str, ...]): Names of all classes that the boxes have.
+        shared (str): How many of the student's classes the teacher has; the others are not compared in the implicit
+            terms.
         fitted_to (str): To what the adapters are fitted, such as '32 images of split=train'.
         r2 (tuple[float, ...]): R^2 of A S for T over all shown images by level, at most 1.
         no_amplifier (str): Why there is no 'imhi', empty if there is one.
@@ -154,6 +156,7 @@ class Explanation:
     conf: float
     wavelet: str
     classes: tuple[str, ...]
+    shared: str
     fitted_to: str
     r2: tuple[float, ...]
     no_amplifier: str

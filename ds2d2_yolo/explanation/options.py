@@ -8,7 +8,7 @@ from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import Options, option
 
 # settings of Ultralytics that pass through
-ULTRALYTICS_KEYS = ("split", "imgsz", "conf", "device", "project", "name", "exist_ok", "save_dir")
+ULTRALYTICS_KEYS = ("split", "imgsz", "conf", "device", "project", "name", "exist_ok", "save_dir", "verbose")
 DEFAULT_IMAGES = 4
 
 NOTES = """\

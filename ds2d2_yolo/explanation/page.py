@@ -90,6 +90,7 @@ def page_text(explanation: Explanation, names: list[str]) -> str:
     e = explanation
     facts = (
         ("teacher T", e.teacher), ("student S", e.student), ("data", f"{e.data}, split={e.split}, {e.imgsz} px"),
+        ("classes", e.shared),
         ("adapters A", f"fitted on {e.fitted_to} by ridge regression"), ("wavelet", e.wavelet),
         ("imhi", e.no_amplifier or "with a high-frequency amplifier"),
     )  # fmt: skip

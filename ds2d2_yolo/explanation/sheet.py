@@ -75,7 +75,7 @@ def _head(explanation: Explanation, image: ImageExplanation) -> Section:
     """Return the title of the sheet."""
     e = explanation
     models = f"teacher T: {_model(e.teacher)}      student S: {_model(e.student)}"
-    data = f"{c.shorten(e.data, 60)}, split={e.split}, {e.imgsz} px"
+    data = f"{c.shorten(e.data, 60)}, split={e.split}, {e.imgsz} px; {e.shared}"
     fits = " / ".join(f"{r2:.2f}" for r2 in e.r2)
     strides = " / ".join(str(level.stride) for level in image.levels)
     fitted = (

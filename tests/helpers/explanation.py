@@ -53,6 +53,7 @@ def explanation(*images: ImageExplanation, **changed: Any) -> Explanation:
     facts = {
         "teacher": "/models/teacher.pt", "student": "/runs/train/weights/best.pt", "data": "data.yaml", "split": "val",
         "imgsz": SIDE, "conf": 0.25, "wavelet": "haar", "classes": ("red", "green", "blue"),
+        "shared": "the teacher has all classes of the student",
         "fitted_to": "32 images of split=train", "r2": tuple(0.5 for _ in images[0].levels), "no_amplifier": "",
         "images": images,
     }  # fmt: skip

@@ -176,7 +176,8 @@ def _explanation(
     classes = dict.fromkeys((*names, *(x for i in images for b in (i.teacher, i.student) for x in b.labels)))
     return Explanation(
         pair.teacher.path, pair.student.path, str(args.data), args.split, pair.imgsz, args.conf,
-        pair.distiller.settings.wavelet, tuple(classes), fitted_to, _r2(features), pair.no_amplifier, images,
+        pair.distiller.settings.wavelet, tuple(classes), pair.shared, fitted_to, _r2(features), pair.no_amplifier,
+        images,
     )  # fmt: skip
 
 

@@ -69,6 +69,13 @@ class ExplainedPair:
         """(str): 'detect' or 'obb'."""
         return "obb" if self.student.rotated else "detect"
 
+    @property
+    def shared(self) -> str:
+        """(str): How many of the student's classes the teacher has."""
+        count, every = len(self.class_map.pairs), len(self.student.names)
+        part = "all classes of the student" if count == every else f"{count} of the student's {every} classes"
+        return f"the teacher has {part}"
+
     def features(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the neck features of student and teacher on the shared levels, finest first.
 

@@ -20,6 +20,7 @@ from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.inference import explain as explaining
 from ds2d2_yolo.bridge.inference.explain import explain_pair
 from ds2d2_yolo.bridge.inference.explained_pair import ExplainedPair, load_pair
+from ds2d2_yolo.bridge.inference.image_maps import FeaturePair
 from ds2d2_yolo.bridge.models.amplifier import one_to_many
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, save_amplifier
 from ds2d2_yolo.bridge.models.heads import dense_head
@@ -28,7 +29,7 @@ from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.cli import main
 from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.core import disw_map, dwt2
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.explanation.facts import Explanation
 from ds2d2_yolo.explanation.options import ExplainOptions
 from tests.helpers.data import write_bands, write_tiny_data
@@ -195,6 +196,19 @@ def test_an_amplifier_of_another_teacher_is_left_out_unless_it_is_named(files: G
         load_pair(ExplainOptions(**options, amplifier=str(tmp_path / "amplifier.safetensors")), 3, CPU, 96)
 
 
+def test_only_shared_classes_are_compared(checkpoint: Callable[..., Path], files: GetFiles) -> None:
+    given = {**files("obb"), "student": str(checkpoint("yolov8n-obb.yaml", names=("blue", "red")))}
+    pair = load_pair(ExplainOptions(**given), 3, CPU, 96)
+    assert pair.shared == "the teacher has 1 of the student's 2 classes"
+    assert pair.distiller.teacher_columns == [0]
+
+
+def test_features_that_are_not_finite_are_refused(files: GetFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeaturePair, "finite", False)
+    with pytest.raises(DS2D2Error, match=r"val.*\.png are not finite"):
+        explain_pair(ExplainOptions(**files("obb"), images=1, fit_images=1), {"imgsz": 64}, CPU)
+
+
 def test_the_random_state_stays(files: GetFiles) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -234,6 +248,7 @@ def test_the_teacher_takes_its_channels_of_the_data(files: GetFiles, tmp_path: P
     options = ExplainOptions(**given, teacher_channels=[2, 1, 0], images=1, fit_images=1)
     explanation, _ = explain_pair(options, {"conf": 0.05}, CPU)
     assert explanation.imgsz == 64
+    assert explanation.shared == "the teacher has all classes of the student"
     assert explanation.images[0].pixels.shape == (64, 64, 3)
     assert len(explanation.images[0].teacher.labels) > 0
 
