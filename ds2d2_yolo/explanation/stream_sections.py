@@ -155,9 +155,9 @@ def _amplifier_pair(
 ) -> None:
     """Draw the two panels of an amplifier."""
     maps = image.amplifiers[term]
-    unit = {"imfu": "|A S - T| / mean |T|", "imhi": "|hf(A S - T)| / mean |hf(T)|"}[term]
+    norm = {"imfu": "|A S - T| / mean |T|", "imhi": "|hf(A S - T)| / mean |hf(T)|"}[term]
     drawn = (
-        (f"{term}: feature difference", maps.features, f"{unit}, stride {maps.stride}"),
+        (f"{term}: feature difference", maps.features, f"{norm}, stride {maps.stride}"),
         (f"{term}: score difference", maps.scores, f"class score (0 to 1), stride {maps.stride}"),
     )
     for (left, width), (heading, values, unit) in zip(places, drawn, strict=True):

@@ -109,8 +109,8 @@ def explain_pair(
         samples = _chosen_samples(options, args, dataset)
         shown = [Path(sample["im_file"]) for sample in samples]
         fit_images, fit_split = _fit_images(dataset, args.split, images, shown, options.fit_images)
-        pair.fit(fit_images)
-        return _explanation(pair, args, dataset, samples, f"{len(fit_images)} images of split={fit_split}"), pair.task
+        fitted_to = f"{pair.fit(fit_images)} images of split={fit_split}"
+        return _explanation(pair, args, dataset, samples, fitted_to), pair.task
 
 
 def _split_images(args: Namespace, dataset: dict[str, Any]) -> list[Path]:

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, match_classes
-from ds2d2_yolo.bridge.data.images import read_image
+from ds2d2_yolo.bridge.data.images import decode_image
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.fit_adapters import fit_adapters
@@ -25,7 +27,7 @@ from ds2d2_yolo.bridge.models.loading import load_student
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher, load_teacher, state_hash
 from ds2d2_yolo.bridge.validation.recording import to_xywhr
 from ds2d2_yolo.config.settings import Settings
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.explanation.options import ExplainOptions
 from ds2d2_yolo.utils.detections import Detections
 
@@ -89,16 +91,28 @@ class ExplainedPair:
         every = self._student_trunk.features(inputs.to(self.device))
         return [every[i] for i in self.distiller.levels], self.distiller.teacher.features(inputs.to(self.device))
 
-    def fit(self, images: Sequence[Path]) -> None:
+    def fit(self, images: Sequence[Path]) -> int:
         """Fit the adapters to images.
 
         Args:
-            images (Sequence[Path]): At least one.
+            images (Sequence[Path]): Files; those that cannot be read are left out.
+
+        Returns:
+            (int): Number of images that are used.
+
+        Raises:
+            DS2D2Error: If none can be read, or the features are not finite.
         """
-        weights = fit_adapters(self._fit_features(images))
+        channels = input_channels(self.student.model)
+        decoded = (decode_image(image, channels) for image in images)
+        pixels = [x for x in decoded if x is not None and x.shape[2] == channels]
+        if not pixels:
+            raise DS2D2Error(f"none of {len(images)} images, such as {images[0]}, can be read with {channels} channels")
+        weights = fit_adapters(self._features_in_batches(pixels))
         with torch.no_grad():
             for adapter, weight in zip(self.distiller.adapters.parameters(), weights, strict=True):
                 adapter.copy_(weight)
+        return len(pixels)
 
     def detections(self, which: str, inputs: Tensor, conf: float) -> list[Detections]:
         """Return the detections of a model.
@@ -127,12 +141,11 @@ class ExplainedPair:
         """The student with its decoding and NMS."""
         return BackendModel(Path(self.student.path), self.task, self.device)
 
-    def _fit_features(self, images: Sequence[Path]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    def _features_in_batches(self, pixels: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """Yield the features of images, a batch at a time."""
-        channels = input_channels(self.student.model)
-        for start in range(0, len(images), FIT_BATCH):
-            pixels = [read_image(image, channels) for image in images[start : start + FIT_BATCH]]
-            yield self.features(self._student_backend.prepare(pixels, (self.imgsz, self.imgsz)))
+        for start in range(0, len(pixels), FIT_BATCH):
+            inputs = self._student_backend.prepare(pixels[start : start + FIT_BATCH], (self.imgsz, self.imgsz))
+            yield self.features(inputs)
 
 
 def load_pair(

@@ -209,6 +209,18 @@ def test_features_that_are_not_finite_are_refused(files: GetFiles, monkeypatch: 
         explain_pair(ExplainOptions(**files("obb"), images=1, fit_images=1), {"imgsz": 64}, CPU)
 
 
+def test_images_that_cannot_be_read_are_left_out_of_the_fit(files: GetFiles, tmp_path: Path) -> None:
+    yaml = write_tiny_data(tmp_path / "broken", "obb", images=3)
+    images = yaml.parent / "images"
+    (images / "train" / "1.png").write_bytes(b"broken")
+    options = ExplainOptions(**{**files("obb"), "data": str(yaml)}, images=1)
+    assert explain_pair(options, {"imgsz": 64}, CPU)[0].fitted_to == "2 images of split=train"
+    for file in (images / "train").glob("*.png"):
+        file.write_bytes(b"broken")
+    with pytest.raises(DS2D2Error, match=r"none of 3 images, such as .*0\.png, can be read"):
+        explain_pair(options, {"imgsz": 64}, CPU)
+
+
 def test_the_random_state_stays(files: GetFiles) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
