@@ -105,17 +105,38 @@ class Settings(Options):
             at the last epoch with distillation.
         gain_final (float): Fraction of the gains at which 'linear' and 'cosine' end, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
+        gain_refresh (float): Share of the run after which the automatic gains are measured anew, again and again; 0
+            measures them once. Not part of the published method.
+        assign_epochs (int): First epochs in which the teacher's predictions assign the ground truth of the student's
+            task loss, 0 is none. Not part of the published method. It needs no active term, all of the student's levels
+            and label classes, and acts on the one-to-many branch of an end-to-end student only.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
-        feature_norm (str): 'none', or 'channel': divide features by the teacher's standard deviation per channel.
+        feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
+            'standard': standardise student and teacher per channel, each by its own mean and deviation.
         robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
+        level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
+            cells) or 'score' (share of the teacher's class scores), both times the number of levels.
         imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
+        box_distribution (float): Weight of the divergence of DFL bins in `imfu` and `imhi`, beside class and overlap;
+            0 is off. For teachers with DFL bins.
+        box_temperature (float): Temperature of that divergence, above 0.
+        box_angle (float): Weight of the difference of angles in `imfu` and `imhi`; 0 is off. For oriented boxes.
         implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
+        adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
+            teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
+            afterwards. 0 is none: random weights at the start.
+        adapter_lr (float): Learning rate of the adapters over the student's, above 0.
+        adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
+            explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
+            which the fit has seen.
+        adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
+            'aligned' gives each channel the teacher's mean and deviation.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
 
     Raises:
@@ -165,10 +186,18 @@ class Settings(Options):
     gain_epochs: int | None = _experimental(
         None, ok.optional(ok.integer(1)), "epochs with distillation, from the first; unset, all"
     )
+    gain_refresh: float = _experimental(
+        0.0, ok.number(0, 1), "share of the run after which automatic gains are measured anew; 0 measures them once"
+    )
+    assign_epochs: int = _experimental(
+        0, ok.integer(0), "first epochs in which the teacher assigns the objects to the student's cells; 0 is none"
+    )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
-    feature_norm: Literal["none", "channel"] = _experimental(
-        "none", ok.one_of("none", "channel"), "channel: features over the teacher's standard deviation per channel"
+    feature_norm: Literal["none", "channel", "standard"] = _experimental(
+        "none",
+        ok.one_of("none", "channel", "standard"),
+        "channel: features over the teacher's deviation per channel; standard: each side by its own mean and deviation",
     )
     robust: bool = _experimental(False, ok.flag, "large coefficients of the explicit terms count linearly")
     wavelet: str = _experimental("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
@@ -178,13 +207,37 @@ class Settings(Options):
         ok.one_of("disw", "score", "both"),
         "weight of the explicit terms: DISW, the teacher's class scores, or their product",
     )
+    level_balance: Literal["none", "cells", "score"] = _experimental(
+        "none",
+        ok.one_of("none", "cells", "score"),
+        "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
+    )
     imfu_head: Literal["teacher", "own", "both"] = _experimental(
         "teacher",
         ok.one_of("teacher", "own", "both"),
         "head that reads the student's features for imfu: own is the student's, both is the sum of the two",
     )
+    box_distribution: float = _experimental(
+        0.0, ok.number(0), "weight of the divergence of DFL bins in imfu and imhi, beside class and overlap; 0 is off"
+    )
+    box_temperature: float = _experimental(1.0, ok.number(0, above=True), "temperature of box_distribution")
+    box_angle: float = _experimental(
+        0.0, ok.number(0), "weight of the difference of angles in imfu and imhi, for oriented boxes; 0 is off"
+    )
     implicit_fraction: float = _experimental(
         1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms: less is faster and unbiased"
+    )
+    adapter_fit_epochs: int = _experimental(
+        0, ok.integer(0), "first epochs in which ridge regression sets the adapters; then the optimizer trains them"
+    )
+    adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
+    adapter_gate: bool = _experimental(
+        False, ok.flag, "explicit terms of a level count only while its adapter explains some of the teacher's variance"
+    )
+    adapter_scale: Literal["none", "aligned"] = _experimental(
+        "none",
+        ok.one_of("none", "aligned"),
+        "aligned: adapted features get the teacher's mean and deviation per channel before its head in imfu",
     )
     teacher_bf16: bool = _experimental(
         False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"
@@ -216,6 +269,11 @@ class Settings(Options):
     def active(self) -> tuple[Term, ...]:
         """(tuple[Term, ...]): The terms that are on: stream on, gain not 0."""
         return tuple(term for term in TERMS if getattr(self, term.stream) and self._gain_of(term) != 0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """(bool): Whether the teacher has an effect on the training: a term is on, or the teacher assigns."""
+        return bool(self.active) or self.assign_epochs > 0
 
     def _gain_of(self, term: Term) -> float | Literal["auto"]:
         """Return the gain of a term: its number, else `gains`."""

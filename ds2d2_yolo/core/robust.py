@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ds2d2_yolo.core.standardise import channel_moments
 from ds2d2_yolo.core.wavelet import dwt2
 
 # Smallest standard deviation of a channel, as a fraction of the largest one: dead channels must not blow up.
@@ -46,12 +47,7 @@ def channel_scale(teacher: Tensor, dtype: torch.dtype, counted: Tensor | None = 
         >>> channel_scale(torch.tensor([[[[-2.0, 2.0]], [[-0.5, 0.5]]]]), torch.float32).flatten()
         tensor([0.5000, 2.0000])
     """
-    mask = (teacher.new_ones(len(teacher)) if counted is None else counted).to(dtype)[:, None]
-    number = mask.sum().clamp(min=1)  # stays on the device: no synchronisation
-    mean = ((mask * teacher.mean((2, 3), dtype=dtype)).sum(0) / number)[:, None, None]
-    # Image by image, to avoid a centred copy of the feature.
-    squares = torch.stack([torch.linalg.vector_norm(x.to(dtype) - mean, dim=(1, 2)).square() for x in teacher])
-    deviation = ((mask * squares).sum(0) / (number * teacher[0, 0].numel())).sqrt()
+    deviation = channel_moments(teacher, dtype, counted)[1].sqrt()
     deviation = deviation.maximum(_SMALLEST_DEVIATION * deviation.max())
     return deviation.where(deviation > 0, torch.ones_like(deviation)).reciprocal()[:, None, None]
 

@@ -1,4 +1,4 @@
-"""Extensions of the explicit loss: channel normalisation and pseudo-Huber values."""
+"""Extensions of the explicit loss: channel normalisation, standardisation and pseudo-Huber values."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.helpers.core_inputs import feature_inputs
 
 # Norm and robust.
 NEW_OPTIONS = [("channel", False), ("none", True), ("channel", True)]
+STANDARD = [("standard", False), ("standard", True)]  # its definition: test_standardise.py
 
 
 def by_definition_with_options(
@@ -51,7 +52,7 @@ def test_options_equal_their_definition(norm, robust, wavelet, dtype, tolerance)
         assert (gradient - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
+@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS + STANDARD)
 def test_images_that_do_not_count_leave_the_options_as_they_are(norm: str, robust: bool) -> None:
     student, teacher, weight = feature_inputs((4, 3, 8, 10))
     counted = torch.tensor([True, False, True, False])
@@ -67,7 +68,7 @@ def test_images_that_do_not_count_leave_the_options_as_they_are(norm: str, robus
     assert [float(x) for x in none] == [0, 0]
 
 
-@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS)
+@pytest.mark.parametrize(("norm", "robust"), NEW_OPTIONS + STANDARD)
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_teacher_without_variation_divides_nothing_by_zero(norm: str, robust: bool, value: float) -> None:
     student, _, weight = feature_inputs((2, 3, 8, 10), torch.float32)
@@ -75,7 +76,7 @@ def test_a_teacher_without_variation_divides_nothing_by_zero(norm: str, robust: 
     terms = core.explicit_loss(student, torch.full_like(student, value), weight, norm=norm, robust=robust)
     assert all(torch.isfinite(term) for term in terms)
     assert torch.isfinite(torch.autograd.grad(sum(terms), student)[0]).all()
-    if not robust:  # a constant teacher has no scale: the features stay as they are
+    if (norm, robust) == ("channel", False):  # a constant teacher has no scale: the features stay as they are
         torch.testing.assert_close(terms, core.explicit_loss(student, torch.full_like(student, value), weight))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
+from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,14 @@ class HeadOutputs:
         logits (Tensor): B x anchors x classes, float32.
         boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels, float32.
         valid (Tensor): B bool, images with finite predictions; the others contribute nothing.
+        bins (Tensor | None): Logits of the DFL bins, B x anchors x 4 x bins, float32, where `box_distribution` needs
+            them.
     """
 
     logits: Tensor
     boxes: Tensor
     valid: Tensor
+    bins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,11 @@ class TeacherOutputs:
         images (Tensor | None): Indices of the images in the implicit stream, None for all.
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term, for `images`.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
-        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
+        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
+            `level_balance` needs it.
+        assignment (TeacherAssignment | None): Predictions of all images in the epochs in which the teacher assigns.
+        confidence (Tensor | None): Weight of each anchor, B x anchors, where `box_distribution` or `box_angle` is on:
+            `core.confident_scores` of the teacher in all implicit terms, for all images, 0 for those not valid.
     """
 
     features: list[Tensor]
@@ -44,6 +52,8 @@ class TeacherOutputs:
     predictions: dict[str, HeadOutputs]
     score_sum: Tensor | None
     scores: list[Tensor] | None
+    assignment: TeacherAssignment | None = None
+    confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.distillation.weighting import level_scores, teacher_score_sum, weight_maps
+from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
+from ds2d2_yolo.bridge.distillation.weighting import (
+    level_scores,
+    level_weights,
+    sum_levels,
+    teacher_score_sum,
+    weight_maps,
+)
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
-from ds2d2_yolo.bridge.models.heads import logits_and_boxes, strides_of, take_levels
+from ds2d2_yolo.bridge.models.heads import box_bins, logits_and_boxes, raw_predictions, strides_of, take_levels
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
-from ds2d2_yolo.core import explicit_loss, implicit_box_loss, implicit_class_loss
+from ds2d2_yolo.core import (
+    box_angle_loss,
+    box_distribution_loss,
+    confident_scores,
+    explicit_loss,
+    implicit_box_loss,
+    implicit_class_loss,
+)
+from ds2d2_yolo.core.aligned_scale import align_scale
+from ds2d2_yolo.core.explained_variance import explained_variance
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -36,7 +55,9 @@ class Distiller:
         seed (int): Seed of the choice of images where `implicit_fraction` is below 1.
 
     Attributes:
+        adapter_fit (AdapterFit): Sets the adapters in the first `adapter_fit_epochs` epochs.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
+        assigns (bool): Whether the teacher assigns the ground truth in the current epoch.
     """
 
     def __init__(
@@ -53,11 +74,13 @@ class Distiller:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
+        self.adapter_fit = AdapterFit(settings.adapter_fit_epochs)
         self.amplifier = amplifier
         self.teacher_columns = teacher_columns
         self.student_columns = student_columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
+        self.assigns = settings.assign_epochs > 0
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
@@ -87,13 +110,26 @@ class Distiller:
         """(list[int]): Indices of the student's levels that are distilled."""
         return [student_level for student_level, _ in self.teacher.pairs]
 
-    def start_epoch(self, seed: int) -> None:
-        """Seed the choice of images, so that a resumed or repeated epoch draws the same ones.
+    def start_epoch(self, seed: int, epoch: int = 0) -> None:
+        """Begin an epoch. It depends on the arguments only, so that a resumed or repeated epoch does the same.
 
         Args:
-            seed (int): Seed of the epoch's choice.
+            seed (int): Seed of the epoch's choice of images.
+            epoch (int): Epoch, from 0; it determines who assigns the ground truth and whether adapters are fitted.
         """
         self._random.manual_seed(seed)
+        self.adapter_fit.start_epoch(epoch)
+        self.assigns = epoch < self.settings.assign_epochs
+
+    def fit_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
+        """Set the adapters from the features of a batch, in the epochs of `adapter_fit_epochs`.
+
+        Args:
+            student (StudentInputs): The student's side of the batch.
+            teacher (TeacherOutputs): The teacher's side.
+        """
+        features = [student.features[level] for level in self.levels]
+        self.adapter_fit.update(self.adapters, features, teacher.features, teacher.valid)
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor, all_images: bool = False) -> TeacherOutputs:
@@ -108,25 +144,33 @@ class Distiller:
             (TeacherOutputs): For the call.
         """
         active = self.settings.active
-        needs_scores = self.settings.weight_map != "disw" and bool(set(active) & set(EXPLICIT))
-        if not needs_scores and not set(active) & set(IMPLICIT):
+        uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
+        needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
+        if not (needs_scores or self.assigns or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), None, {}, None, None)
         raw = self.teacher(images)
-        logits, boxes = logits_and_boxes(self.teacher.head, raw)
-        features, valid = _mask_invalid(raw["feats"], valid_images([*raw["feats"], logits, boxes]))
-        shared_logits = self._shared_classes(logits)
+        decoded = self._decode(self.teacher.head, raw)
+        features, valid = _mask_invalid(raw["feats"], valid_images([*raw["feats"], *decoded]))
+        shared_logits = self._shared_classes(decoded[0])
         scores = level_scores(shared_logits, features, valid) if needs_scores else None
         drawn = self._draw_images(len(images), images.device)
         chosen = None if all_images else drawn
         predictions = {}
         if "imfu" in active:
-            predictions["imfu"] = HeadOutputs(_select(logits, chosen), _select(boxes, chosen), _select(valid, chosen))
+            predictions["imfu"] = _head_outputs([_select(x, chosen) for x in decoded], _select(valid, chosen))
         if "imhi" in active and self.amplifier is not None:
             amplified = self.amplifier([_select(f, chosen) for f in features])
-            high = logits_and_boxes(self.amplifier.head, amplified)
-            predictions["imhi"] = HeadOutputs(*high, _select(valid, chosen) & valid_images(high))
-        return TeacherOutputs(features, valid, chosen, predictions, teacher_score_sum(shared_logits, valid), scores)
+            high = self._decode(self.amplifier.head, amplified)
+            predictions["imhi"] = _head_outputs(high, _select(valid, chosen) & valid_images(high))
+        score_sum = teacher_score_sum(shared_logits, valid)
+        assignment = confidence = None
+        if self.assigns:
+            classes = int(self._student_head.nc)
+            assignment = TeacherAssignment.of(shared_logits, decoded[1], valid, self.student_columns, classes)
+        if self.settings.box_distribution or self.settings.box_angle:
+            confidence = confident_scores(shared_logits).where(valid[:, None], 0)
+        return TeacherOutputs(features, valid, chosen, predictions, score_sum, scores, assignment, confidence)
 
     def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
@@ -151,7 +195,7 @@ class Distiller:
         losses |= self._implicit(features, adapted, student, teacher)
         return {term: losses[term] for term in active}
 
-    def student_predictions(self, raw: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def student_predictions(self, raw: dict[str, Any]) -> tuple[Tensor, ...]:
         """Decode the student's raw outputs on the distilled levels.
 
         Args:
@@ -160,6 +204,7 @@ class Distiller:
         Returns:
             logits (Tensor): B x anchors x distilled classes.
             boxes (Tensor): B x anchors x 4 or 5, pixels.
+            bins (Tensor): B x anchors x 4 x bins, with `box_distribution` only.
         """
         features = raw["feats"]
         cells = [f.shape[2] * f.shape[3] for f in features]
@@ -169,8 +214,13 @@ class Distiller:
             if key in ("scores", "boxes", "angle")
         }
         distilled["feats"] = [features[level] for level in self.levels]
-        logits, boxes = logits_and_boxes(self._student_head, distilled)
-        return (logits if self.student_columns is None else logits[..., self.student_columns]), boxes
+        logits, *others = self._decode(self._student_head, distilled)
+        return (logits if self.student_columns is None else logits[..., self.student_columns], *others)
+
+    def _decode(self, head: Detect, raw: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return what a head predicts: logits, boxes and, with `box_distribution`, the logits of the DFL bins."""
+        decoded = logits_and_boxes(head, raw)
+        return (*decoded, box_bins(head, raw)) if self.settings.box_distribution else decoded
 
     def _draw_images(self, batch_size: int, device: torch.device) -> Tensor | None:
         """Draw the images of the implicit stream, None for all."""
@@ -184,7 +234,7 @@ class Distiller:
         return logits if self.teacher_columns is None else logits[..., self.teacher_columns]
 
     def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
-        """Return the explicit terms, summed over the levels; zeros if one of them is not finite."""
+        """Return the explicit terms, weighted and summed over the levels; zeros if one of them is not finite."""
         guard = FiniteGuard()
         maps = weight_maps(self.settings, adapted, self.strides, targets, teacher.scores)
         valid = teacher.valid[:, None, None, None]
@@ -194,7 +244,8 @@ class Distiller:
                 guard.inputs(adapted), teacher.features, maps, strict=True
             )
         ]
-        sums = {term: torch.stack([level[term] for level in levels]).sum() for term in levels[0]}
+        weights = level_weights(self.settings, adapted, teacher.scores)
+        sums = {term: sum_levels([level[term] for level in levels], weights) for term in levels[0]}
         losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
         self.left_out |= dict.fromkeys(losses, guard.left_out)
         return losses
@@ -203,6 +254,9 @@ class Distiller:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
         options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         low, high = explicit_loss(student, teacher, weight, *options, valid)
+        if self.settings.adapter_gate:
+            gate = (explained_variance(student, teacher, valid) > 0).to(low.dtype)
+            low, high = low * gate, high * gate
         return {"exlo": low, "exhi": high}
 
     def _implicit(
@@ -219,45 +273,79 @@ class Distiller:
             guard = FiniteGuard()
             compared = []
             if term != "imfu" or own_head != "own":
-                compared.append(self._amplified(term, guard, chosen, adapted))
+                compared.append(self._amplified(term, guard, chosen, adapted, teacher))
             if term == "imfu" and own_head != "teacher":
                 predictions = self.student_predictions(student.predictions)
-                logits, boxes = guard.inputs([_select(x, teacher.images) for x in predictions])
-                compared.append((logits, boxes))
-            values = [self._prediction_loss(*predictions, wanted, teacher.score_sum) for predictions in compared]
+                compared.append(tuple(guard.inputs([_select(x, teacher.images) for x in predictions])))
+            values = [self._prediction_loss(predictions, wanted, teacher) for predictions in compared]
             (losses[term],) = guard.outputs(scale * torch.stack(values).sum())
             self.left_out[term] = guard.left_out
         return losses
 
     def _amplified(
-        self, term: str, guard: FiniteGuard, features: list[Tensor], adapted: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return an amplifier's predictions for the student's features: logits of the distilled classes, and boxes."""
+        self,
+        term: str,
+        guard: FiniteGuard,
+        features: list[Tensor],
+        adapted: list[Tensor] | None,
+        teacher: TeacherOutputs,
+    ) -> tuple[Tensor, ...]:
+        """Return an amplifier's predictions for the student's features, with the logits of the distilled classes."""
         head, inputs = self.heads[term], guard.inputs(features)
         weights = guard.inputs(list(self.adapters.parameters()))  # one per adapter, they have no bias
         if term == "imhi" and self.amplifier is not None:
             # hf acts on each channel separately, so hf(A S) = A hf(S), on as many channels as the student has
             raw = head(self.amplifier.inputs(inputs), weights)
+        elif self.settings.adapter_scale == "aligned":
+            adapted = (
+                guard.inputs(adapted) if adapted else [F.conv2d(*pair) for pair in zip(inputs, weights, strict=True)]
+            )
+            raw = raw_predictions(head.head, _align(adapted, teacher))
         else:
             raw = head(inputs, weights, adapted and guard.inputs(adapted))
-        logits, boxes = logits_and_boxes(head.head, raw)
-        return self._shared_classes(logits), boxes
+        logits, *others = self._decode(head.head, raw)
+        return (self._shared_classes(logits), *others)
 
-    def _prediction_loss(self, logits: Tensor, boxes: Tensor, wanted: HeadOutputs, score_sum: Tensor | None) -> Tensor:
+    def _prediction_loss(self, predictions: tuple[Tensor, ...], wanted: HeadOutputs, teacher: TeacherOutputs) -> Tensor:
         """Return class + box distillation of predictions against those from the teacher's features."""
+        logits, boxes, *bins = predictions
+        score_sum, valid = teacher.score_sum, wanted.valid[:, None, None]
         assert score_sum is not None
-        valid = wanted.valid[:, None, None]
         # both sides are 0 for images that are not valid: so are the terms, and torch.where passes no gradient
         logits, teacher_logits, boxes, teacher_boxes = (
             torch.where(valid, x, 0) for x in (logits, self._shared_classes(wanted.logits), boxes, wanted.boxes)
         )
         class_loss = implicit_class_loss(logits, teacher_logits, score_sum)
-        return class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)
+        loss = class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)
+        if teacher.confidence is None:
+            return loss
+        # Not part of the published method. The sum is over all images, like `score_sum`: a draw of images is unbiased.
+        weights = _select(teacher.confidence, teacher.images).where(wanted.valid[:, None], 0), teacher.confidence.sum()
+        if wanted.bins is not None:
+            pair = [torch.where(valid[..., None], x, 0) for x in (*bins, wanted.bins)]
+            divergence = box_distribution_loss(pair[0], pair[1], *weights, self.settings.box_temperature)
+            loss = loss + self.settings.box_distribution * divergence
+        if self.settings.box_angle:
+            loss = loss + self.settings.box_angle * box_angle_loss(boxes, teacher_boxes, *weights)
+        return loss
 
 
 def _select(x: Tensor, images: Tensor | None) -> Tensor:
     """Return the chosen images of a batch, all for None."""
     return x if images is None else x[images]
+
+
+def _head_outputs(decoded: Sequence[Tensor], valid: Tensor) -> HeadOutputs:
+    """Name the tensors of `Distiller._decode`."""
+    logits, boxes, *bins = decoded
+    return HeadOutputs(logits, boxes, valid, *bins)
+
+
+def _align(adapted: list[Tensor], teacher: TeacherOutputs) -> list[Tensor]:
+    """Give adapted features of the chosen images the scale of the teacher's."""
+    valid = _select(teacher.valid, teacher.images)
+    wanted = [_select(t, teacher.images) for t in teacher.features]
+    return [align_scale(a, t, valid) for a, t in zip(adapted, wanted, strict=True)]
 
 
 def _mask_invalid(features: list[Tensor], valid: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -45,12 +45,42 @@ def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     return rise * (settings.gain_final + (1 - settings.gain_final) * left)
 
 
+def is_refresh(settings: Settings, epoch: int, epochs: int) -> bool:
+    """Return whether the automatic gains are measured anew in an epoch. Not part of the published method.
+
+    It depends on the epoch only, so that a rerun and a resumed run measure in the same epochs.
+
+    Args:
+        settings (Settings): `gain_refresh`.
+        epoch (int): Epoch, from 0.
+        epochs (int): Epochs of the run.
+
+    Returns:
+        (bool): True every ``max(1, round(gain_refresh * epochs))`` epochs; never if `gain_refresh` is 0.
+    """
+    return settings.gain_refresh > 0 and epoch % max(1, round(settings.gain_refresh * epochs)) == 0
+
+
+def level_key(name: str, stride: float | None) -> str:
+    """Return the key of a gradient norm.
+
+    Args:
+        name (str): `TASK` or a term.
+        stride (float | None): Stride of its level in pixels; None for all distilled levels together.
+
+    Returns:
+        (str): For example 'exlo@8', or 'exlo'.
+    """
+    return str(name) if stride is None else f"{name}@{stride:g}"
+
+
 class Gains:
     """The gain of each active term, from the gradients that terms and task loss send into the student's neck.
 
     An automatic gain is ``share x |gradient of the task loss| / |gradient of the term|``, the median over the first
     batches of an epoch. Until the end of the learning-rate warm-up adapters and student are close to noise. The gains
-    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up.
+    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up. `is_refresh` names the
+    later epochs that measure and freeze them again.
 
     Args:
         settings (Settings): Shares and manual gains.
@@ -59,7 +89,8 @@ class Gains:
     Attributes:
         factor (float): `gain_factor` of the current epoch.
         automatic (dict[str, float]): The automatic gains measured so far, by term.
-        frozen (bool): Whether the automatic gains stay for the remaining run.
+        frozen (bool): Whether the automatic gains stay as they are, until the next refresh if there is one.
+        measured (list[dict[str, float]]): Gradient norms of each batch of the last epoch with a measurement.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
@@ -67,6 +98,7 @@ class Gains:
         self.automatic: dict[str, float] = dict(state["automatic"]) if state else {}
         self.frozen = bool(state["frozen"]) if state else not settings.shares
         self.factor = 1.0
+        self.measured: list[dict[str, float]] = []
         self._first = not self.automatic  # until a measurement is complete, every batch improves it
         self._warm = False
         self._batches = CALIBRATION_BATCHES
@@ -85,6 +117,8 @@ class Gains:
             warm (bool): Whether the learning-rate warm-up is over.
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
+        if is_refresh(self.settings, epoch, epochs):
+            self.frozen = not self.settings.shares
         self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
         self._norms = []
@@ -112,6 +146,7 @@ class Gains:
                 other students.
         """
         self._norms.append(dict(norms))
+        self.measured = self._norms
         self._one2many_weight = one2many_weight
         complete = all(self._norms) and len(self._norms) == self._batches
         if self.frozen or not (complete or self._first):
@@ -157,22 +192,39 @@ class Gains:
         """Return the state that a resumed run needs, as JSON values."""
         return {"automatic": dict(self.automatic), "frozen": self.frozen}
 
-    def shares(self) -> dict[str, float]:
-        """Return the measured share of each active term at its gain in this epoch, NaN where none was measured."""
-        gains = self.current(self._one2many_weight)
-        return {t: math.nan if (m := self._gradient_ratio(t)) is None else gains[t] * m for t in gains}
+    def shares(self, stride: float | None = None) -> dict[str, float]:
+        """Return the measured share of each active term at its gain in this epoch.
 
-    def columns(self) -> dict[str, float]:
+        Args:
+            stride (float | None): Level on which both gradients are taken; None takes all distilled levels together.
+
+        Returns:
+            (dict[str, float]): By term, NaN where none was measured.
+        """
+        gains = self.current(self._one2many_weight)
+        return {t: math.nan if (m := self._gradient_ratio(t, stride)) is None else gains[t] * m for t in gains}
+
+    def columns(self, strides: Sequence[float] = ()) -> dict[str, float]:
         """Return the columns of results.csv: gradient of the task loss, gain and share of each term, counts left out.
 
         `left_out/images` counts images without finite outputs of the teacher. `left_out/batches` counts batches with a
         term that is not finite. Both are those of the process that writes them.
+
+        Args:
+            strides (Sequence[float]): Levels with columns of their own, such as `grad/task@8` and `share/exlo@8`: both
+                gradients are those on the level.
+
+        Returns:
+            (dict[str, float]): The same columns in every epoch: NaN if nothing was measured, 0 for a term that is off.
         """
         gains, shares = self.current(self._one2many_weight), self.shares()
-        task = [n[TASK] for n in self._norms if _is_positive(n.get(TASK))]
-        columns = {f"grad/{TASK}": median(task) if task else math.nan}
+        columns = {f"grad/{TASK}": self._task_gradient()}
         columns |= {f"gain/{t}": gains.get(t, 0.0) for t in TERMS}
         columns |= {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
+        columns |= {f"grad/{level_key(TASK, s)}": self._task_gradient(s) for s in strides}
+        for stride in strides:
+            shares = self.shares(stride)
+            columns |= {f"share/{level_key(t, stride)}": shares.get(t, 0.0) for t in TERMS}
         return columns | {f"left_out/{k}": float(self._left_out.get(k, 0)) for k in (IMAGES, BATCHES)}
 
     def warnings(self) -> dict[str, str]:
@@ -207,12 +259,25 @@ class Gains:
             return f"{term} has vanished: its gradient is {share:.2g} times that of the task loss"
         return None
 
-    def _gradient_ratio(self, term: str) -> float | None:
+    def _task_gradient(self, stride: float | None = None) -> float:
+        """Return the norm of the task loss's gradient, the median over the measured batches, NaN for none."""
+        norms = [norm for n in self._norms if is_positive(norm := n.get(level_key(TASK, stride)))]
+        return median(norms) if norms else math.nan
+
+    def _gradient_ratio(self, term: str, stride: float | None = None) -> float | None:
         """Return the term's gradient at gain 1 over the task loss's, the median over the measured batches."""
-        ratios = [n[term] / n[TASK] for n in self._norms if _is_positive(n.get(term)) and _is_positive(n.get(TASK))]
+        key, task = level_key(term, stride), level_key(TASK, stride)
+        ratios = [n[key] / n[task] for n in self._norms if is_positive(n.get(key)) and is_positive(n.get(task))]
         return median(ratios) if ratios else None
 
 
-def _is_positive(norm: float | None) -> bool:
-    """Return whether a norm was measured, and is positive and finite."""
+def is_positive(norm: float | None) -> TypeGuard[float]:
+    """Return whether a norm was measured, and is positive and finite.
+
+    Args:
+        norm (float | None): The norm, None where there is none.
+
+    Returns:
+        (bool): Whether it counts.
+    """
     return norm is not None and math.isfinite(norm) and norm > 0

@@ -12,7 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
-from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gains import TASK, level_key
+from ds2d2_yolo.bridge.distillation.teacher_assignment import assign_by_teacher
+from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ def measure_gradients(
             epoch only.
 
     Returns:
-        (dict[str, float]): Norms by name, the task loss under `TASK`. In a distributed run the geometric mean over the
-            processes, equal in all of them. NaN where no process has a gradient; empty if one could not measure.
+        (dict[str, float]): Norms by name, the task loss under `TASK`: over all distilled levels, and on each level
+            under `level_key`. In a distributed run the geometric mean over the processes, equal in all of them. NaN
+            where no process has a gradient; empty if one could not measure.
     """
     one = student.features[0].new_ones((), dtype=torch.float32)
     try:
@@ -57,7 +60,9 @@ def measure_gradients(
     except torch.cuda.OutOfMemoryError:
         if not optional:
             raise
-        norms, measured = dict.fromkeys((TASK, *optional), one * math.nan), one * math.nan
+        names = (TASK, *optional)
+        keys = [key for name in names for key in (name, *_level_keys(name, head, distiller))]
+        norms, measured = dict.fromkeys(keys, one * math.nan), one * math.nan
     # every process takes part: all of them go on measuring, or none does
     *values, all_measured = _mean_over_processes(torch.stack([*norms.values(), measured]))
     return {} if math.isnan(all_measured) else dict(zip(norms, values, strict=True))
@@ -72,22 +77,62 @@ def _gradient_norms(
     batch: dict[str, Any],
 ) -> dict[str, Tensor]:
     """Return the norms of this process as scalars, see `measure_gradients`."""
-    device = student.features[0].device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
-        leaves = [f.detach().float().requires_grad_() for f in student.features]
-        buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
-        outputs = torch.func.functional_call(head, buffers, (list(leaves),))
-        inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=leaves)
-        losses = {TASK: criterion(outputs, batch)[0].sum() / batch["img"].shape[0], **distiller(inputs, teacher)}
-        distilled = [leaves[i] for i in distiller.levels]
-        return {name: _gradient_norm(loss, distilled) for name, loss in losses.items()}
+    with torch.enable_grad(), torch.autocast(student.features[0].device.type, enabled=False):
+        losses, leaves = neck_losses(criterion, head, distiller, student, teacher, batch)
+        norms: dict[str, Tensor] = {}
+        for name, loss in losses.items():
+            keys = (name, *_level_keys(name, head, distiller))
+            norms |= dict(zip(keys, _loss_gradient_norms(loss, leaves), strict=True))
+        return norms
 
 
-def _gradient_norm(loss: Tensor, leaves: list[Tensor]) -> Tensor:
-    """Return the norm of a loss's gradient over all leaves."""
+def neck_losses(
+    criterion: Any,
+    head: Detect,
+    distiller: Distiller,
+    student: StudentInputs,
+    teacher: TeacherOutputs,
+    batch: dict[str, Any],
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Return the losses of a batch as functions of detached neck outputs, for `torch.autograd.grad`.
+
+    Gradients have to be on and autocast off.
+
+    Args:
+        criterion (Any): As in `measure_gradients`, as all arguments are.
+        head (Detect): Its BatchNorm layers update copies of their statistics.
+        distiller (Distiller): Computes the terms.
+        student (StudentInputs): The student's side of the batch.
+        teacher (TeacherOutputs): The teacher's side.
+        batch (dict[str, Any]): The batch.
+
+    Returns:
+        losses (dict[str, Tensor]): The task loss of an image under `TASK`, then each term at gain 1.
+        leaves (list[Tensor]): Float32 neck outputs of the distilled levels.
+    """
+    features = [f.detach().float().requires_grad_() for f in student.features]
+    buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
+    outputs = torch.func.functional_call(head, buffers, (list(features),))
+    inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=features)
+    with assign_by_teacher(criterion, teacher.assignment):  # the task loss of the training step
+        task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
+    return {TASK: task, **distiller(inputs, teacher)}, [features[i] for i in distiller.levels]
+
+
+def _level_keys(name: str, head: Detect, distiller: Distiller) -> list[str]:
+    """Return the keys of a loss's norms on the distilled levels."""
+    strides = strides_of(head)
+    return [level_key(name, strides[i]) for i in distiller.levels]
+
+
+def _loss_gradient_norms(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """Return the norm of a loss's gradient over all leaves, then the norm on each leaf, 0 for a leaf without one."""
     grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-    norms = [torch.linalg.vector_norm(g) for g in grads if g is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else loss.new_zeros(())
+    norms = [None if g is None else torch.linalg.vector_norm(g) for g in grads]
+    reached = [norm for norm in norms if norm is not None]
+    zero = loss.new_zeros(())
+    total = torch.linalg.vector_norm(torch.stack(reached)) if reached else zero
+    return [total, *(zero if norm is None else norm for norm in norms)]
 
 
 def _mean_over_processes(norms: Tensor) -> list[float]:

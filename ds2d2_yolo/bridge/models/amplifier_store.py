@@ -20,6 +20,8 @@ from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
+SCHEDULE = 2  # of the training, part of the key: a new number where it changes, so that amplifiers are trained anew
+
 
 @dataclass(frozen=True)
 class AmplifierCard:
@@ -64,7 +66,7 @@ class AmplifierCard:
     @property
     def key(self) -> str:
         """(str): Name of the stored file, 16 hexadecimal digits. The epochs are not part of it."""
-        origin = [self.teacher, self.data, self.wavelet, self.classes, self.shared, self.channels]
+        origin = [SCHEDULE, self.teacher, self.data, self.wavelet, self.classes, self.shared, self.channels]
         return hashlib.sha256(json.dumps([*origin, self.imgsz, self.fraction]).encode()).hexdigest()[:16]
 
     @property

@@ -162,6 +162,9 @@ def _train(card: AmplifierCard, teacher: Teacher, args: Namespace, run: Path) ->
     """Run or resume the amplifier's training in its folder."""
     shared = {k: v for k, v in vars(args).items() if k in DEFAULT_CFG_KEYS and k not in NOT_PASSED}
     shared["device"] = str(args.device or "").split(",")[0]  # the processes of DDP cannot be handed the teacher
+    # Settings that count epochs keep their share of the run: unscaled, a short training would see no mosaic at all.
+    scale = card.epochs / args.epochs
+    shared |= {"close_mosaic": round(scale * args.close_mosaic), "warmup_epochs": scale * args.warmup_epochs}
     head = len(teacher.model.model) - 1
     overrides = {
         **shared,

@@ -12,7 +12,7 @@ from ds2d2_yolo.config.recipes import saved_settings
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
-FORMAT = 2  # of the block in the arguments
+FORMAT = 3  # of the block in the arguments, and of the columns of results.csv, which Ultralytics appends to
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
+from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.models.loading import build_student
@@ -70,7 +71,7 @@ class DS2D2Trainer(DetectionTrainer):
     Attributes:
         run (PreparedRun): Settings, teacher and data of the run.
         state (RunState): What checkpoints and launched processes carry.
-        distiller (Distiller | None): Computes the terms; None before the model is set up, or where no term is active.
+        distiller (Distiller | None): Computes the terms; None before the model is set up, or without use for a teacher.
         gains (Gains): Factors of the terms; set when training is set up.
 
     Raises:
@@ -107,7 +108,7 @@ class DS2D2Trainer(DetectionTrainer):
         self._pipeline_built = False
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
-        self.adapter_optimizer = AdapterOptimizer()
+        self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
@@ -207,7 +208,7 @@ class DS2D2Trainer(DetectionTrainer):
         super().set_model_attributes()
         student_head = dense_head(self.model, "student")
         run = self.run
-        if not run.settings.active:
+        if not run.settings.needs_teacher:
             return
         restored = self._restored_adapters
         self.distiller = build_distiller(
@@ -323,7 +324,7 @@ class DS2D2Trainer(DetectionTrainer):
         epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
         if self.distiller is not None:
-            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0))
+            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0), self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
@@ -348,7 +349,11 @@ class DS2D2Trainer(DetectionTrainer):
             return
         step_norms = self.adapter_optimizer.step_norms
         norms = torch.stack(step_norms).tolist() if step_norms else []
-        columns = {**self.gains.columns(), **loss_ratios(self.tloss), "clip/steps": clipped_share(norms)}
+        columns = {
+            **self.gains.columns(self.distiller.strides),
+            **loss_ratios(self.tloss),
+            "clip/steps": clipped_share(norms),
+        }
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         warnings = self.gains.warnings()
         if warning := clipping_warning(norms, self.gains.shares()):
@@ -367,11 +372,18 @@ class DS2D2Trainer(DetectionTrainer):
 
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
-        """Make every checkpoint of the run a plain one, evaluate on copies that replace them, and draw the sheets."""
+        """Log where the terms act, make the checkpoints plain, evaluate on copies of them, and draw the sheets."""
         if RANK in {-1, 0}:
+            self._report_levels()
             finalize_checkpoints(self.wdir)
         self.checkpoints.final_eval(super().final_eval)
         draw_final_sheets(self)
+
+    def _report_levels(self) -> None:
+        """Log the level on which each term acts, as the last measured epoch has it."""
+        if self.distiller is not None:
+            for line in describe_levels(self.gains.measured, self.run.settings.active, self.distiller.strides):
+                LOGGER.info(f"DS2D2: {line}")
 
 
 class DS2D2OBBTrainer(DS2D2Trainer, OBBTrainer):

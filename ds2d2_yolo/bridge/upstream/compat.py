@@ -42,7 +42,7 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.utils.loss", "v8DetectionLoss.parse_output", ("preds",)),
     ("ultralytics.utils.loss", "v8OBBLoss.loss", ("preds", "batch")),
     ("ultralytics.utils.loss", "E2ELoss.update", ()),
-    ("ultralytics.utils.tal", "TaskAlignedAssigner.forward", ("gt_bboxes", "mask_gt")),
+    ("ultralytics.utils.tal", "TaskAlignedAssigner.forward", ("pd_scores", "pd_bboxes", "gt_bboxes", "mask_gt")),
     ("ultralytics.utils.tal", "make_anchors", ("feats", "strides", "grid_cell_offset")),
     ("ultralytics.utils.torch_utils", "strip_optimizer", ("f",)),
     ("ultralytics.utils.torch_utils", "unwrap_model", ()),

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_same_shape
 from ds2d2_yolo.core.iou import giou, probiou
+from ds2d2_yolo.core.precision import float32_or_64
 
 # Added to every normaliser, as in the published code: a zero normaliser gives a huge loss, not a division by zero.
 _EPS = torch.finfo(torch.float32).eps
-
-
-def _float32_or_64(x: Tensor) -> Tensor:
-    """Return x in float32, or unchanged if it is float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def quality_focal_kd(student_logits: Tensor, teacher_logits: Tensor, beta: float = 1.0) -> Tensor:
@@ -49,7 +45,7 @@ def quality_focal_kd(student_logits: Tensor, teacher_logits: Tensor, beta: float
     if beta < 1:
         raise ValueError(f"beta must be at least 1, got {beta}")
     with torch.autocast(student_logits.device.type, enabled=False):
-        logits, target = _float32_or_64(student_logits), _float32_or_64(teacher_logits.detach()).sigmoid()
+        logits, target = float32_or_64(student_logits), float32_or_64(teacher_logits.detach()).sigmoid()
         factor = (logits.sigmoid() - target).abs()
         if beta != 1:
             factor = factor.pow(beta)
@@ -83,8 +79,8 @@ def softmax_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     with torch.autocast(student_logits.device.type, enabled=False):
-        log_p = F.log_softmax(_float32_or_64(student_logits) / temperature, -1)
-        log_q = F.log_softmax(_float32_or_64(teacher_logits.detach()) / temperature, -1)
+        log_p = F.log_softmax(float32_or_64(student_logits) / temperature, -1)
+        log_q = F.log_softmax(float32_or_64(teacher_logits.detach()) / temperature, -1)
         p, q = log_p.exp(), log_q.exp()
         # p - q sums to 0. With it, the gradient of each summand is (p - q) d(log p): exactly 0 on equal rows.
         return temperature**2 * (p - q + q * (log_q - log_p)).sum(-1)
@@ -159,8 +155,8 @@ def implicit_box_loss(
             f"one row of logits per box: got {tuple(teacher_logits.shape)} for boxes {tuple(teacher_boxes.shape)}"
         )
     with torch.autocast(student_boxes.device.type, enabled=False):
-        student, teacher = _float32_or_64(student_boxes), _float32_or_64(teacher_boxes.detach())
-        confidence = _float32_or_64(teacher_logits.detach()).amax(-1).sigmoid()
+        student, teacher = float32_or_64(student_boxes), float32_or_64(teacher_boxes.detach())
+        confidence = float32_or_64(teacher_logits.detach()).amax(-1).sigmoid()
         overlap = giou(student, teacher) if student.shape[-1] == 4 else probiou(student, teacher)
         return (confidence * (1 - overlap)).sum() / (normalizer + _EPS)
 
@@ -223,7 +219,7 @@ def region_box_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_scor
             f"and {tuple(teacher_scores.shape)}"
         )
     with torch.autocast(student_deltas.device.type, enabled=False):
-        confidence, label = _float32_or_64(teacher_scores.detach()).max(1)
-        distance = (_float32_or_64(student_deltas) - _float32_or_64(teacher_deltas.detach())).abs().sum(2)
+        confidence, label = float32_or_64(teacher_scores.detach()).max(1)
+        distance = (float32_or_64(student_deltas) - float32_or_64(teacher_deltas.detach())).abs().sum(2)
         distance = distance.gather(1, label[:, None]).squeeze(1)
         return (confidence * distance).sum() / (4 * confidence.sum() + _EPS)

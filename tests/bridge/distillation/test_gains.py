@@ -16,6 +16,7 @@ from ds2d2_yolo.bridge.distillation.gains import (
     TASK,
     Gains,
     gain_factor,
+    is_refresh,
 )
 from ds2d2_yolo.config.settings import TERMS, Settings
 from tests.helpers.terms import ACTIVE
@@ -233,6 +234,40 @@ def test_row_has_every_column_whatever_is_on() -> None:
         assert set(gains.columns()) == wanted
 
 
+LEVELS = {"task@8": 1.6, "task@32": 1.2, "exlo@8": 0.3, "exlo@32": 0.4, "imfu@8": 0.25, "imfu@32": math.nan}
+
+
+def test_shares_of_a_level_take_both_gradients_on_it() -> None:
+    gains = started(exlo=2.0, exhi=0, imfu=4.0, imhi=0)
+    measure(gains, {**NORMS, **LEVELS})
+    columns = gains.columns([8.0, 32.0])
+    assert [columns["grad/task@8"], columns["grad/task@32"]] == [1.6, 1.2]
+    assert columns["share/exlo@8"] == pytest.approx(2 * 0.3 / 1.6)
+    assert columns["share/exlo@32"] == pytest.approx(2 * 0.4 / 1.2)
+    assert columns["share/imfu@8"] == pytest.approx(4 * 0.25 / 1.6)
+    assert math.isnan(columns["share/imfu@32"]), "no gradient reached it"
+    assert [columns["share/exhi@8"], columns["share/imhi@32"]] == [0, 0]
+
+
+def test_columns_of_levels_are_the_same_in_every_epoch() -> None:
+    gains = started(gain_epochs=4)
+    measure(gains, {**NORMS, **LEVELS})
+    first = gains.columns([8.0, 32.0])
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    later = gains.columns([8.0, 32.0])
+    assert list(later) == list(first)
+    assert math.isnan(later["share/exlo@8"])
+    assert len(gains.measured) == CALIBRATION_BATCHES, "those of the last epoch with a measurement stay"
+
+
+def test_levels_do_not_change_the_gains() -> None:
+    plain, with_levels = started(), started()
+    measure(plain, NORMS)
+    measure(with_levels, {**NORMS, **LEVELS})
+    assert with_levels.current(1) == plain.current(1)
+    assert with_levels.state() == plain.state()
+
+
 def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     gains, yes, no = started(), torch.tensor(True), torch.tensor(False)
     assert gains.columns()["left_out/images"] == gains.columns()["left_out/batches"] == 0
@@ -245,3 +280,47 @@ def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     gains.start_epoch(1, 10, 8, warm=True)
     assert gains.columns()["left_out/images"] == 0
     assert gains.warnings() == {}
+
+
+@pytest.mark.parametrize(
+    ("refresh", "epochs", "wanted"),
+    [(0.0, 10, []), (0.2, 10, [0, 2, 4, 6, 8]), (0.25, 10, [0, 2, 4, 6, 8]), (0.01, 3, [0, 1, 2]), (1.0, 3, [0])],
+)
+def test_refreshes_are_a_share_of_the_run_apart(refresh: float, epochs: int, wanted: list[int]) -> None:
+    assert [e for e in range(epochs) if is_refresh(settings(gain_refresh=refresh), e, epochs)] == wanted
+
+
+def test_a_refresh_measures_anew_and_freezes_again() -> None:
+    gains = started(epoch=1, gain_refresh=0.2)
+    measure(gains, NORMS)
+    first, doubled = gains.current(1), {**NORMS, TASK: 2 * NORMS[TASK]}
+    gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
+    gains.calibrate(doubled, 1)
+    assert gains.current(1) == first, "the earlier gains hold until the measurement is complete"
+    assert gains.calibrated, "a lack of memory skips the measurement"
+    assert 1 + measure(gains, doubled) == CALIBRATION_BATCHES
+    assert gains.frozen
+    assert gains.current(1) == pytest.approx({t: 2 * g for t, g in first.items()})
+    gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
+    assert measure(gains, NORMS) == MONITOR_BATCHES, "between two refreshes the gains are frozen"
+
+
+def test_a_refresh_that_could_not_be_measured_waits_for_the_next_epoch() -> None:
+    gains = started(epoch=1, gain_refresh=0.2)
+    measure(gains, NORMS)
+    before = gains.current(1)
+    gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
+    measure(gains, {})
+    resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
+    for either in (gains, resumed):
+        either.start_epoch(3, EPOCHS, BATCHES, warm=True)
+        assert either.current(1) == before
+        assert measure(either, NORMS) == CALIBRATION_BATCHES
+        assert either.frozen
+
+
+def test_a_refresh_leaves_given_gains_alone() -> None:
+    gains = started(epoch=2, gains=1, gain_refresh=0.2)
+    assert gains.frozen
+    assert measure(gains, NORMS) == MONITOR_BATCHES
+    assert gains.current(1) == dict.fromkeys(ACTIVE, 1.0)

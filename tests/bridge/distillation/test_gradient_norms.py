@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import subprocess
@@ -87,6 +88,30 @@ def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
     loss.backward()  # and leaves the graph of the step whole
 
 
+@pytest.mark.parametrize("levels", [(0, 1, 2), (0, 2)])
+def test_levels_are_those_of_autograd_and_sum_to_the_norm(levels: tuple[int, ...]) -> None:
+    model, batch = student("yolov8n.yaml"), batch_of(3)
+    criterion, head = model.init_criterion(), dense_head(model, "student")
+    features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
+    weights = (3.0, 0.5, 7.0)
+
+    def term(leaves: list[Tensor]) -> Tensor:
+        return torch.stack([w * f.square().mean() for w, f in zip(weights, leaves, strict=True)]).sum()
+
+    got = measured(model, criterion, lambda f: {"term": term(f)}, features, batch, levels)
+    leaves = [f.clone().requires_grad_() for f in features]
+    task = criterion(copy.deepcopy(head)(list(leaves)), batch)[0].sum() / 2
+    assert set(got) == {k for name in (TASK, "term") for k in (name, *(f"{name}@{(8, 16, 32)[i]}" for i in levels))}
+    for name, loss in ((TASK, task), ("term", term(leaves))):
+        grads = torch.autograd.grad(loss, [leaves[i] for i in levels])
+        parts = [got[f"{name}@{(8, 16, 32)[i]}"] for i in levels]
+        assert parts == pytest.approx([float(g.norm()) for g in grads], rel=1e-5)
+        assert math.hypot(*parts) == pytest.approx(got[name], rel=1e-6)
+        together = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+        # a process alone takes the mean of one logarithm
+        assert got[name] == math.exp(float(together.log())), "the norm over all levels does not depend on their keys"
+
+
 def test_a_term_without_gradient_is_nan() -> None:
     model, batch = student("yolov8n.yaml"), batch_of(1)
     criterion = model.init_criterion()
@@ -100,6 +125,7 @@ def test_a_term_without_gradient_is_nan() -> None:
     )
     assert got[TASK] > 0
     assert [str(got["zero"]), str(got["none"])] == ["nan", "nan"]
+    assert [str(got[f"zero@{stride}"]) for stride in (8, 16, 32)] == ["nan"] * 3
 
 
 def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can() -> None:

@@ -81,6 +81,39 @@ def test_class_weights_of_the_teachers_own_training_are_not_taken(
     assert seen == [None]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "amplifier_epochs", "close_mosaic", "closed_from"),
+    [(8, 2, 4, 1), (8, 4, 2, 3), (8, 2, 0, 2), (8, 2, 8, 0), (4, 1, 1, 1)],
+)
+def test_mosaics_close_after_the_same_share_of_the_epochs_as_the_students(
+    epochs: int,
+    amplifier_epochs: int,
+    close_mosaic: int,
+    closed_from: int,
+    checkpoint: Callable[..., Path],
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The student's `close_mosaic`, as it is, closed the mosaics of a short amplifier at its first epoch."""
+    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.amplifier_folder", lambda: tmp_path)
+    monkeypatch.setattr(obtain_amplifier, "teacher_map", lambda *_: (0.1, 0.1))
+    mosaics, warmups = [], []
+    original = amplifier_trainer.AmplifierTrainer.save_model
+
+    def look(self: Any) -> Any:
+        mosaics.append(self.train_loader.dataset.transforms.transforms[0].transforms[0].p)
+        warmups.append(self.args.warmup_epochs)
+        return original(self)
+
+    monkeypatch.setattr(amplifier_trainer.AmplifierTrainer, "save_model", look)
+    keys: dict[str, Any] = {"imgsz": 96, "batch": 4, "device": "cpu", "mosaic": 0.75, "close_mosaic": close_mosaic}
+    keys |= {"epochs": epochs, "amplifier_epochs": amplifier_epochs, "warmup_epochs": 2.0}
+    amplify(checkpoint("yolov8n-obb.yaml"), tiny_data("obb"), **keys)
+    assert mosaics == [0.75] * closed_from + [0.0] * (amplifier_epochs - closed_from)
+    assert set(warmups) == {2.0 * amplifier_epochs / epochs}
+
+
 def test_experiment_trackers_are_told_nothing(
     obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

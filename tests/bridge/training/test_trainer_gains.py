@@ -54,6 +54,10 @@ def test_terms_send_their_shares(task: str, tiny_trainer: Trainer) -> None:
             / sum(v for k, v in rows[2].items() if k.startswith("train/") and k[6:10] not in TERMS),
             rel=1e-3,
         )
+    for term in trainer.run.settings.active:
+        squares = [(rows[1][f"share/{term}@{s}"] * rows[1][f"grad/task@{s}"]) ** 2 for s in (8, 16, 32)]
+        total = rows[1][f"share/{term}"] * rows[1]["grad/task"]
+        assert math.sqrt(sum(squares)) == pytest.approx(total, rel=0.3), "but for medians over the batches"
     assert all(math.isfinite(v) for row in rows for v in row.values())
 
 
@@ -124,7 +128,7 @@ def test_compiled_and_plain_runs_measure_the_same(tiny_trainer: Trainer) -> None
     assert first[1] == pytest.approx(first[0], rel=1e-3)
 
 
-def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
+def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer, caplog: pytest.LogCaptureFixture) -> None:
     class Cut(Exception):
         """Stands for a kill right after an epoch was saved."""
 
@@ -138,13 +142,51 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer) -> None:
         first.train()
     chosen = dict(first.gains.automatic)
     again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
-    again.train()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        again.train()
+    lines = [r.getMessage() for r in caplog.records if "acts on stride" in r.getMessage()]
+    assert [line.split()[1] for line in lines] == list(again.run.settings.active)
     assert again.gains.frozen
     assert again.gains.automatic == chosen
     rows = rows_of(again)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(row[f"share/exlo@{s}"] > 0 and row["share/imhi@8"] == 0 for row in rows for s in (8, 16, 32))
     assert rows[2]["gain/exlo"] == pytest.approx(chosen["exlo"], rel=1e-4)
     assert ARGS_KEY not in torch.load(again.last, weights_only=False)["train_args"]
+
+
+BALANCED = {"feature_norm": "standard", "level_balance": "score", "gain_refresh": 0.25, "imhi": 0}
+
+
+def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(tiny_trainer: Trainer) -> None:
+    """Levels balanced, features standardised, gains measured anew in every epoch of four: cut off after the second."""
+
+    class Cut(Exception):
+        """Stands for a kill right after an epoch was saved."""
+
+    def cut(t: Any) -> None:
+        if t.epoch == 1:
+            raise Cut
+
+    whole = tiny_trainer("obb", epochs=4, name="whole", **BALANCED)
+    whole.train()
+    first = tiny_trainer("obb", epochs=4, name="cut", **BALANCED)
+    first.add_callback("on_model_save", cut)
+    with pytest.raises(Cut):
+        first.train()
+    again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
+    again.train()
+    rows = rows_of(whole)
+    assert len({row["gain/imfu"] for row in rows}) == 4, "measured anew in every epoch"
+    for row in rows:
+        for term, share in whole.run.settings.shares.items():
+            assert row[f"share/{term}"] == pytest.approx(share, rel=1e-3)
+            assert 0 < row[f"train/{term}_loss"] < math.inf
+    assert [{k: v for k, v in row.items() if k != "time"} for row in rows_of(again)] == [
+        {k: v for k, v in row.items() if k != "time"} for row in rows
+    ]
+    assert again.gains.automatic == whole.gains.automatic
 
 
 def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:

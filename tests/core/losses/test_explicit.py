@@ -15,7 +15,7 @@ from tests.helpers.loss_tests import LossTests, Terms, assert_half_is_exact
 
 SHAPES = [(2, 3, 8, 10), (1, 4, 7, 9), (2, 2, 1, 6), (1, 1, 5, 1)]
 # The options of the explicit terms, norm and robust.
-OPTIONS = [("none", False), ("channel", False), ("none", True), ("channel", True)]
+OPTIONS = [(norm, robust) for robust in (False, True) for norm in ("none", "channel", "standard")]
 FEATURE, WEIGHT = torch.zeros(2, 3, 8, 10), torch.ones(2, 1, 4, 5)
 
 
@@ -34,7 +34,7 @@ class TestExplicitLoss(LossTests):
         "features must have one shape": lambda: core.explicit_loss(FEATURE, FEATURE[:, :2], WEIGHT),
         "weight must be \\(2, 1, 4, 5\\)": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT[:, 0]),
         "weight must be .* db2": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, "db2"),
-        "norm must be 'none' or": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, norm="batch"),
+        "norm must be 'none', 'channel' or": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, norm="batch"),
         "shape \\(B, C, H, W\\)": lambda: core.explicit_loss(FEATURE[0], FEATURE[0], WEIGHT),
         "at least one image": lambda: core.explicit_loss(FEATURE[:0], FEATURE[:0], WEIGHT[:0]),
     }
