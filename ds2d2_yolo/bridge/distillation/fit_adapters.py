@@ -11,6 +11,8 @@ from ds2d2_yolo.errors import DS2D2Error
 
 RIDGE = 1e-3  # of the mean energy of a student's channel: small, and enough for channels that depend on each other
 
+SMALLEST_MU = 1e-12  # for features of zeros, whose adapter is then zero
+
 
 @torch.no_grad()
 def fit_adapters(batches: Iterable[tuple[list[Tensor], list[Tensor]]], ridge: float = RIDGE) -> list[Tensor]:
@@ -64,7 +66,7 @@ def _products(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def _solve(student: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """Return an adapter's weight from the sums of S S' and T S'."""
-    mu = ridge * student.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    mu = (ridge * student.diagonal().mean()).clamp(min=SMALLEST_MU)
     regular = student + mu * torch.eye(len(student), dtype=student.dtype)
     if not (regular.isfinite().all() and cross.isfinite().all()):
         raise DS2D2Error("the features of teacher or student are not finite: no adapters can be fitted")

@@ -209,6 +209,19 @@ def test_features_that_are_not_finite_are_refused(files: GetFiles, monkeypatch: 
         explain_pair(ExplainOptions(**files("obb"), images=1, fit_images=1), {"imgsz": 64}, CPU)
 
 
+def test_a_split_without_images_or_labels_is_refused(files: GetFiles, tmp_path: Path) -> None:
+    yaml = write_tiny_data(tmp_path / "bare", "obb", images=2)
+    options = ExplainOptions(**{**files("obb"), "data": str(yaml)}, images=1)
+    for file in (yaml.parent / "labels" / "val").glob("*.txt"):
+        file.unlink()
+    with pytest.raises(BadUseError, match="no labels for the 2 images of split=val"):
+        explain_pair(options, {"imgsz": 64}, CPU)
+    for file in (yaml.parent / "images" / "val").glob("*.png"):
+        file.unlink()
+    with pytest.raises(BadUseError, match="no images for split=val"):
+        explain_pair(options, {"imgsz": 64}, CPU)
+
+
 def test_images_that_cannot_be_read_are_left_out_of_the_fit(files: GetFiles, tmp_path: Path) -> None:
     yaml = write_tiny_data(tmp_path / "broken", "obb", images=3)
     images = yaml.parent / "images"
