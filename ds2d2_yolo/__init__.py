@@ -17,15 +17,17 @@ from ds2d2_yolo._version import __version__
 
 if TYPE_CHECKING:
     from ds2d2_yolo.bridge.api import check, distill
+    from ds2d2_yolo.bridge.inference.explain import explain
     from ds2d2_yolo.bridge.training.amplify import amplify
     from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 
-__all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "amplify", "check", "distill"]
+__all__ = ["DS2D2OBBTrainer", "DS2D2Trainer", "__version__", "amplify", "check", "distill", "explain"]
 
 _LAZY = {
     "amplify": "ds2d2_yolo.bridge.training.amplify",
     "check": "ds2d2_yolo.bridge.api",
     "distill": "ds2d2_yolo.bridge.api",
+    "explain": "ds2d2_yolo.bridge.inference.explain",
     "DS2D2Trainer": "ds2d2_yolo.bridge.training.trainer",
     "DS2D2OBBTrainer": "ds2d2_yolo.bridge.training.trainer",
 }

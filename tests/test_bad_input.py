@@ -199,11 +199,12 @@ VAL = "val model={obb} data={obb-data} project={runs} device=cpu imgsz=64 worker
 PREDICT = "predict model={obb} source={obb-image} project={runs} device=cpu imgsz=64"
 EXPORT = "export model={obb} imgsz=64"
 BENCHMARK = "benchmark model={obb} data={obb-data} out={runs} imgsz=64"
+EXPLAIN = "explain teacher={obb} student={obb} data={obb-data} project={runs} device=cpu imgsz=64"
 COMPARE = "compare teacher={obb} student={obb-yaml} data={obb-data} project={runs} imgsz=64 device=cpu"
 PREPARE = "data prepare dota source={folder} out={runs}"
 BASES = {"train": TRAIN, "check": TRAIN.replace("train ", "check ", 1), "amplify": AMPLIFY, "val": VAL, "predict":
-         PREDICT, "export": EXPORT, "benchmark": BENCHMARK, "compare": COMPARE, "demo": "demo project={runs}",
-         "prepare": PREPARE}  # fmt: skip
+         PREDICT, "export": EXPORT, "benchmark": BENCHMARK, "explain": EXPLAIN, "compare": COMPARE,
+         "demo": "demo project={runs}", "prepare": PREPARE}  # fmt: skip
 
 # mode, what replaces or joins the arguments of its good command, status, what the line says
 SETTINGS: list[tuple[str, str, int, str]] = [
@@ -266,6 +267,14 @@ SETTINGS: list[tuple[str, str, int, str]] = [
     ("benchmark", "formats=pt,pt", 2, "twice"),
     ("benchmark", "runs=3 rounds=5", 2, "fewer than rounds=5"),
     ("benchmark", "out={text}", 2, "cannot be written"),
+    ("explain", "images=0", 2, "images=0 must be a whole number of at least 1"),
+    ("explain", "images=nowhere.png", 2, "images=nowhere.png is no usable image of split=val"),
+    ("explain", "split=test", 2, "'test:' images not found"),
+    ("explain", "conf=2", 2, "conf"),
+    ("explain", "levels=[128]", 2, "student and teacher share the strides"),
+    ("explain", "student={obb-yaml}", 2, "untrained"),
+    ("explain", "amplifier={nowhere}", 2, "does not exist"),
+    ("explain", "wavelet=har", 2, "such as 'haar'"),
     ("compare", "seeds=0,0", 2, "0 twice"),
     ("compare", "seeds=[-1]", 2, "whole numbers"),
     ("compare", "arms=plain,ds2d3", 2, "unknown arm 'ds2d3'"),
@@ -306,6 +315,7 @@ WORDS: list[tuple[str, int, str]] = [
     ("predict", 2, "model=, source= missing"),
     ("export", 2, "model= missing"),
     ("benchmark", 2, "model= and data= are needed"),
+    ("explain", 2, "teacher=, student=, data= missing"),
     ("compare", 2, "teacher=, student=, data= missing"),
     ("amplify", 2, "teacher=, data= missing"),
     ("compare results={nowhere}", 2, "cannot be read"),

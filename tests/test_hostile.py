@@ -97,19 +97,26 @@ def commands(tiny: dict[str, Path], folder: Path, **changed: Path) -> dict[str, 
         "predict": ["predict", model[0], f"source={tiny['image']}", *run[:3]],
         "export": ["export", *model, "imgsz=64", "format=torchscript"],
         "benchmark": ["benchmark", *model, "imgsz=64", f"out={folder / 'runs'}", "formats=pt"],
+        "explain": ["explain", pair[0], f"student={files.get('explained', tiny['pt'])}", pair[2], *run[:3]],
     }
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["train", "check", "amplify", "compare", "val", "predict", "export", "benchmark"])
+@pytest.mark.parametrize(
+    "mode", ["train", "check", "amplify", "compare", "val", "predict", "export", "benchmark", "explain"]
+)
 def test_safe_runs_nothing_of_a_checkpoint(
     mode: str, tiny: dict[str, Path], victim: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = tmp_path / "evil.pt"
     torch.save({**torch.load(tiny["pt"], weights_only=False), "extra": Payload(victim)}, evil)
-    for key in ("teacher", "student") if mode in ("train", "check", "compare") else ("teacher", "model"):
+    pairs = {
+        "explain": ("teacher", "explained"),
+        **dict.fromkeys(("train", "check", "compare"), ("teacher", "student")),
+    }
+    for key in pairs.get(mode, ("teacher", "model")):
         command = commands(tiny, tmp_path, **{key: evil})[mode]
         if not any(str(evil) in word for word in command):
             continue
@@ -256,7 +263,7 @@ def with_download(tiny: dict[str, Path], file: Path, download: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("mode", ["train", "check", "amplify", "compare", "val", "export", "benchmark"])
+@pytest.mark.parametrize("mode", ["train", "check", "amplify", "compare", "val", "export", "benchmark", "explain"])
 @pytest.mark.parametrize("kind", ["code", "archive"])
 def test_safe_takes_no_download(
     mode: str, kind: str, tiny: dict[str, Path], victim: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -146,6 +146,12 @@ MODES: dict[str, Mode] = {
         "ds2d2-yolo benchmark model=teacher.pt,best.pt formats=pt,onnx data=D.yaml",
         "deploy:benchmark", "deploy.options:BenchmarkOptions",
     ),
+    "explain": Mode(
+        "draw what the terms see in a few images: weights, band energies, amplifiers",
+        "ds2d2-yolo explain teacher=T.pt student=best.pt data=D.yaml",
+        "bridge.inference.explain:explain", "explanation.options:ExplainOptions",
+        ultralytics_keys="explanation.options:ULTRALYTICS_KEYS", notes="explanation.options:NOTES",
+    ),
     "compare": Mode(
         "train arms over seeds and compare them in pairs; keys of 'train' are valid too",
         "ds2d2-yolo compare teacher=T.pt student=S.yaml data=D.yaml arms=plain,ds2d2 seeds=0,1,2",

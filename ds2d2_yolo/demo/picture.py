@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds2d2_yolo.bridge.data.images import label_paths, read_image
-from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.predict import predict
 
 Image = NDArray[np.uint8]
@@ -81,30 +80,6 @@ def detect(weights: Path, images: Sequence[Path], imgsz: int, conf: float, devic
         corners, classes, scores = (x.cpu().numpy() for x in (obb.xyxyxyxy, obb.cls, obb.conf))
         detected.append(Boxes(corners.reshape(-1, 4, 2), classes.astype(np.int64), scores))
     return detected
-
-
-def choose_varied(images: Sequence[Path], labelled: Sequence[Boxes], number: int) -> list[Path]:
-    """Choose images that show as many classes as possible, always the same ones.
-
-    Classes are visited from the rarest to the most frequent; each adds the image with most of its objects.
-
-    Args:
-        images (Sequence[Path]): Images to choose from.
-        labelled (Sequence[Boxes]): The labelled boxes of each.
-        number (int): Number of images to choose.
-
-    Returns:
-        (list[Path]): In the order of choice; fewer than `number` if there are fewer images.
-    """
-    counts = np.zeros(
-        (len(images), 1 + max((int(b.classes.max(initial=0)) for b in labelled), default=0)), dtype=np.int64
-    )
-    for row, boxes in zip(counts, labelled, strict=True):
-        np.add.at(row, boxes.classes, 1)
-    totals = counts.sum(0)
-    rarest = sorted((k for k in range(len(totals)) if totals[k]), key=lambda k: int(totals[k]))
-    best = [images[int(counts[:, k].argmax())] for k in rarest]
-    return list(dict.fromkeys([*best, *evenly_spaced(images, number), *images]))[:number]
 
 
 def draw(

@@ -15,15 +15,15 @@ from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.demo.picture import choose_varied, detect, draw, ground_truth
+from ds2d2_yolo.demo.picture import detect, draw, ground_truth
 from ds2d2_yolo.demo.plan import PLANS, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.scores import LABELS, ModelScores, measure, scores_table
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.training import Trainings
 from ds2d2_yolo.deploy import export
-from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.sampling import choose_varied, evenly_spaced
 
 STEPS = 8
 EXPORT_NEEDS = ("onnx", "onnxslim", "onnxruntime")
@@ -228,7 +228,7 @@ class Demo:
             return
         self.state.start("picture")
         candidates = evenly_spaced(self.images, PICTURE_CANDIDATES)
-        images = choose_varied(candidates, ground_truth(candidates), PICTURE_IMAGES)
+        images = choose_varied(candidates, [b.classes for b in ground_truth(candidates)], PICTURE_IMAGES)
         columns = {"ground truth": ground_truth(images)}
         for which, model in self.trainings.models.items():
             columns[f"{which}: {Path(model).stem}"] = detect(

@@ -12,9 +12,9 @@ from ds2d2_yolo.bridge.data.images import read_image
 from ds2d2_yolo.bridge.data.label_checks import check_split
 from ds2d2_yolo.bridge.inference.export import Checkpoint
 from ds2d2_yolo.bridge.validation.class_names import class_warning
-from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.deploy.options import split_names
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.sampling import evenly_spaced
 
 MAX_TIMED_IMAGES = 16
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +14,10 @@ from ds2d2_yolo.bridge.inference.export import val_images
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.scenes import draw_scene
+from ds2d2_yolo.utils.sampling import evenly_spaced
 
 MAX_SCENES = 8  # drawing one takes about a second
 SCENE_CHANNELS = 3
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,3 @@ def read_images(source: str, images: list[Path] | int, limit: int, channels: int
     chosen = evenly_spaced(images, limit)
     pixels = tuple(read_image(path, channels) for path in chosen)
     return CheckImages(f"{len(chosen)} of {len(images)} {source}", tuple(str(p) for p in chosen), pixels)
-
-
-def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Return items at equal distances.
-
-    Args:
-        items (Sequence[T]): The items.
-        count (int): Largest number of items to return.
-
-    Returns:
-        (list[T]): All items if there are no more than `count`.
-    """
-    if len(items) <= count:
-        return list(items)
-    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]

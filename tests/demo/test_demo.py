@@ -34,7 +34,6 @@ from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerpri
 from ds2d2_yolo.demo.run import Demo
 from ds2d2_yolo.demo.scores import ModelScores, scores_table
 from ds2d2_yolo.demo.state import STATE_FILE, DemoState
-from ds2d2_yolo.deploy.images import evenly_spaced
 from ds2d2_yolo.deploy.parity import TOLERANCES
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.data import write_bands
@@ -448,27 +447,9 @@ def test_an_image_without_labels_has_no_boxes(tmp_path: Path) -> None:
     assert (found.corners.shape, found.classes.shape, found.scores.shape) == ((0, 4, 2), (0,), (0,))
 
 
-@pytest.mark.parametrize(
-    ("images", "number", "expected"), [(10, 2, [2, 7]), (2, 4, [0, 1]), (1, 1, [0]), (5, 5, [0, 1, 2, 3, 4])]
-)
-def test_images_are_chosen_evenly(images: int, number: int, expected: list[int]) -> None:
-    paths = [Path(str(i)) for i in range(images)]
-    assert evenly_spaced(paths, number) == [paths[i] for i in expected]
-
-
 def boxes_of(corners: np.ndarray, classes: list[int]) -> picture.Boxes:
     """Boxes of score 1."""
     return picture.Boxes(corners, np.array(classes, dtype=np.int64), np.ones(len(classes), np.float32))
-
-
-def test_the_picture_shows_as_many_classes_as_it_can() -> None:
-    images = [Path(str(i)) for i in range(6)]
-    classes = [[0, 0], [0, 1], [0, 1, 1], [0, 0, 0, 3], [], [0] * 9]
-    truth = [boxes_of(np.zeros((len(c), 4, 2), np.float32), c) for c in classes]
-    assert picture.choose_varied(images, truth, 3) == [images[3], images[2], images[5]]
-    assert picture.choose_varied(images, truth, 1) == [images[3]]
-    assert sorted(picture.choose_varied(images, truth, 9)) == images
-    assert picture.choose_varied(images[4:5], truth[4:5], 2) == images[4:5]
 
 
 def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:

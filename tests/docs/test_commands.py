@@ -47,6 +47,7 @@ REAL_RUNS = {
     "predict": "tests/predict/test_run.py",
     "export": "tests/deploy/test_exporting.py",
     "benchmark": "tests/deploy/test_benchmarking.py",
+    "explain": "tests/bridge/inference/test_explain.py",
     "compare": "tests/compare/test_compare.py",
     "demo": "tests/demo/test_demo.py",
     "data": "tests/prepare/test_run.py",

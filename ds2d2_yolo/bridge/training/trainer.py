@@ -36,6 +36,7 @@ from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizer,
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints, finalize_checkpoints
 from ds2d2_yolo.bridge.training.hooks.autobatch import profiled_with_teacher
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
+from ds2d2_yolo.bridge.training.hooks.final_sheets import draw_final_sheets
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
 from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
@@ -371,11 +372,12 @@ class DS2D2Trainer(DetectionTrainer):
 
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
-        """Say where the terms act, make every checkpoint of the run a plain one, then evaluate on copies of them."""
+        """Log where the terms act, make the checkpoints plain, evaluate on copies of them, and draw the sheets."""
         if RANK in {-1, 0}:
             self._report_levels()
             finalize_checkpoints(self.wdir)
         self.checkpoints.final_eval(super().final_eval)
+        draw_final_sheets(self)
 
     def _report_levels(self) -> None:
         """Log the level on which each term acts, as the last measured epoch has it."""
