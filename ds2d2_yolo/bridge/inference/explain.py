@@ -18,7 +18,6 @@ from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.images import label_paths, list_images
 from ds2d2_yolo.bridge.data.label_checks import SPLITS, check_split
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, refuse_program, safe_loading
-from ds2d2_yolo.bridge.distillation.fit_adapters import explained_variance
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.inference.explained_pair import ExplainedPair, load_pair
 from ds2d2_yolo.bridge.inference.image_maps import FeaturePair, amplifier_maps, explicit_values, level_maps
@@ -31,6 +30,7 @@ from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.bridge.validation.recording import to_xywhr
 from ds2d2_yolo.config.checks import words
 from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.core.explained_variance import explained_variance
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.explanation.facts import Boxes, Explanation, ExplanationFiles, ImageExplanation
 from ds2d2_yolo.explanation.options import ULTRALYTICS_KEYS, ExplainOptions
@@ -185,7 +185,9 @@ def _r2(features: Sequence[FeaturePair]) -> tuple[float, ...]:
     """Return R^2 of A S for T by level, over the features of several images."""
     levels = range(len(features[0].teacher))
     return tuple(
-        explained_variance(torch.cat([f.adapted[i] for f in features]), torch.cat([f.teacher[i] for f in features]))
+        explained_variance(
+            torch.cat([f.adapted[i] for f in features]), torch.cat([f.teacher[i] for f in features])
+        ).item()
         for i in levels
     )
 
