@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
+
+LINE_INTERVAL_S = 60.0  # between two plain lines at least
+LINE_SHARE = 0.1  # of the work between two plain lines at least
 
 
 class Task:
@@ -25,7 +29,10 @@ class Task:
     def __init__(self, title: str, total: float | None, stream: TextIO, bars: Progress | None = None) -> None:
         self.title, self.completed = title, 0.0
         self._total, self._stream, self._bars = total, stream, bars
-        self._bar: Any = bars.add_task(title, total=total) if bars else None
+        self._skipped = 0.0
+        self._start = self._reached_at = time.monotonic()
+        self._line = self._start, 0.0  # time and completed units of the last plain line
+        self._bar: Any = bars.add_task(title, total=total, remaining=self.remaining) if bars else None
 
     @property
     def total(self) -> float | None:
@@ -53,7 +60,39 @@ class Task:
             completed (float): Units since the start of the task.
         """
         self.completed = completed
+        self._reached_at = time.monotonic()
         self._refresh()
+
+    def skip(self, units: float) -> None:
+        """Record work that was finished before this task; it does not count for the remaining time.
+
+        Args:
+            units (float): Number of units.
+        """
+        self._skipped += units
+        self._line = self._line[0], self._line[1] + units
+        self.reach(self.completed + units)
+
+    def remaining(self) -> float | None:
+        """Return the estimated remaining time, from the mean duration of the finished units.
+
+        Returns:
+            (float | None): Seconds from now, 0 or more; None before the first unit, or without a total.
+        """
+        finished = self.completed - self._skipped
+        if self._total is None or finished <= 0:
+            return None
+        left = (self._reached_at - self._start) / finished * (self._total - self.completed)
+        return max(0.0, left - (time.monotonic() - self._reached_at))
+
+    def show_step(self, text: str) -> None:
+        """Show on a terminal what is being done.
+
+        Args:
+            text (str): The step; it stands behind the title until the next one.
+        """
+        if self._bars:
+            self._bars.update(self._bar, description=f"{self.title}: {text}")
 
     def note(self, text: str) -> None:
         """Write a line above the bar.
@@ -66,49 +105,68 @@ class Task:
         else:
             print(text, file=self._stream, flush=True)
 
-    def finish(self) -> None:
-        """Fill the bar."""
-        self._total = self._total or 1
-        self.reach(self._total)
+    def finish(self, fill: bool = True) -> None:
+        """End the task.
+
+        Args:
+            fill (bool): Whether all units are finished.
+        """
+        if self._bars:
+            self._bars.update(self._bar, description=self.title)
+        if fill:
+            self._total = self._total or 1
+            self.reach(self._total)
 
     def _refresh(self) -> None:
-        """Hand the numbers to the bar."""
+        """Hand the numbers to the bar, or write a plain line if one is due."""
         if self._bars:
             self._bars.update(self._bar, total=self._total, completed=self.completed)
+            return
+        now, (last, completed) = time.monotonic(), self._line
+        left = self.remaining()
+        due = now - last >= LINE_INTERVAL_S and self.completed - completed >= LINE_SHARE * (self._total or 0)
+        if due and left is not None and self.completed < (self._total or 0):
+            self._line = now, self.completed
+            self.note(f"{self.title}: {self.completed:g} of {self._total:g}, {duration(left)} left")
 
 
 @contextmanager
-def tracked(title: str, total: float | None = None, stream: TextIO | None = None) -> Iterator[Task]:
+def tracked(
+    title: str, total: float | None = None, stream: TextIO | None = None, *, shown: bool = True, fill: bool = True
+) -> Iterator[Task]:
     """Show the progress of a task while the context lasts.
 
     On a terminal this is one bar with the elapsed and the remaining time, which stays on the screen. Elsewhere, as in a
-    file or a pipe, it is a line at the start and one with the duration at the end.
+    file or a pipe, it is a line at the start and one with the duration at the end. Lines between them show the
+    remaining time: at most one a minute, and at most one for each tenth of the work.
 
     Args:
         title (str): Title of the task.
         total (float | None): Number of units of work; without one the bar moves to and fro until `Task.total` is set.
         stream (TextIO | None): Where to write, None for the standard output of this moment.
+        shown (bool): Whether anything is written.
+        fill (bool): Whether all units are finished when the context ends without an error.
 
     Yields:
-        (Task): Takes the finished units. It is full when the context ends without an error.
+        (Task): Takes the finished units.
 
     Examples:
         >>> with tracked("squares", total=3) as task:  # doctest: +SKIP
         ...     for number in range(3):
         ...         task.advance()
     """
-    stream = stream or sys.stdout
+    stream = (stream or sys.stdout) if shown else io.StringIO()
     start = time.monotonic()
     if stream.isatty():
         with _bars(stream) as bars:
             task = Task(title, total, stream, bars)
             yield task
-            task.finish()
+            task.finish(fill)
         return
     task = Task(title, total, stream)
     task.note(title)
     yield task
-    task.finish()
+    task.finish(fill)
     task.note(f"{title}: {duration(time.monotonic() - start)}")
 
 
@@ -122,10 +180,29 @@ def _bars(stream: TextIO) -> Progress:
         progress.BarColumn(bar_width=24),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(compact=True),
+        _remaining_column(),
     )
     # what others print while the bar is shown goes where they send it
     return progress.Progress(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False)
+
+
+def _remaining_column() -> ProgressColumn:
+    """Return the column of the remaining time.
+
+    That of rich 15 needs two finished units of the last 30 seconds, and does not count down between units.
+    """
+    from rich import progress
+    from rich.text import Text
+
+    class RemainingColumn(progress.ProgressColumn):
+        """The remaining time of `Task.remaining`."""
+
+        def render(self, task: progress.Task) -> Text:
+            """Return the text of the column."""
+            left = None if task.finished else task.fields["remaining"]()
+            return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+
+    return RemainingColumn()
 
 
 def duration(seconds: float) -> str:
@@ -135,10 +212,12 @@ def duration(seconds: float) -> str:
         seconds (float): The duration.
 
     Returns:
-        (str): Whole seconds under 90 s, then minutes with a decimal.
+        (str): Whole seconds under 90 s, then minutes with a decimal, from two hours hours.
 
     Examples:
-        >>> duration(12.4), duration(150)
-        ('12 s', '2.5 min')
+        >>> duration(12.4), duration(150), duration(9000)
+        ('12 s', '2.5 min', '2.5 h')
     """
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -52,11 +52,85 @@ def test_a_terminal_gets_a_bar() -> None:
 
 def test_a_bar_ends_where_the_work_fails() -> None:
     for stream in (Terminal(), io.StringIO()):
-        with pytest.raises(ZeroDivisionError), tracked("work", 4, stream) as task:
-            task.advance()
-            raise ZeroDivisionError
-        assert task.completed == 1
+        with pytest.raises(ZeroDivisionError):
+            fail(stream)
         assert "4/4" not in stream.getvalue()
+
+
+def fail(stream: io.StringIO) -> None:
+    """Fail after the first of four units."""
+    with tracked("work", 4, stream) as task:
+        task.advance()
+        assert task.completed == 1
+        raise ZeroDivisionError
+
+
+def test_a_bar_ends_where_the_work_ends_without_all_units() -> None:
+    stream = Terminal()
+    with tracked("work", 4, stream, fill=False) as task:
+        task.advance()
+    assert (task.completed, task.total) == (1, 4)
+    assert "1/4" in stream.getvalue()
+
+
+def test_nothing_is_shown_on_request() -> None:
+    stream = Terminal()
+    with tracked("work", 4, stream, shown=False) as task:
+        task.show_step("first")
+        task.advance()
+        task.note("[note]")
+    assert stream.getvalue() == ""
+    assert task.completed == 4
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that `tracked` sees, as the only element."""
+    now = [1000.0]
+    monkeypatch.setattr("ds2d2_yolo.utils.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_the_remaining_time_follows_from_the_units_of_this_task(clock: list[float]) -> None:
+    with tracked("work", 10, io.StringIO()) as task:
+        task.skip(6)
+        assert task.remaining() is None
+        clock[0] += 30
+        task.advance()
+        assert task.remaining() == 90  # three units of 30 s
+        clock[0] += 20
+        assert task.remaining() == 70
+        clock[0] += 200
+        assert task.remaining() == 0
+        task.total = None
+        assert task.remaining() is None
+
+
+def test_a_file_gets_a_line_a_minute_and_a_tenth_at_most(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with tracked("work", 100, stream) as task:
+        task.skip(50)
+        for seconds, units in ((59, 20), (1, 1), (61, 1), (600, 8), (60, 10), (60, 10)):
+            clock[0] += seconds
+            task.advance(units)
+    assert stream.getvalue().splitlines() == [
+        "work",
+        "work: 71 of 100, 83 s left",
+        "work: 90 of 100, 3.3 min left",  # 40 units in 781 s
+        "work: 14.0 min",
+    ]
+
+
+def test_a_terminal_shows_step_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "remaining", lambda _: 150.0)
+    stream = Terminal()
+    with tracked("work", 4, stream) as task:
+        task.show_step("[first]")
+        task.advance()
+        task._bars.refresh()  # type: ignore[union-attr]
+        assert "work: [first]" in stream.getvalue()
+        assert "2.5 min left" in stream.getvalue()
+    assert stream.getvalue().rpartition("work")[2].startswith(" "), "the step is gone at the end"
 
 
 def test_the_total_may_stay_unknown() -> None:
@@ -72,6 +146,8 @@ def test_standard_output_is_that_of_the_moment(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.splitlines() == ["work", "work: 0 s"]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89.4, "89 s"), (90, "1.5 min"), (3600, "60.0 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89.4, "89 s"), (90, "1.5 min"), (3600, "60.0 min"), (7200, "2.0 h")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
