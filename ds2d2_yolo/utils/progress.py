@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
 LINE_INTERVAL_S = 60.0  # between two plain lines at least
 LINE_SHARE = 0.1  # of the work between two plain lines at least
@@ -29,10 +29,10 @@ class Task:
     def __init__(self, title: str, total: float | None, stream: TextIO, bars: Progress | None = None) -> None:
         self.title, self.completed = title, 0.0
         self._total, self._stream, self._bars = total, stream, bars
-        self._skipped = 0.0
+        self._skipped, self._step = 0.0, ""
         self._start = self._reached_at = time.monotonic()
         self._line = self._start, 0.0  # time and completed units of the last plain line
-        self._bar: Any = bars.add_task(title, total=total, remaining=self.remaining) if bars else None
+        self._bar: Any = bars.add_task(title, total=total, state=self._state) if bars else None
 
     @property
     def total(self) -> float | None:
@@ -76,6 +76,8 @@ class Task:
     def remaining(self) -> float | None:
         """Return the estimated remaining time, from the mean duration of the finished units.
 
+        The estimate of rich 15 needs two finished units of the last 30 seconds, and does not count down between them.
+
         Returns:
             (float | None): Seconds from now, 0 or more; None before the first unit, or without a total.
         """
@@ -89,10 +91,9 @@ class Task:
         """Show on a terminal what is being done.
 
         Args:
-            text (str): The step; it stands behind the title until the next one.
+            text (str): The step; it is shown until the next one.
         """
-        if self._bars:
-            self._bars.update(self._bar, description=f"{self.title}: {text}")
+        self._step = text
 
     def note(self, text: str) -> None:
         """Write a line above the bar.
@@ -111,11 +112,15 @@ class Task:
         Args:
             fill (bool): Whether all units are finished.
         """
-        if self._bars:
-            self._bars.update(self._bar, description=self.title)
+        self._step = ""
         if fill:
             self._total = self._total or 1
             self.reach(self._total)
+
+    def _state(self) -> str:
+        """Return the remaining time, unless a unit takes longer than those before, and the step."""
+        left = self.remaining()
+        return ", ".join(filter(None, (f"{duration(left)} left" if left else "", self._step)))
 
     def _refresh(self) -> None:
         """Hand the numbers to the bar, or write a plain line if one is due."""
@@ -174,35 +179,27 @@ def _bars(stream: TextIO) -> Progress:
     """Return a display of bars on a terminal."""
     from rich import progress  # here, so that programs without a terminal do not load it
     from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=24),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        _remaining_column(),
-    )
-    # what others print while the bar is shown goes where they send it
-    return progress.Progress(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False)
-
-
-def _remaining_column() -> ProgressColumn:
-    """Return the column of the remaining time.
-
-    That of rich 15 needs two finished units of the last 30 seconds, and does not count down between units.
-    """
-    from rich import progress
+    from rich.table import Column
     from rich.text import Text
 
-    class RemainingColumn(progress.ProgressColumn):
-        """The remaining time of `Task.remaining`."""
+    class StateColumn(progress.ProgressColumn):
+        """The state of the task; it alone is cut on a narrow terminal."""
 
         def render(self, task: progress.Task) -> Text:
             """Return the text of the column."""
-            left = None if task.finished else task.fields["remaining"]()
-            return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+            text = "" if task.finished else task.fields["state"]()
+            return Text(text, style="progress.remaining", no_wrap=True, overflow="ellipsis")
 
-    return RemainingColumn()
+    fixed = Column(no_wrap=True)
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=24, table_column=fixed),
+        progress.MofNCompleteColumn(table_column=fixed),
+        progress.TimeElapsedColumn(table_column=fixed),
+        StateColumn(),
+    )
+    # what others print while the bar is shown goes where they send it
+    return progress.Progress(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -128,9 +129,22 @@ def test_a_terminal_shows_step_and_remaining_time(monkeypatch: pytest.MonkeyPatc
         task.show_step("[first]")
         task.advance()
         task._bars.refresh()  # type: ignore[union-attr]
-        assert "work: [first]" in stream.getvalue()
-        assert "2.5 min left" in stream.getvalue()
-    assert stream.getvalue().rpartition("work")[2].startswith(" "), "the step is gone at the end"
+        assert "2.5 min left, [first]" in stream.getvalue()
+    assert "[first]" not in stream.getvalue().rpartition("work")[2], "the step is gone at the end"
+
+
+def test_a_narrow_terminal_cuts_the_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(Task, "remaining", lambda _: 150.0)
+    stream = Terminal()
+    with tracked("work", 4, stream) as task:
+        task.show_step("step " * 20)
+        task.advance()
+        task._bars.refresh()  # type: ignore[union-attr]
+        line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue().rpartition("work")[2])
+    assert "1/4" in line
+    assert "2.5 mi" in line
+    assert "\n" not in line
 
 
 def test_the_total_may_stay_unknown() -> None:
