@@ -24,6 +24,7 @@ from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.child_process import child_command
+from ds2d2_yolo.utils.progress import tracked
 from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
 REPORT_FILE, SUMMARY_FILE, PLOT_FILE = "compare.md", "summary.csv", "compare.png"
@@ -152,18 +153,20 @@ def _run_unfinished(
         return {}
     runs = len(plan.runs)
     used = ", ".join(dict.fromkeys(slots))
-    print(f"{runs} runs, {len(jobs)} jobs to do, {len(slots)} at a time on {used}: {options.folder}", flush=True)
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-
-    def on_start(job: Job) -> None:
-        print(f"{job.name}: begins, log {job.log}", flush=True)
-
-    def on_success(job: Job) -> None:
-        scores = _store_result(job, state)
-        print(f"{job.name}: done, {scores}; {_count_finished(plan, state)} of {runs} runs", flush=True)
-
     try:
-        return run_jobs(jobs, slots, job_command, on_start, on_success, environment)
+        with tracked("runs", runs, sys.stderr, shown=plan.keys.get("verbose", True), fill=False) as task:
+            task.skip(_count_finished(plan, state))
+            task.note(f"{len(jobs)} jobs to do, {len(slots)} at a time on {used}: {options.folder}")
+
+            def on_start(job: Job) -> None:
+                task.note(f"{job.name}: begins, log {job.log}")
+
+            def on_success(job: Job) -> None:
+                task.note(f"{job.name}: done, {_store_result(job, state)}")
+                task.reach(_count_finished(plan, state))
+
+            return run_jobs(jobs, slots, job_command, on_start, on_success, environment)
     except KeyboardInterrupt:
         finished = _count_finished(plan, state)
         print(f"stopped with {finished} of {runs} runs done; the same command goes on", file=sys.stderr, flush=True)

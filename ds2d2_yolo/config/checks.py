@@ -196,5 +196,6 @@ text = Check("text", lambda value: None if isinstance(value, str) and value else
 wavelet = Check("PyWavelets name", _wavelet_error, tuple(pywt.wavelist(kind="discrete")))
 # text, number or list: Ultralytics checks the value where it is loaded
 anything = Check("as Ultralytics takes it", lambda value: None)
-# help text of an option that several modes share
+# help texts of options that several modes share
 SAFE = "refuse checkpoints, model YAMLs and data sets that could run code"
+VERBOSE = "False shows no progress; True shows a traceback when something fails"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ds2d2_yolo.deploy.table import BenchmarkRow, as_csv, draw, ratios, row_of, 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.child_process import ChildError, child_environment, run_child
+from ds2d2_yolo.utils.progress import Task, tracked
 
 LOAD_SECONDS = 1.0  # duration of the load measurement before the first job
 WORKER = "ds2d2_yolo.deploy.worker"  # runs a job in a child process
@@ -105,6 +107,8 @@ class BenchmarkRun:
         self.machine = measuring.machine_facts()
         self.saved_cells: dict[str, Cell] = {}  # of all commands in this folder
         self.cells: dict[str, Cell] = {}  # of this command
+        self.jobs = 0  # that this command has started
+        self.task: Task
 
     def run(self) -> Benchmark:
         """Measure what is missing and write the results; no other command may use the folder meanwhile."""
@@ -114,14 +118,26 @@ class BenchmarkRun:
             print(warning, flush=True)
         self._warn_of_load()
         cells = list(self.cells.values())
-        for cell in cells:
-            self._export(cell)
-        for turn in range(self.options.rounds):
-            for cell in cells if turn % 2 == 0 else cells[::-1]:
-                self._time(cell, str(turn))
-        for cell in cells:
-            self._measure_accuracy(cell)
+        rounds = self.options.rounds
+        steps = len(cells) * (1 + rounds + 1)  # export, turns, accuracy
+        with tracked("benchmark", steps, sys.stderr, shown=self.options.verbose) as self.task:
+            for cell in cells:
+                self._step(self._export, cell)
+            for turn in range(rounds):
+                for cell in cells if turn % 2 == 0 else cells[::-1]:
+                    self._step(self._time, cell, str(turn))
+            for cell in cells:
+                self._step(self._measure_accuracy, cell)
         return self._write()
+
+    def _step(self, measure: Callable[..., None], cell: Cell, *arguments: Any) -> None:
+        """Do a step of a cell; a step that starts no job counts as skipped."""
+        jobs = self.jobs
+        measure(cell, *arguments)
+        if self.jobs > jobs:
+            self.task.advance()
+        else:
+            self.task.skip(1)
 
     def _warn_of_load(self) -> None:
         """Warn before the first measurement if the machine is busy."""
@@ -215,12 +231,14 @@ class BenchmarkRun:
         """Run a job in a separate process and return its answer; a failure becomes the cell's reason."""
         if cell.get("reason"):
             return {}
-        print(f"{cell['model']} {cell['format']}: {title}", flush=True)
+        self.jobs += 1
+        name = f"{cell['model']} {cell['format']}"
+        self.task.show_step(f"{name}, {title}")
         try:
             answer: dict[str, Any] = run_child(WORKER, job, child_environment({"YOLO_AUTOINSTALL": "false"}))
         except ChildError as e:
             cell["reason"] = f"{title}: {e}"
-            print(f"{cell['model']} {cell['format']}: {cell['reason']}", flush=True)
+            self.task.note(f"{name}: {cell['reason']}")
             return {}
         for old, new in (rename or {}).items():
             cell[new] = answer[old]

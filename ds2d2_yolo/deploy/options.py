@@ -127,6 +127,7 @@ class BenchmarkOptions(Options):
         fraction (float): Share of the validation images that calibrates INT8.
         out (str): Folder of the results; the same command there measures only what is missing.
         safe (bool): Whether checkpoints or a data set that could run code are refused, in all processes.
+        verbose (bool): Whether the progress is shown.
 
     Raises:
         BadUseError: If a value is out of its range.
@@ -153,6 +154,7 @@ class BenchmarkOptions(Options):
     fraction: float = option(1.0, ok.number(0, 1, above=True), "share of the validation images that calibrate INT8")
     out: str = option("runs/benchmark", ok.path, "folder of the results; the same command there continues")
     safe: bool = option(False, ok.flag, ok.SAFE)
+    verbose: bool = option(True, ok.flag, ok.VERBOSE)
 
     def _contradictions(self) -> list[str]:
         """Refuse unknown formats, repeated formats and fewer runs than rounds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sample_type import check_ultralytics_reads
 from ds2d2_yolo.predict.sources import local_images
 from ds2d2_yolo.predict.writing import ImageDetections, unique_stems, write_tables
+from ds2d2_yolo.utils.progress import tracked
 
 
 def predict_plain(
@@ -42,12 +44,17 @@ def predict_plain(
         _need_rasterio_for(local)
     results, summaries = [], []
     ultralytics_args = {**ultralytics_args, "save": True} if "picture" in formats else ultralytics_args
-    for result in tile_detector.plain_results(yolo, str(options.source), ultralytics_args):
-        size = (result.orig_shape[1], result.orig_shape[0])
-        path, detections = Path(result.path), tile_detector.detections_of(result)
-        summaries.append(ImageSummary(ImageDetections(path, size, detections, _place(path, yolo, formats))))
-        result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
-        results.append(result)
+    # a bar replaces Ultralytics' line for each image, unless verbose= is given or the number of images is unknown
+    shown = "verbose" not in ultralytics_args and bool(local)
+    ultralytics_args = {**ultralytics_args, "verbose": False} if shown else ultralytics_args
+    with tracked("images", len(local), sys.stderr, shown=shown, fill=False) as task:
+        for result in tile_detector.plain_results(yolo, str(options.source), ultralytics_args):
+            size = (result.orig_shape[1], result.orig_shape[0])
+            path, detections = Path(result.path), tile_detector.detections_of(result)
+            summaries.append(ImageSummary(ImageDetections(path, size, detections, _place(path, yolo, formats))))
+            result.orig_img = np.broadcast_to(np.zeros((), np.uint8), result.orig_img.shape)
+            results.append(result)
+            task.advance()
     folder = Path(yolo.predictor.save_dir)
     if not results:
         tile_detector.remove_empty_run(folder)

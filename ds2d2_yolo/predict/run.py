@@ -8,6 +8,7 @@ Not included are the program with its model (this depends on imgsz and batch, no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ from ds2d2_yolo.predict.writing import (
 )
 from ds2d2_yolo.utils.atomic_files import replacing
 from ds2d2_yolo.utils.detections import Detections, Ints
+from ds2d2_yolo.utils.progress import Task, tracked
 
 NMS_IOU = 0.7  # Ultralytics' default of iou=
 BATCH = 4  # tiles that go through the model at once, unless batch= says otherwise
@@ -128,14 +130,12 @@ def _sliced(
     run = _TiledRun(options, ultralytics_args, yolo, images, formats)
     damaged: list[str] = []
     summaries: list[ImageSummary] = []
-    try:
+    with tracked("tiles", run.tiles, sys.stderr, shown=ultralytics_args.get("verbose", True), fill=False) as task:
         for index, path in enumerate(images):
             try:
-                summaries.append(run.detect(index, path))
+                summaries.append(run.detect(index, path, task))
             except (DamagedImageError, UnreadableImageError) as e:
                 damaged.append(str(e))
-    finally:
-        run.bar.close()
     run.files += write_tables(run.folder, formats, [s.image for s in summaries], run.detector.names)
     if damaged:
         more = f"; {len(damaged) - 1} more of {len(images)} images failed" if len(damaged) > 1 else ""
@@ -150,7 +150,7 @@ def _sliced(
 
 
 class _TiledRun:
-    """One prediction in tiles: its detector, folder, cache and progress bar."""
+    """One prediction in tiles: its detector, folder and cache."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class _TiledRun:
         need = self.batch * side * side * self.detector.channels * 8
         if need > options.memory * GIB / 2:
             raise BadUseError(f"batch={self.batch} of {side} px take {amount(need)}: lower batch= or raise memory=")
-        tiles = self._count_tiles()
+        self.tiles = self._count_tiles()
         deciding = {k: v for k, v in ultralytics_args.items() if k not in NOT_DECIDING}
         plan = plan_of(str(options.model), images, {**options.deciding(), **deciding})
         new, earlier = tile_detector.run_folders(yolo.task, ultralytics_args)
@@ -181,7 +181,6 @@ class _TiledRun:
         self.cache = TileCache(self.folder, plan, self.detector.oriented)
         self.stems = unique_stems(images)
         self.files: list[Path] = []
-        self.bar = tile_detector.progress_bar(tiles, "tiles")
 
     def _count_tiles(self) -> int:
         """Return the number of tiles of the images that can be read; refuse images that do not fit, and if none can."""
@@ -197,19 +196,20 @@ class _TiledRun:
             raise unreadable[0]
         return tiles
 
-    def detect(self, index: int, path: Path) -> ImageSummary:
+    def detect(self, index: int, path: Path, task: Task) -> ImageSummary:
         """Detect and merge the objects of one image, and write the files of that image.
 
         Args:
             index (int): Index of the image in the run.
             path (Path): The image.
+            task (Task): Takes the progress, in tiles.
 
         Returns:
             (ImageSummary): Its detections and counts.
         """
         with open_scene(path, self.detector.channels, self.options) as scene:
             grid = self._windows(scene)
-            tile_rows = self._detections(index, scene, grid)
+            tile_rows = self._detections(index, scene, grid, task)
             size = scene.width, scene.height
             merged = merge(
                 tile_rows.detections, tile_rows.tile, grid, size,
@@ -224,7 +224,7 @@ class _TiledRun:
         """Return the tiles of a scene."""
         return windows(scene.width, scene.height, int(self.options.slice or 0), self.options.shared)
 
-    def _detections(self, index: int, scene: Scene, grid: Ints) -> TileRow:
+    def _detections(self, index: int, scene: Scene, grid: Ints, task: Task) -> TileRow:
         """Return the detections of all rows of tiles, from the cache where a row is finished."""
         rows = []
         for number, top in enumerate(np.unique(grid[:, 1])):
@@ -233,7 +233,9 @@ class _TiledRun:
             if row is None:
                 row = self._detect_row(scene, grid, tiles)
                 self.cache.save(index, number, row)
-            self.bar.update(len(tiles))
+                task.advance(len(tiles))
+            else:
+                task.skip(len(tiles))
             rows.append(row)
         detections = Detections.concatenate([row.detections for row in rows], self.detector.oriented)
         return TileRow(detections, np.concatenate([row.tile for row in rows]), sum(row.empty for row in rows))

@@ -42,6 +42,7 @@ class PrepareOptions(Options):
         background (bool): Whether tiles without objects are written.
         difficult (str): 'keep' or 'drop' DOTA's objects that are marked difficult. 'keep' is the default, as in
             Ultralytics' conversion and mmrotate's training.
+        verbose (bool): Whether the progress is shown.
 
     Raises:
         BadUseError: If a value is out of its range, or two contradict each other.
@@ -73,6 +74,7 @@ class PrepareOptions(Options):
     difficult: Literal["keep", "drop"] = option(
         "keep", ok.one_of("keep", "drop"), "dota: objects that are marked difficult"
     )
+    verbose: bool = option(True, ok.flag, ok.VERBOSE)
 
     @property
     def chosen(self) -> list[str] | None:

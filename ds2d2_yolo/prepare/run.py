@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ds2d2_yolo.bridge.data.dota_tiles import datasets_dir, need_shapely, progress
+from ds2d2_yolo.bridge.data.dota_tiles import datasets_dir, need_shapely
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.boxes import class_key
 from ds2d2_yolo.prepare.convert import Converter, stamp_of
@@ -20,6 +21,7 @@ from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import Item, Layout
 from ds2d2_yolo.prepare.registry import Published, published
 from ds2d2_yolo.prepare.result import Entry, Prepared, named
+from ds2d2_yolo.utils.progress import tracked
 
 
 def prepare(dataset: str, **keys: Any) -> Prepared:
@@ -69,7 +71,7 @@ def prepare(dataset: str, **keys: Any) -> Prepared:
         "images": options.images, **tiling, "classes": classes,
     })  # fmt: skip
     with output.opened(options.overwrite):
-        _run(Converter(layout, output, options, classes, chosen.tiled), layout.items, dataset)
+        _run(Converter(layout, output, options, classes, chosen.tiled), layout.items, f"images of {dataset}")
         order = [(item.split, item.name) for item in layout.items]
         entries = [output.entries[key] for key in order]
         data = chosen.yaml if packaged and out == default.resolve() else str(out / "data.yaml")
@@ -139,16 +141,18 @@ def _out(
     return out, fits
 
 
-def _run(converter: Converter, items: list[Item], about: str) -> None:
+def _run(converter: Converter, items: list[Item], title: str) -> None:
     """Convert the images that are not in the folder yet."""
     done = converter.output.entries
     by_key = {(item.split, item.name): item for item in items}
     converter.output.forget([key for key in done if _is_outdated(converter, done[key], by_key.get(key))])
     todo = [item for item in items if (item.split, item.name) not in done]
     try:
-        about = f"{about} ({len(items)} images, {len(done)} there)"
-        for entry in progress(_converted(converter, todo), len(todo), about):
-            converter.output.add(entry)
+        with tracked(title, len(items), sys.stderr, shown=converter.options.verbose) as task:
+            task.skip(len(items) - len(todo))
+            for entry in _converted(converter, todo):
+                converter.output.add(entry)
+                task.advance()
     except OSError as e:
         raise DS2D2Error(f"{converter.output.out}: {e}; the same command goes on") from e
 

@@ -49,7 +49,7 @@ def test_arguments_that_are_no_settings(argument: str) -> None:
         parse(argument.split())
 
 
-def test_verbose_asks_for_the_traceback_where_it_is_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_asks_for_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run("data", "prepare", "dota", "verbose=True", capsys=capsys)
     assert status == 2
     assert "Traceback" in err

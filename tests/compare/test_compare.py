@@ -90,6 +90,25 @@ def test_runs_everything_once_and_goes_on_with_what_is_added(keys: dict[str, Any
     assert next(r.settings for r in rows if r.arm == "strong") == '{"dis": 12}'
 
 
+def test_the_progress_goes_to_standard_error(
+    keys: dict[str, Any], ran: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seeds, verbose in (([0, 1], True), ([0, 1, 2], False)):
+        compare(**keys | {"seeds": seeds, "verbose": verbose})
+        out, err = capsys.readouterr()
+        assert out == ""
+        lines = [line for line in err.splitlines() if "WARNING" not in line]
+        assert [line.partition(", log")[0] for line in lines[2:-1]] == [
+            f"{arm}, seed {seed}: {event}"
+            for seed in seeds
+            for arm, score in (("plain", 0.1 + seed / 100), ("distill_model", 0.2 + seed / 100))
+            for event in ("begins", f"done, mAP50 {score:.3f}, mAP50-95 {score / 2:.3f}")
+            if verbose
+        ]
+        assert (lines[:1] == ["runs"]) == verbose
+    assert len(ran()) == 6
+
+
 def test_an_arm_that_shares_no_class_with_its_teacher_waits_for_no_amplifier(
     keys: dict[str, Any], ran: Callable[[], Any], checkpoint: Callable[..., Path]
 ) -> None:

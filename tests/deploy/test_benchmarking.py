@@ -21,6 +21,7 @@ from ds2d2_yolo.deploy.table import BenchmarkRow, draw, ratios, row_of, table
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.child_process import ChildError, run_child
 from tests.helpers.data import write_bands, write_tiny_data
+from tests.helpers.progress import recorded_tasks
 
 
 def four_channels(folder: Path) -> Path:
@@ -99,6 +100,19 @@ def test_turns_are_interleaved_and_what_is_measured_is_kept(
     jobs.clear()
     benchmark(**given, formats="pt", batch=4, warmup=1)
     assert len(jobs) == 2 * 3  # other settings are other measurements
+
+
+def test_every_step_is_shown_on_standard_error(
+    jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    tasks = recorded_tasks(benchmark_run, monkeypatch)
+    given = keys(checkpoint, tiny_data, tmp_path / "out")
+    benchmark(**given, formats="pt,openvino")
+    assert capsys.readouterr().err.splitlines()[0] == "benchmark"
+    benchmark(**given, formats="pt,openvino", verbose=False)
+    assert capsys.readouterr().err == ""
+    assert [(task.completed, task.total) for task in tasks] == [(16, 16)] * 2  # 4 cells, export, 2 turns, accuracy
 
 
 def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(

@@ -178,6 +178,17 @@ def test_another_command_does_not_go_on_with_it(bright: Go, scene: Path, tmp_pat
     assert (tmp_path / "runs/p/.parts").is_dir()
 
 
+@pytest.mark.parametrize("side", [200, None])
+def test_the_progress_goes_to_standard_error(
+    bright: Go, scene: Path, side: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for keys, title in (({}, "tiles" if side else "images"), ({"verbose": False}, "")):
+        bright(source=str(scene), slice=side, **keys)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.partition("\n")[0] == title
+
+
 def test_tiles_without_data_are_skipped(bright: Go, tmp_path: Path, objects: NDArray[np.float64]) -> None:
     pixels = drawn(objects, WIDTH, HEIGHT)
     pixels[:, :, 350:] = 0

@@ -17,6 +17,7 @@ from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare import list_data, prepare, run
 from ds2d2_yolo.prepare.registry import PUBLISHED
 from ds2d2_yolo.prepare.result import Prepared
+from tests.helpers.progress import recorded_tasks
 from tests.helpers.published import (
     bndbox,
     dior,
@@ -463,6 +464,18 @@ def test_bad_use_is_one_line_before_anything_is_written(
     assert tree(tmp_path) == before
 
 
+def test_the_progress_counts_the_images_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = recorded_tasks(run, monkeypatch)
+    source = dior(tmp_path / "DIOR", DIOR)
+    for _ in range(2):
+        prepare("dior", source=source, out=tmp_path / "out", verbose=False)
+    assert [(task.completed, task.total) for task in tasks] == [(len(DIOR), len(DIOR))] * 2
+    assert tasks[1].remaining() is None, "nothing was left to do"
+    assert capsys.readouterr().err == ""
+
+
 def test_broken_files_are_named_and_the_rest_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fine = {f"train/{n}": SHIP for n in ("fine", "nan", "cut", "text", "noimage", "noxml", "other", "tiny", "link")}
     source = dior(tmp_path / "DIOR", {**fine, **DIOR})
@@ -498,7 +511,10 @@ def test_broken_files_are_named_and_the_rest_is_made(tmp_path: Path, capsys: pyt
         "link": "link.jpg is a link that leads out of the source",
         **dict.fromkeys(hostile, "its name is no plain file name"),
     }
-    assert "broken: train/nan: nan.xml object 1" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "broken: train/nan: nan.xml object 1" in out
+    assert "images of dior" in err
+    assert "images of dior" not in out
     assert [v.read_text() for v in victims] == ["keep"] * 3
     made = ("train/fine", "train/1", "val/2", "test/3")
     expected = {f"images/{name}.jpg" for name in made} | {f"labels/{name}.txt" for name in made}

@@ -1,4 +1,4 @@
-"""The parts of Ultralytics that data preparation uses: DOTA tiling, image reading, data folder, progress bar.
+"""The parts of Ultralytics that data preparation uses: DOTA tiling, image reading, data folder.
 
 Of `ultralytics.data.split_dota` (8.4.190) the windows, the choice of objects and the cropping are used. This module and
 `ds2d2_yolo.prepare` replace its other parts:
@@ -16,9 +16,7 @@ Of `ultralytics.data.split_dota` (8.4.190) the windows, the choice of objects an
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from ultralytics.data.split_dota import crop_and_save, get_window_obj, get_windows
 from ultralytics.data.utils import exif_size
-from ultralytics.utils import SETTINGS, TQDM
+from ultralytics.utils import SETTINGS
 from ultralytics.utils.patches import imread_unicode, imwrite
 
 from ds2d2_yolo.bridge.data.image_format import (
@@ -51,20 +49,6 @@ JPEG_END = b"\xff\xd9"
 def datasets_dir() -> Path:
     """Return the folder under which Ultralytics looks for data sets."""
     return Path(str(SETTINGS["datasets_dir"]))
-
-
-def progress(steps: Iterable[Any], total: int, about: str) -> Iterable[Any]:
-    """Show Ultralytics' progress bar while iterating.
-
-    Args:
-        steps (Iterable[Any]): Steps of the work.
-        total (int): Number of steps.
-        about (str): Text before the bar.
-
-    Returns:
-        (Iterable[Any]): The same steps.
-    """
-    return TQDM(steps, total=total, desc=about)
 
 
 def need_shapely() -> None:

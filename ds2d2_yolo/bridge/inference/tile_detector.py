@@ -17,7 +17,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import QUANTIZE_ALIASES, get_cfg, get_save_dir
 from ultralytics.engine.results import Results as Results
-from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER, TQDM
+from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.loading import load_yolo
@@ -251,19 +251,6 @@ def run_folders(task: str, keys: dict[str, Any]) -> tuple[Path, list[Path]]:
     first = Path(get_save_dir(get_cfg(overrides={**named, "exist_ok": True})))
     numbered = takewhile(Path.exists, (first.with_name(f"{first.name}-{n}") for n in count(2)))
     return new, [p for p in [first, *numbered][::-1] if p.is_dir()]
-
-
-def progress_bar(total: int, title: str) -> Any:
-    """Return Ultralytics' progress bar.
-
-    Args:
-        total (int): Number of tiles.
-        title (str): Its label.
-
-    Returns:
-        (TQDM): With `update` and `close`.
-    """
-    return TQDM(total=total, desc=title, unit="tile")
 
 
 @contextmanager

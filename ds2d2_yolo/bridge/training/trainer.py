@@ -39,6 +39,7 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.final_sheets import draw_final_sheets
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
+from ds2d2_yolo.bridge.training.hooks.logger_columns import LoggerColumns
 from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
 from ds2d2_yolo.bridge.training.run_setup import (
     AMPLIFIER_FILE,
@@ -110,6 +111,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.finite_steps = FiniteSteps(self)
         self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
+        self.logger_columns = LoggerColumns(self)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
         if DS2D2Trainer._start_epoch not in self.callbacks["on_train_epoch_start"]:  # DDP hands them to each process
@@ -355,12 +357,18 @@ class DS2D2Trainer(DetectionTrainer):
             "clip/steps": clipped_share(norms),
         }
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
+        self.logger_columns.store(columns)
         warnings = self.gains.warnings()
         if warning := clipping_warning(norms, self.gains.shares()):
             warnings["clip"] = warning
         for key in warnings.keys() - self._warned:  # a lasting condition is named once
             LOGGER.warning(f"DS2D2: epoch {self.epoch + 1}: {warnings[key]}")
         self._warned = set(warnings)
+
+    def run_callbacks(self, event: str) -> None:
+        """Run the callbacks of an event; the experiment loggers among them see the epoch's columns too."""
+        with self.logger_columns.shown(event):
+            super().run_callbacks(event)
 
     def save_model(self) -> bool:
         """Save the checkpoints atomically with the current gains, after the resume file of the epoch."""

@@ -132,7 +132,6 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.results", "Results", ("orig_img", "path", "names", "boxes", "obb")),
     ("ultralytics.engine.results", "Results.save_txt", ("txt_file",)),
     ("ultralytics.cfg", "QUANTIZE_ALIASES", ()),
-    ("ultralytics.utils", "TQDM", ()),
     # comparison of arms
     ("ultralytics.engine.trainer", "BaseTrainer.run_callbacks", ("event",)),
     ("ultralytics.nn.distill_model", "DistillationModel", ("teacher_model", "student_model")),  # attributes, too
