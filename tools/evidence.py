@@ -48,14 +48,18 @@ PHOTOGRAPHS = Protocol(
 )  # fmt: skip
 
 
-def protocol_of(data: str) -> Protocol:
-    """Return the protocol of a data set: the built-in scenes have the schedule of the small demonstration."""
-    if data != SCENES:
-        return PHOTOGRAPHS
-    from ds2d2_yolo.demo.plan import SMALL
+SCENES_PROTOCOL = Protocol(
+    {
+        "imgsz": 320, "epochs": 4, "batch": 4, "optimizer": "AdamW", "lr0": 0.002, "nbs": 4, "warmup_epochs": 1.0,
+        "mosaic": 0.0, "scale": 0.2, "val": False, "plots": False, "conf": 0.03, "workers": 1, "device": "cpu",
+    },
+    teacher_epochs=8,
+)  # fmt: skip
 
-    sizes = {"imgsz": SMALL.imgsz, "batch": SMALL.batch, "epochs": SMALL.student_epochs, "workers": 1, "device": "cpu"}
-    return Protocol({**SMALL.common, **sizes}, SMALL.teacher_epochs)
+
+def protocol_of(data: str) -> Protocol:
+    """Return the protocol of a data set."""
+    return SCENES_PROTOCOL if data == SCENES else PHOTOGRAPHS
 
 
 def train_teacher(data: str, folder: Path, schedule: dict[str, Any]) -> Path:

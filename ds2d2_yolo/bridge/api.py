@@ -17,6 +17,7 @@ from ds2d2_yolo.bridge.training.find_run import find_unfinished
 from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
+from ds2d2_yolo.bridge.upstream.batch_callbacks import Callbacks, add_callbacks
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.bridge.upstream.read_only import images_read_only
 from ds2d2_yolo.config import checks as ok
@@ -33,13 +34,14 @@ NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the stu
 
 @cpu_threads()
 def distill(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
-            **keys: Any) -> Any:  # fmt: skip
+            callbacks: Callbacks | None = None, **keys: Any) -> Any:  # fmt: skip
     """Distil a teacher into a student.
 
     Args:
         teacher (str | Path | None): Trained checkpoint, or a release's name that Ultralytics downloads.
         student (str | Path | None): Checkpoint, release's name or model YAML of the same task.
         data (str | Path | None): Data-set YAML; the names of the package's own work too, such as 'dota.yaml'.
+        callbacks (Callbacks | None): Ultralytics callbacks of the training by event, such as 'on_train_epoch_end'.
         **keys (Any): DS2D2 settings (see `Settings`) and Ultralytics training settings, `resume` among them.
 
     Returns:
@@ -59,12 +61,13 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
             rest.pop("resume")
             if data is not None:  # a data set that has moved
                 rest["data"] = str(data)
-            return _resume(resume, {k: v for k, v in ours.items() if v is not None}, student, rest, settings.safe)
+            ours = {k: v for k, v in ours.items() if v is not None}
+            return _resume(resume, ours, student, rest, settings.safe, callbacks)
         _refuse_missing("train", teacher=teacher, student=student, data=data)
         if settings.safe:
             refuse_code_in_data(str(data))
         model = load_student(str(student))
-        return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)})
+        return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)}, callbacks)
 
 
 @cpu_threads()
@@ -132,7 +135,12 @@ def _refuse_missing(mode: str, **needed: Any) -> None:
 
 
 def _resume(
-    resume: Any, ours: dict[str, Any], student: str | Path | None, rest: dict[str, Any], safe: bool = False
+    resume: Any,
+    ours: dict[str, Any],
+    student: str | Path | None,
+    rest: dict[str, Any],
+    safe: bool = False,
+    callbacks: Callbacks | None = None,
 ) -> Any:
     """Continue an unfinished run; its own settings stand, and the teacher is checked against the one it began with."""
     named = student is not None and resume is True
@@ -144,9 +152,10 @@ def _resume(
     ours.pop("safe", None)  # it is the command's, not the run's
     if run.last.parent.name == "weights":  # a run goes on where it lies now, its checkpoint knows where it began
         allowed["save_dir"] = str(run.last.parent.parent)
-    return _train(model, TRAINERS[run.task], {**allowed, **ours, "resume": str(run.last)})
+    return _train(model, TRAINERS[run.task], {**allowed, **ours, "resume": str(run.last)}, callbacks)
 
 
-def _train(model: YOLO, trainer: type[DS2D2Trainer], keys: dict[str, Any]) -> Any:
+def _train(model: YOLO, trainer: type[DS2D2Trainer], keys: dict[str, Any], callbacks: Callbacks | None) -> Any:
     """Run Ultralytics' training with one of our trainers."""
+    add_callbacks(model, callbacks)
     return model.train(trainer=trainer, **keys)

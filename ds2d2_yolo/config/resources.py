@@ -1,4 +1,4 @@
-"""Locations of the packaged files: settings (`cfg/`) and data-set descriptions (`data/`)."""
+"""Locations of the packaged files: settings and models (`cfg/`), and data-set descriptions (`data/`)."""
 
 from __future__ import annotations
 
@@ -40,3 +40,20 @@ def resolve_data(data: str) -> str:
     name = data if data.endswith((".yaml", ".yml")) else f"{data}.yaml"
     packaged = resource_dir("data") / name
     return str(packaged) if Path(name).name == name and packaged.is_file() else data
+
+
+def resolve_model(model: str) -> str:
+    """Return the path of a packaged model YAML or checkpoint, or `model` unchanged.
+
+    A file of that name in the working directory has priority, then a packaged one; Ultralytics resolves other names.
+
+    Args:
+        model (str): Path or name, such as 'yolov8-pico-obb.yaml'.
+
+    Returns:
+        (str): A path, or the name unchanged.
+    """
+    if Path(model).exists():
+        return model
+    packaged = resource_dir("cfg") / "models" / model
+    return str(packaged) if Path(model).name == model and packaged.is_file() else model

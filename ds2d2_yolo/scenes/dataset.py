@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -92,7 +93,13 @@ def write_images(part: Path, plan: DatasetPlan, tasks: Iterable[tuple[int, int]]
 
 
 def write_dataset(
-    root: str | Path, train: int = 256, val: int = 64, seed: int = 0, imgsz: int = 640, workers: int | None = None
+    root: str | Path,
+    train: int = 256,
+    val: int = 64,
+    seed: int = 0,
+    imgsz: int = 640,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the data set into a folder, in parallel processes.
 
@@ -106,6 +113,8 @@ def write_dataset(
         seed (int): Seed, 0 or more.
         imgsz (int): Side of the images in pixels, a multiple of 4 from 320 up.
         workers (int | None): Processes; None for one per core, 0 or 1 to draw in this process.
+        progress (Callable[[int, int], None] | None): Called with the number of drawn images and of all; None for a line
+            on standard error.
 
     Raises:
         FileExistsError: If `root` is a file or a folder that is not empty.
@@ -123,11 +132,12 @@ def write_dataset(
             for kind in ("images", "labels"):
                 (part / kind / split).mkdir(parents=True)
         count = min(usable_cores() if workers is None else workers, len(plan.tasks()))
+        report = progress or partial(_progress, root.name)
         if count > 1 and sys.executable:
-            _draw_in_processes(part, plan, count, root.name)
+            _draw_in_processes(part, plan, count, report)
         else:
             for done, _ in enumerate(write_images(part, plan, plan.tasks()), 1):
-                _progress(root.name, done, len(plan.tasks()))
+                report(done, len(plan.tasks()))
         _publish(part, root)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -151,7 +161,7 @@ def _publish(part: Path, root: Path) -> None:
             raise
 
 
-def _draw_in_processes(part: Path, plan: DatasetPlan, count: int, name: str) -> None:
+def _draw_in_processes(part: Path, plan: DatasetPlan, count: int, report: Callable[[int, int], None]) -> None:
     """Draw in `count` child processes and count the labels that they write.
 
     They are started as plain commands: multiprocessing would import the caller's main module again, and a training
@@ -167,14 +177,14 @@ def _draw_in_processes(part: Path, plan: DatasetPlan, count: int, name: str) -> 
         for k in range(count):
             processes.append(subprocess.Popen([*command, str(k)], stdin=subprocess.PIPE, env=environment))
         while any(process.poll() is None for process in processes):
-            _progress(name, min(total - 1, sum(1 for _ in part.glob("labels/*/*.txt"))), total)
+            report(min(total - 1, sum(1 for _ in part.glob("labels/*/*.txt"))), total)
             if any(process.poll() for process in processes):
                 break
             time.sleep(0.2)
         failed = [process.returncode for process in processes if process.poll()]
         if failed:
-            raise RuntimeError(f"drawing '{name}' failed (status {failed[0]}): draw with workers=1 to see where")
-        _progress(name, total, total)
+            raise RuntimeError(f"drawing into '{part}' failed (status {failed[0]}): draw with workers=1 to see where")
+        report(total, total)
     finally:
         for process in processes:
             process.kill()

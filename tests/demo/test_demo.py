@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer
 from ds2d2_yolo.bridge.upstream import devices
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.cli import main
-from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.config.resources import resolve_data, resolve_model
 from ds2d2_yolo.demo import picture, run, training
 from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.run import Demo
@@ -36,6 +38,7 @@ from ds2d2_yolo.demo.scores import ModelScores, scores_table
 from ds2d2_yolo.demo.state import STATE_FILE, DemoState
 from ds2d2_yolo.deploy.parity import TOLERANCES
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.utils.progress import Task
 from tests.helpers.data import write_bands
 
 pytest.importorskip("onnx")
@@ -67,7 +70,13 @@ def plan(
         batch=4,
         images=4,
         workers=0,
+        shipped=False,
     )
+
+
+def a_task() -> Task:
+    """A task that nobody watches."""
+    return Task("step", None, io.StringIO())
 
 
 def settings_in(folder: Path, **keys: Any) -> DemoSettings:
@@ -79,7 +88,9 @@ def settings_in(folder: Path, **keys: Any) -> DemoSettings:
 def finished(plan: DemoPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project folder of a demonstration that has run."""
     project = tmp_path_factory.mktemp("demo")
-    Demo(plan, settings_in(project)).run()
+    with redirect_stdout(io.StringIO()) as screen:
+        Demo(plan, settings_in(project)).run()
+    (project / "screen.txt").write_text(screen.getvalue(), encoding="utf-8")
     return project
 
 
@@ -99,6 +110,7 @@ def test_leaves_what_it_names(finished: Path) -> None:
         "demo.md",
         "demo.json",
         "demo.jpg",
+        run.LOG_FILE,
         STATE_FILE,
         "distilled/weights/best.onnx",
         "distilled/amplifier.safetensors",
@@ -122,7 +134,7 @@ def test_table_has_each_model_with_its_own_size(finished: Path) -> None:
         assert f"{parameters / 1e6:.2f} M" in row
         assert f"{best.stat().st_size / 1e6:.1f} MB" in row
     assert models["plain"]["parameters"] == models["distilled"]["parameters"] != models["teacher"]["parameters"]
-    assert "not the gain" in text
+    assert SMALL.verdict in text
 
 
 def test_both_students_have_the_same_schedule(finished: Path) -> None:
@@ -165,6 +177,37 @@ def test_picture_has_a_row_an_image_and_a_column_a_source(finished: Path) -> Non
     step = picture.SIDE + picture.GAP
     assert found.shape[1] == 4 * step
     assert found.shape[0] == picture.BAND + picture.GAP + run.PICTURE_IMAGES * step + picture.BAND
+
+
+def test_the_screen_shows_the_steps_and_the_log_the_rest(finished: Path) -> None:
+    screen = (finished / "screen.txt").read_text(encoding="utf-8")
+    log = (finished / "small" / run.LOG_FILE).read_text(encoding="utf-8")
+    steps = [line.split()[0] for line in screen.splitlines() if line.startswith("[")]
+    assert list(dict.fromkeys(steps)) == [f"[{n}/8]" for n in range(1, 9)]
+    for word in ("Ultralytics 8", "engine/trainer", "ultralytics.nn.modules"):
+        assert word in log
+        assert word not in screen
+    for word in ("| plain student ", run.LOG_FILE, SMALL.verdict):
+        assert word in screen
+
+
+def test_a_failed_step_names_the_log(
+    project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "small" / "demo.jpg").unlink()
+
+    def failing(*args: Any, **keys: Any) -> None:
+        print("before the failure")
+        raise ZeroDivisionError("in the picture")
+
+    monkeypatch.setattr(run, "detect", failing)
+    with pytest.raises(ZeroDivisionError):
+        Demo(plan, settings_in(project)).run()
+    log = project / "small" / run.LOG_FILE
+    screen = capsys.readouterr().out
+    assert str(log) in screen.splitlines()[-1]
+    assert "before the failure" not in screen
+    assert "before the failure" in log.read_text(encoding="utf-8")
 
 
 # Going on --------------------------------------------------------------------------------------------------------
@@ -230,7 +273,7 @@ def stop_before_final(kind: type[BaseTrainer], monkeypatch: pytest.MonkeyPatch) 
 def trainings(plan: DemoPlan, project: Path) -> training.Trainings:
     """The trainings of a demonstration whose data are at hand."""
     demo = Demo(plan, settings_in(project))
-    demo.prepare()
+    demo.prepare(a_task())
     return demo.trainings
 
 
@@ -254,11 +297,11 @@ def test_a_training_that_was_cut_off_goes_on(
     with monkeypatch.context() as patch:
         cut(DS2D2OBBTrainer if which == "distilled" else OBBTrainer, patch)
         with pytest.raises(Stop):
-            getattr(first, which)()
+            getattr(first, which)(a_task())
     again = trainings(longer, tmp_path)
     assert again.state.started(which)
     monkeypatch.setattr(plain_run, "train_plain", refuse)
-    getattr(again, which)()
+    getattr(again, which)(a_task())
     best = again.weights(which)
     assert again.state.done(which, [best])
     for name in ("best.pt", "last.pt"):
@@ -268,16 +311,15 @@ def test_a_training_that_was_cut_off_goes_on(
     assert len((tmp_path / "small" / which / "results.csv").read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
 
 
-def test_half_a_checkpoint_starts_the_training_again(
-    plan: DemoPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_half_a_checkpoint_starts_the_training_again(plan: DemoPlan, tmp_path: Path) -> None:
     found = trainings(plan, tmp_path)
     found.state.start("teacher")
     last = found.weights("teacher").with_name("last.pt")
     last.parent.mkdir(parents=True)
     last.write_bytes(b"PK half a file")
-    found.teacher()
-    assert "starts again" in capsys.readouterr().out
+    screen = io.StringIO()
+    found.teacher(Task("teacher", None, screen))
+    assert "starts again" in screen.getvalue()
     assert plain_run.trained_epochs(last) == -1
 
 
@@ -294,11 +336,11 @@ def test_other_data_do_not_take_old_results(split: str, project: Path, plan: Dem
     moved = text.replace(str(Path(plan.data).parent.as_posix()), (tmp_path / "data").as_posix())
     (tmp_path / "data" / "data.yaml").write_text(moved, encoding="utf-8")
     same = settings_in(project, data=str(tmp_path / "data" / "data.yaml"))
-    Demo(plan, same).prepare()  # a copy elsewhere is the same data
+    Demo(plan, same).prepare(a_task())  # a copy elsewhere is the same data
     label = next((tmp_path / "data" / "labels" / split).glob("*.txt"))
     label.write_text(label.read_text(encoding="utf-8").splitlines()[0], encoding="utf-8")
     with pytest.raises(BadUseError, match="data was"):
-        Demo(plan, same).prepare()
+        Demo(plan, same).prepare(a_task())
 
 
 def test_a_folder_of_something_else_is_left_alone(plan: DemoPlan, tmp_path: Path) -> None:
@@ -484,8 +526,12 @@ def test_public_sizes_name_what_exists(size: str) -> None:
     assert Path(resolve_data(public.data)).is_file()
     assert set(public.common) <= set(DEFAULT_CFG_KEYS)
     assert public.imgsz % 32 == 0
+    sizes = [
+        sum(p.numel() for p in YOLO(resolve_model(m)).model.parameters()) for m in (public.teacher, public.student)
+    ]
+    assert sizes[0] > sizes[1]
     for model in (public.teacher, public.student):
-        assert YOLO(model).task == "obb"
+        assert YOLO(resolve_model(model)).task == "obb"
 
 
 # What it refuses -------------------------------------------------------------------------------------------------

@@ -171,11 +171,30 @@ def test_opencv_gets_its_threads_back(alone: Path, tmp_path: Path) -> None:
     assert cv2.getNumThreads() == threads
 
 
-@pytest.mark.parametrize(("name", "train", "val"), [("aerial-scenes", 256, 64), ("aerial-scenes-large", 2048, 256)])
-def test_the_yaml_is_drawn_and_read_by_ultralytics(name: str, train: int, val: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_is_reported_up_to_the_last_image(
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    write_dataset(tmp_path / "scenes", 2, 1, imgsz=320, workers=workers, progress=lambda *numbers: seen.append(numbers))
+    assert seen[-1] == (3, 3)
+    assert seen == sorted(seen)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "scenes"),
+    [
+        ("aerial-scenes", {"train": 256, "val": 64, "seed": 0}),
+        ("aerial-scenes-large", {"train": 2048, "val": 256, "seed": 0}),
+        ("aerial-scenes-small", {"train": 192, "val": 64, "imgsz": 320, "seed": 0}),
+        ("aerial-scenes-teacher", {"train": 1024, "val": 64, "imgsz": 320, "seed": 1}),
+    ],
+)
+def test_the_yaml_is_drawn_and_read_by_ultralytics(name: str, scenes: dict[str, int], tmp_path: Path) -> None:
     utils = pytest.importorskip("ultralytics.data.utils")
     settings = yaml.safe_load((DATA / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert settings["scenes"] == {"train": train, "val": val, "seed": 0}
+    assert settings["scenes"] == scenes
     assert settings["names"] == dict(enumerate(NAMES))
     assert settings["path"] == name
     settings["path"], settings["scenes"] = str(tmp_path / "drawn"), {"train": 2, "val": 1, "seed": 0, "imgsz": 320}

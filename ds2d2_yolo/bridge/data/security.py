@@ -57,7 +57,7 @@ def safe_loading(safe: bool) -> Iterator[None]:
     if not safe:
         yield
         return
-    if not tasks._SafeLoad.SUPPORTED:
+    if not safe_loading_supported():
         raise BadUseError(f"safe=True needs torch 2.6 or newer, this is {torch.__version__}: pip install -U torch")
     flag, reader, environment = tasks.SAFE_LOAD, dataset.load_dataset_cache_file, os.environ.get(FLAG)
     tasks.SAFE_LOAD, dataset.load_dataset_cache_file, os.environ[FLAG] = True, read_cache, "1"
@@ -69,6 +69,11 @@ def safe_loading(safe: bool) -> Iterator[None]:
             del os.environ[FLAG]
         else:
             os.environ[FLAG] = environment
+
+
+def safe_loading_supported() -> bool:
+    """Return whether `safe_loading` works with this torch."""
+    return bool(tasks._SafeLoad.SUPPORTED)
 
 
 def safe_loading_active() -> bool:

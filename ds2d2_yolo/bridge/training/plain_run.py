@@ -9,6 +9,8 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.nn.tasks import torch_safe_load
 
+from ds2d2_yolo.bridge.upstream.batch_callbacks import Callbacks, add_callbacks
+
 
 def trained_epochs(last: Path) -> int | None:
     """Return the number of finished epochs of a run.
@@ -29,21 +31,27 @@ def trained_epochs(last: Path) -> int | None:
     return epoch if epoch < 0 else epoch + 1
 
 
-def train_plain(model: str, keys: Mapping[str, Any]) -> None:
+def train_plain(model: str, keys: Mapping[str, Any], callbacks: Callbacks | None = None) -> None:
     """Train a model with plain Ultralytics.
 
     Args:
         model (str): Model YAML.
         keys (Mapping[str, Any]): Ultralytics training settings.
+        callbacks (Callbacks | None): Ultralytics callbacks by event.
     """
-    YOLO(model).train(**keys)
+    plain = YOLO(model)
+    add_callbacks(plain, callbacks)
+    plain.train(**keys)
 
 
-def resume_plain(last: Path, device: Any) -> None:
+def resume_plain(last: Path, device: Any, callbacks: Callbacks | None = None) -> None:
     """Continue an unfinished training with the settings that it was started with.
 
     Args:
         last (Path): Its last.pt.
         device (Any): Device as Ultralytics takes it, None for its choice.
+        callbacks (Callbacks | None): Ultralytics callbacks by event.
     """
-    YOLO(str(last)).train(resume=True, device=device)
+    plain = YOLO(str(last))
+    add_callbacks(plain, callbacks)
+    plain.train(resume=True, device=device)

@@ -1,13 +1,76 @@
-"""Contexts in which Ultralytics logs less."""
+"""Contexts in which Ultralytics logs less, or to a file."""
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
 
 from ultralytics.utils import LOGGER
+
+CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # of a terminal: colours, and the removal of a line
+
+
+class LineLog(io.TextIOBase):
+    """A text stream that writes complete lines to a file, as a terminal would show them in the end.
+
+    A progress bar that is drawn again and again with a carriage return leaves its last state only.
+
+    Args:
+        file (TextIO): The file.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._line = ""
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take text, and write the lines that it completes."""
+        *lines, rest = (self._line + CONTROL_SEQUENCES.sub("", text)).replace("\r\n", "\n").split("\n")
+        for line in lines:
+            self._file.write(line.rpartition("\r")[2].rstrip() + "\n")
+        # a carriage return at the end may belong to a line break whose second half comes next
+        self._line = rest[max(0, rest[:-1].rfind("\r")) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Write the complete lines to the disk."""
+        self._file.flush()
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append to a file what Ultralytics logs and what any code prints or warns, while the context lasts.
+
+    Ultralytics' logger (8.4.190) holds the standard output that it found when it was imported, so its handlers get the
+    file here, and their stream again afterwards. Its progress bars look for the standard output each time.
+
+    Args:
+        path (Path): The file; it is made if it is missing.
+
+    Yields:
+        (None): While it lasts, standard output and error of Python's code are the file.
+    """
+    handlers = [handler for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)]
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        log = LineLog(file)
+        streams = [handler.setStream(log) for handler in handlers]
+        try:
+            with redirect_stdout(log), redirect_stderr(log):
+                yield
+        finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                if stream is not None:
+                    handler.setStream(stream)
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from ultralytics.utils import LOGGER
+from ultralytics.utils.tqdm import TQDM
 
-from ds2d2_yolo.bridge.upstream.logging import quiet, warnings_only
+from ds2d2_yolo.bridge.upstream.logging import LineLog, logged_to, quiet, warnings_only
 
 
 @pytest.fixture
@@ -48,3 +52,59 @@ def test_only_warnings_are_logged_and_pythons_are_dropped(logged: list[str]) -> 
     with warnings_only(verbose=True):
         log_all()
     assert logged[1:] == ["info", "warning", "error"]
+
+
+def test_a_file_takes_all_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    LOGGER.addHandler(handler)
+    file = tmp_path / "log.txt"
+    file.write_text("earlier\n", encoding="utf-8")
+    try:
+        with logged_to(file):
+            LOGGER.warning("logged")
+            print("printed")
+            print("on standard error", file=sys.stderr)
+            bar = TQDM(range(3), disable=False)
+            for _ in bar:
+                bar.set_description("bar")
+        LOGGER.warning("afterwards")
+    finally:
+        LOGGER.removeHandler(handler)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert {"earlier", "printed", "on standard error"} <= set(lines)
+    assert "logged" in "".join(lines)
+    bars = [line for line in lines if line.startswith("bar")]
+    assert len(bars) == 1
+    assert "3/3" in bars[0]
+    assert "afterwards" not in "".join(lines)
+    screen = capsys.readouterr()
+    assert "afterwards" in screen.out
+    assert "logged" not in screen.out + screen.err
+    assert "printed" not in screen.out + screen.err
+
+
+def test_an_error_ends_the_log(tmp_path: Path) -> None:
+    before = sys.stdout, [getattr(handler, "stream", None) for handler in LOGGER.handlers]
+    with pytest.raises(ZeroDivisionError), logged_to(tmp_path / "log.txt"):
+        raise ZeroDivisionError
+    assert before == (sys.stdout, [getattr(handler, "stream", None) for handler in LOGGER.handlers])
+
+
+@pytest.mark.parametrize(
+    ("parts", "lines"),
+    [
+        (["a\nb\n"], ["a", "b"]),
+        (["a", "b", "\n"], ["ab"]),
+        (["\r1/3", "\r\x1b[K2/3", "\r\x1b[K3/3", "\n"], ["3/3"]),
+        (["a\r\n", "\x1b[34m\x1b[1mblue\x1b[0m\n"], ["a", "blue"]),
+        (["unfinished"], []),
+    ],
+)
+def test_lines_are_those_that_a_terminal_shows(parts: list[str], lines: list[str]) -> None:
+    file = io.StringIO()
+    log = LineLog(file)
+    assert log.writable()
+    for part in parts:
+        assert log.write(part) == len(part)
+    log.flush()
+    assert file.getvalue().splitlines() == lines
