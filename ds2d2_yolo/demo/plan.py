@@ -21,7 +21,7 @@ class DemoPlan:
         student (str): Model YAML of both students, or a checkpoint to start them from.
         teacher_epochs (int): Epochs of the teacher where it is trained.
         student_epochs (int): Epochs of each student.
-        amplifier_epochs (int): Epochs of the high-frequency amplifier.
+        amplifier_epochs (int): Epochs of the high-frequency amplifier, where the recipe has one.
         imgsz (int): Image size of all trainings, measurements and of the export, in pixels.
         batch (int): Images per batch.
         images (int | None): Largest number of training images, None for all.
@@ -31,6 +31,7 @@ class DemoPlan:
         confidence (float): Lowest score of the boxes in the picture.
         workers (int): Processes that load images.
         shipped (bool): Whether the teacher is the trained one that ships with the package.
+        recipe (str | None): Recipe of the distillation; None is the defaults.
     """
 
     data: str
@@ -48,6 +49,7 @@ class DemoPlan:
     confidence: float = 0.25
     workers: int = 8
     shipped: bool = False
+    recipe: str | None = None
 
     def on_other_data(self) -> DemoPlan:
         """Return the plan for data of the user: the teacher is trained, and nothing was measured on them before."""
@@ -83,6 +85,7 @@ SMALL = DemoPlan(
     confidence=0.1,  # scores are low after so few epochs
     workers=2,
     shipped=True,
+    recipe="balanced",  # of those tried the one with the largest gain in so short a training, see docs/evidence.md
 )
 
 FULL = DemoPlan(

@@ -15,6 +15,7 @@ from typing import Any
 from ds2d2_yolo.bridge.data.dataset import data_hash, obb_data
 from ds2d2_yolo.bridge.data.drawn_scenes import draw_packaged_scenes
 from ds2d2_yolo.bridge.data.images import list_images
+from ds2d2_yolo.bridge.inference.explain import explain
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.bridge.upstream.logging import logged_to, quiet
@@ -34,6 +35,7 @@ LOG_FILE = "demo.log"
 EXPORT_NEEDS = ("onnx", "onnxslim", "onnxruntime")
 PICTURE_IMAGES = 4
 PICTURE_CANDIDATES = 64
+EXPLAINED_IMAGES = 2
 CHECK_IMAGES = 8  # on which the exported file is compared with PyTorch
 MIN_CONFIDENCE = 0.01  # lowest score that the check of `export` compares
 
@@ -141,11 +143,11 @@ class Demo:
         return [
             (f"data: {Path(self.data).name}", self.prepare),
             (f"teacher: {teacher}, {origin}", lambda task: self.trainings.teacher(task)),
-            (f"distilled student, with an amplifier: {student}", lambda task: self.trainings.distilled(task)),
+            (f"distilled student: {student}", lambda task: self.trainings.distilled(task)),
             ("plain student, same seed and schedule", lambda task: self.trainings.plain(task)),
             ("validation of the three", self.validation),
             ("ONNX of the distilled student, compared with PyTorch", self.onnx),
-            ("picture: ground truth and detections", self.picture),
+            ("pictures: detections, and what is distilled", self.pictures),
             ("report", self.report),
         ]
 
@@ -189,7 +191,7 @@ class Demo:
             self.scores = {k: ModelScores(**v) for k, v in self.state.steps["validation"].items()}
             return
         self.state.start("validation")
-        task.total = len(self.trainings.models)
+        task.total = len(self.trainings.models) + 1
         for which in self.trainings.models:
             self.scores[which] = measure(
                 self.trainings.weights(which),
@@ -256,14 +258,14 @@ class Demo:
         highest = max((float(boxes.scores.max(initial=0)) for boxes in detected), default=0.0)
         return next((c for c in (self.plan.confidence, MIN_CONFIDENCE) if highest >= c), None)
 
-    def picture(self, task: Task) -> None:
-        """Draw ground truth and detections side by side.
+    def pictures(self, task: Task) -> None:
+        """Draw ground truth and detections side by side, and the sheets of `explain`.
 
         Args:
-            task (Task): Takes the progress, in models.
+            task (Task): Takes the progress, in models and the sheets.
         """
-        path = self.folder / "demo.jpg"
-        if self.state.done("picture", [path]):
+        path, sheets = self.folder / "demo.jpg", self.folder / "explain"
+        if self.state.done("picture", [path, sheets / "index.html"]):
             task.note("drawn already")
             return
         self.state.start("picture")
@@ -277,6 +279,19 @@ class Demo:
             )
             task.advance()
         draw(images, columns, self.names, path, f"predictions: confidence {self.plan.confidence} and more")
+        explain(
+            self.trainings.weights("teacher"),
+            self.trainings.weights("distilled"),
+            self.data,
+            images=EXPLAINED_IMAGES,
+            imgsz=self.plan.imgsz,
+            conf=self.plan.confidence,
+            device=self.settings.device,
+            save_dir=str(sheets),
+            exist_ok=True,
+            safe=self.trainings.safe,
+        )
+        task.advance()
         self.state.finish("picture")
 
     def report(self, _: Task) -> None:
@@ -310,6 +325,7 @@ class Demo:
         return [
             ("demo.md, demo.json", "the table"),
             ("demo.jpg", "predictions side by side"),
+            ("explain/index.html", "what is distilled, in pictures"),
             (LOG_FILE, "messages of Ultralytics"),
             *((str(self.trainings.weights(k).relative_to(self.folder)), f"the {LABELS[k]}") for k in LABELS),
             (str(onnx), "the distilled student for ONNX Runtime"),

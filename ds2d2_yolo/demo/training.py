@@ -83,12 +83,12 @@ class Trainings:
         self._plain("plain", self.plan.student_epochs, task)
 
     def distilled(self, task: Task) -> None:
-        """Distil the teacher into the student, after training the amplifier.
+        """Distil the teacher into the student, after training the amplifier where the recipe has one.
 
         Args:
             task (Task): Takes the progress of the student, in batches.
         """
-        ds2d2_keys = {"amplifier_epochs": self.plan.amplifier_epochs, "safe": self.safe}
+        ds2d2_keys = {"amplifier_epochs": self.plan.amplifier_epochs, "safe": self.safe, "recipe": self.plan.recipe}
         keys = {**self._shared, **ds2d2_keys, "name": "distilled", "epochs": self.plan.student_epochs}
         callbacks = _batches(task)
         self._train(

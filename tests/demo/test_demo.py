@@ -71,6 +71,7 @@ def plan(
         images=4,
         workers=0,
         shipped=False,
+        recipe=None,
     )
 
 
@@ -114,6 +115,7 @@ def test_leaves_what_it_names(finished: Path) -> None:
         STATE_FILE,
         "distilled/weights/best.onnx",
         "distilled/amplifier.safetensors",
+        "explain/index.html",
     ):
         assert (folder / name).is_file(), name
     for which in LABELS:
