@@ -75,8 +75,8 @@ SMALL = DemoPlan(
         "lr0": 0.002,
         "nbs": 4,
         "warmup_epochs": 1.0,
-        # Ultralytics begins the warm-up of the biases at 0.1, which is meant for SGD. With AdamW it moves the head's biases
-        # so far that runs of one schedule end between 0.09 and 0.23 mAP50.
+        # Ultralytics begins the warm-up of the biases at 0.1, which is meant for SGD. With AdamW it moves the head's
+        # biases so far that runs of one schedule end between 0.09 and 0.23 mAP50.
         "warmup_bias_lr": 0.0,
         "mosaic": 0.0,
         "scale": 0.2,
