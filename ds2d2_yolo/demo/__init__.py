@@ -1,1 +1,1 @@
-"""The demonstration on the built-in scenes: teacher, amplifier, distilled and plain student, checked ONNX file."""
+"""The demonstration on the built-in scenes: teacher, distilled and plain student, checked ONNX file, pictures."""

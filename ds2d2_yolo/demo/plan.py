@@ -53,7 +53,7 @@ class DemoPlan:
 
     def on_other_data(self) -> DemoPlan:
         """Return the plan for data of the user: the teacher is trained, and nothing was measured on them before."""
-        return replace(self, shipped=False, verdict=ONE_SEED)
+        return replace(self, shipped=False, recipe=None, duration="depends on the data", verdict=ONE_SEED)
 
 
 ONE_SEED = "This is one seed: its difference is one draw. `ds2d2-yolo compare` measures it over several seeds."
@@ -88,7 +88,7 @@ SMALL = DemoPlan(
     confidence=0.1,  # scores are low after so few epochs
     workers=2,
     shipped=True,
-    recipe="balanced",  # of those tried the one with the largest gain in so short a training, see docs/evidence.md
+    recipe="balanced",  # its difference is measured over five seeds, see docs/evidence.md
 )
 
 FULL = DemoPlan(
@@ -147,9 +147,9 @@ class DemoSettings(Options):
         None, ok.optional(ONE_DEVICE), "cpu, mps or the number of a GPU; by default what Ultralytics chooses"
     )
     seed: int = option(0, ok.integer(0), "seed of all trainings")
-    batch: int | None = option(None, ok.optional(ok.integer(1)), "images per batch, by default the size's own")
+    batch: int | None = option(None, ok.optional(ok.integer(1)), "images per batch, by default that of the size")
     verbose: bool = option(False, ok.flag, "show a traceback when something fails")
-    resume: bool = option(False, ok.flag, "accepted for habit's sake: the same command goes on anyway")
+    resume: bool = option(False, ok.flag, "accepted, without effect: the same command goes on anyway")
 
     @property
     def folder(self) -> Path:

@@ -191,7 +191,7 @@ class Demo:
             self.scores = {k: ModelScores(**v) for k, v in self.state.steps["validation"].items()}
             return
         self.state.start("validation")
-        task.total = len(self.trainings.models) + 1
+        task.total = len(self.trainings.models)
         for which in self.trainings.models:
             self.scores[which] = measure(
                 self.trainings.weights(which),
@@ -272,7 +272,7 @@ class Demo:
         candidates = evenly_spaced(self.images, PICTURE_CANDIDATES)
         images = choose_varied(candidates, [b.classes for b in ground_truth(candidates)], PICTURE_IMAGES)
         columns = {"ground truth": ground_truth(images)}
-        task.total = len(self.trainings.models)
+        task.total = len(self.trainings.models) + 1  # the sheets
         for which, model in self.trainings.models.items():
             columns[f"{which}: {Path(model).stem}"] = detect(
                 self.trainings.weights(which), images, self.plan.imgsz, self.plan.confidence, self.settings.device

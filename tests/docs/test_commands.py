@@ -31,6 +31,11 @@ NO_SHELL = ("python", "yaml", "math", "text")  # languages of blocks without com
 ELSEWHERE = {
     "python3 -m venv": "tests run in such an environment; .ci/run types the README's",
     ".venv/bin/pip install": "likewise",
+    ". .venv/bin/activate": "a command of the shell",
+    **dict.fromkeys(
+        ("pip install tensorboard", "pip install mlflow", "yolo settings ", "tensorboard --logdir", "mlflow ui"),
+        "commands of the loggers and of Ultralytics; typed once, see the section about experiment loggers",
+    ),
     ".venv/bin/pytest": "this is the command that runs the tests",
     "python tools/evidence.py": "tests/tools/test_evidence.py",
     "python tools/evidence_tables.py": "tests/tools/test_evidence_tables.py",
@@ -120,7 +125,7 @@ def check(mode: str, words: list[str]) -> None:
 
 def words_of(command: str) -> list[str]:
     """Return mode and arguments of a command of this package, nothing for another command."""
-    words = shlex.split(command)
+    words = [word for word in shlex.split(command) if not re.match("[A-Z_]+=", word)]  # variables of the environment
     if words[0].rpartition("/")[2] == "ds2d2-yolo":
         return words[1:]
     return words[words.index("ds2d2_yolo") + 1 :] if "ds2d2_yolo" in words else []
@@ -133,7 +138,7 @@ def test_command_of_a_block(command: str, tmp_path: Path, monkeypatch: pytest.Mo
         check(words[0], words[1:])
         given = {word.partition("=")[0] for word in words}
         assert {"resume", "results"} & given or set(NEEDED.get(words[0], ())) <= given
-    elif command.startswith("yolo "):
+    elif command.startswith("yolo ") and not command.startswith(tuple(ELSEWHERE)):
         _, mode, *settings = shlex.split(command)
         get_cfg(overrides={"mode": mode, **parse(settings)})
     else:
