@@ -121,22 +121,24 @@ class Settings(Options):
             class scores, each level by itself), or 'both', the product.
         level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
             cells) or 'score' (share of the teacher's class scores), both times the number of levels.
+            Not part of the published method.
         imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
             (the student's), or 'both', the sum.
         box_distribution (float): Weight of the divergence of DFL bins in `imfu` and `imhi`, beside class and overlap;
-            0 is off. For teachers with DFL bins.
+            0 is off. For teachers with DFL bins. Not part of the published method.
         box_temperature (float): Temperature of that divergence, above 0.
         box_angle (float): Weight of the difference of angles in `imfu` and `imhi`; 0 is off. For oriented boxes.
+            Not part of the published method.
         implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
         adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
             teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
-            afterwards. 0 is none: random weights at the start.
+            afterwards. 0 is none: random weights at the start. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
             explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
-            which the fit has seen.
+            which the fit has seen. Of several processes each has its own. Not part of the published method.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
-            'aligned' gives each channel the teacher's mean and deviation.
+            'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
 
     Raises:
@@ -244,7 +246,7 @@ class Settings(Options):
     )
 
     def _contradictions(self) -> list[str]:
-        """Return the contradictions between gains and streams, and levels that come twice."""
+        """Return the contradictions between settings, and levels that come twice."""
         errors = [
             f"{term}={getattr(self, term)} contradicts {term.stream}=False"
             for term in TERMS
@@ -252,6 +254,12 @@ class Settings(Options):
         ]
         if self.levels is not None and len(set(self.levels)) < len(self.levels):
             errors.append(f"levels={self.levels} names a level twice")
+        if self.adapter_gate and not self.adapter_fit_epochs:
+            errors.append("adapter_gate=True needs adapter_fit_epochs: random adapters never open the gate")
+        if self.adapter_gate and self.feature_norm != "none":
+            errors.append(f"adapter_gate=True needs feature_norm=none, {self.feature_norm} compares other features")
+        if self.gain_refresh and not self.shares:
+            errors.append(f"gain_refresh={self.gain_refresh} measures automatic gains, and no gain is automatic")
         return errors
 
     @property

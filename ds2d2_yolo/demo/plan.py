@@ -58,6 +58,11 @@ class DemoPlan:
 
 ONE_SEED = "This is one seed: its difference is one draw. `ds2d2-yolo compare` measures it over several seeds."
 
+FIVE_SEEDS = (
+    "Over five other seeds of this schedule the distilled student gained +0.044 mAP50, 95 % interval [+0.029, +0.059]\n"
+    "(docs/evidence.md). The difference above is one seed, and one draw."
+)
+
 SMALL = DemoPlan(
     data="aerial-scenes-small.yaml",
     teacher="yolov8-micro-obb.yaml",
@@ -69,7 +74,7 @@ SMALL = DemoPlan(
     batch=4,
     images=192,
     duration="some minutes on 2 CPU cores",
-    verdict=ONE_SEED,
+    verdict=FIVE_SEEDS,
     common={
         "optimizer": "AdamW",
         "lr0": 0.002,

@@ -32,9 +32,11 @@ class AdapterFit:
         self.active = False
         self._epochs = epochs
         self._sums: list[Tensor] = []  # T S' and S S' of the first level, of the second, ...
+        self._epoch = -1
+        self._sums_at_start: list[Tensor] = []
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch.
+        """Begin an epoch. One that is repeated, as after a NaN, begins with the sums of its first start.
 
         Args:
             epoch (int): Epoch, from 0.
@@ -42,6 +44,9 @@ class AdapterFit:
         self.active = epoch < self._epochs
         if not self.active:
             self._sums = []
+        if epoch == self._epoch:
+            self._sums = self._sums_at_start
+        self._epoch, self._sums_at_start = epoch, self._sums
 
     @torch.no_grad()
     def update(

@@ -158,6 +158,7 @@ class DS2D2Trainer(DetectionTrainer):
         except KeyboardInterrupt as e:  # the command line says how to go on
             self._close_loaders()
             raise KeyboardInterrupt(*(["resume"] if self.resume or self.checkpoints.saved else [])) from e
+        draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
 
     def _begin(self) -> None:
         """Begin the run in this process."""
@@ -326,6 +327,8 @@ class DS2D2Trainer(DetectionTrainer):
         epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
         if self.distiller is not None:
+            if self.distiller.adapter_fit.active:  # accumulated for adapters that the fit has replaced since
+                self.adapter_optimizer.drop_gradients(self.model)
             self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0), self.epoch)
 
     def _model_train(self) -> None:
@@ -340,7 +343,11 @@ class DS2D2Trainer(DetectionTrainer):
 
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""
-        if self.exact_resume.step_due() and self.finite_steps.allow_step():
+        if not self.exact_resume.step_due():
+            return
+        if self.distiller is not None and self.distiller.adapter_fit.active:
+            self.adapter_optimizer.drop_gradients(self.model)
+        if self.finite_steps.allow_step():
             self.adapter_optimizer.step(self, super().optimizer_step)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
@@ -380,12 +387,11 @@ class DS2D2Trainer(DetectionTrainer):
 
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
-        """Log where the terms act, make the checkpoints plain, evaluate on copies of them, and draw the sheets."""
+        """Log where the terms act, make the checkpoints plain, and evaluate on copies of them."""
         if RANK in {-1, 0}:
             self._report_levels()
             finalize_checkpoints(self.wdir)
         self.checkpoints.final_eval(super().final_eval)
-        draw_final_sheets(self)
 
     def _report_levels(self) -> None:
         """Log the level on which each term acts, as the last measured epoch has it."""

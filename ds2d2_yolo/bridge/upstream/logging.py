@@ -35,16 +35,21 @@ class LineLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text, and write the lines that it completes."""
-        *lines, rest = (self._line + CONTROL_SEQUENCES.sub("", text)).replace("\r\n", "\n").split("\n")
+        *lines, incomplete = (self._line + CONTROL_SEQUENCES.sub("", text)).replace("\r\n", "\n").split("\n")
         for line in lines:
             self._file.write(line.rpartition("\r")[2].rstrip() + "\n")
         # a carriage return at the end may belong to a line break whose second half comes next
-        self._line = rest[max(0, rest[:-1].rfind("\r")) :]
+        self._line = incomplete[max(0, incomplete[:-1].rfind("\r")) :]
         return len(text)
 
     def flush(self) -> None:
         """Write the complete lines to the disk."""
         self._file.flush()
+
+    def end(self) -> None:
+        """Write the last line, if it is incomplete."""
+        if self._line:
+            self.write("\n")
 
 
 @contextmanager
@@ -68,6 +73,7 @@ def logged_to(path: Path) -> Iterator[None]:
             with redirect_stdout(log), redirect_stderr(log):
                 yield
         finally:
+            log.end()
             for handler, stream in zip(handlers, streams, strict=True):
                 if stream is not None:
                     handler.setStream(stream)

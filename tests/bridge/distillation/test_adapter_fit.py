@@ -148,7 +148,7 @@ def test_the_fit_precedes_the_terms_of_its_batch(checkpoint: Callable[..., Path]
 def test_the_gate_closes_levels_that_explain_nothing(checkpoint: Callable[..., Path]) -> None:
     """Random adapters explain nothing on any level; an adapter with more inputs than cells explains its batch."""
     assert all(terms(checkpoint)[t] > 0 for t in ("exlo", "exhi", "imfu"))
-    closed = terms(checkpoint, adapter_gate=True)
+    closed = terms(checkpoint, adapter_gate=True, adapter_fit_epochs=1)  # before its first epoch
     assert (closed["exlo"], closed["exhi"]) == (0, 0)
     assert closed["imfu"] == terms(checkpoint)["imfu"]
     fitted = {"fit": True, "adapter_fit_epochs": 1, "levels": [32]}

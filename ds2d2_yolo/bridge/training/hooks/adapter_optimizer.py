@@ -61,6 +61,16 @@ class AdapterOptimizer:
         optimizer.add_param_group(group)
         return optimizer
 
+    def drop_gradients(self, model: nn.Module) -> None:
+        """Drop the gradients of fitted adapters: the optimizer's state then begins with the first real gradient.
+
+        Args:
+            model (nn.Module): The student, with or without adapters.
+        """
+        adapters = get_adapters(unwrap_model(model))
+        for p in adapters.parameters() if adapters is not None else ():
+            p.grad = None
+
     def step(self, trainer: Any, optimizer_step: Callable[[], None]) -> None:
         """Step as Ultralytics does, with the adapters clipped separately.
 
@@ -75,9 +85,6 @@ class AdapterOptimizer:
         if not adapter_weights:
             optimizer_step()
             return
-        if trainer.distiller.adapter_fit.active:
-            for p in adapter_weights:
-                p.grad = None  # instead of zeros: the optimizer's state then begins with the first real gradient
         ids = {id(p) for p in adapter_weights}
         trainer.scaler.unscale_(trainer.optimizer)
         student_weights = [p for p in trainer.model.parameters() if id(p) not in ids]

@@ -21,6 +21,8 @@ FOLDER = "explain"  # in the folder of the run
 def draw_final_sheets(trainer: DS2D2Trainer) -> Path | None:
     """Draw the sheets of a run's last checkpoint, with `plots=True`. A failure is a warning: the run is finished.
 
+    A run without an active term or without a class that teacher and data share has none.
+
     Args:
         trainer (DS2D2Trainer): After its training, with plain checkpoints.
 
@@ -30,6 +32,8 @@ def draw_final_sheets(trainer: DS2D2Trainer) -> Path | None:
     if RANK not in {-1, 0} or not trainer.args.plots or trainer.distiller is None or not trainer.last.is_file():
         return None
     args, settings = trainer.args, trainer.run.settings
+    if args.single_cls or not settings.active or not trainer.run.class_map.pairs:
+        return None
     try:
         options = ExplainOptions(
             teacher=settings.teacher, student=str(trainer.last), data=str(args.data), wavelet=settings.wavelet,
