@@ -258,8 +258,6 @@ class Settings(Options):
             errors.append("adapter_gate=True needs adapter_fit_epochs: random adapters never open the gate")
         if self.adapter_gate and self.feature_norm != "none":
             errors.append(f"adapter_gate=True needs feature_norm=none, {self.feature_norm} compares other features")
-        if self.gain_refresh and not self.shares:
-            errors.append(f"gain_refresh={self.gain_refresh} measures automatic gains, and no gain is automatic")
         return errors
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK, level_key
 from ds2d2_yolo.bridge.distillation.teacher_assignment import assign_by_teacher
+from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def measure_gradients(
         if not optional:
             raise
         names = (TASK, *optional)
-        keys = [key for name in names for key in (name, *_level_keys(name, distiller))]
+        keys = [key for name in names for key in (name, *_level_keys(name, head, distiller))]
         norms, measured = dict.fromkeys(keys, one * math.nan), one * math.nan
     # every process takes part: all of them go on measuring, or none does
     *values, all_measured = _mean_over_processes(torch.stack([*norms.values(), measured]))
@@ -80,7 +81,7 @@ def _gradient_norms(
         losses, leaves = neck_losses(criterion, head, distiller, student, teacher, batch)
         norms: dict[str, Tensor] = {}
         for name, loss in losses.items():
-            keys = (name, *_level_keys(name, distiller))
+            keys = (name, *_level_keys(name, head, distiller))
             norms |= dict(zip(keys, _loss_gradient_norms(loss, leaves), strict=True))
         return norms
 
@@ -118,9 +119,10 @@ def neck_losses(
     return {TASK: task, **distiller(inputs, teacher)}, [features[i] for i in distiller.levels]
 
 
-def _level_keys(name: str, distiller: Distiller) -> list[str]:
+def _level_keys(name: str, head: Detect, distiller: Distiller) -> list[str]:
     """Return the keys of a loss's norms on the distilled levels."""
-    return [level_key(name, stride) for stride in distiller.strides]
+    strides = strides_of(head)
+    return [level_key(name, strides[i]) for i in distiller.levels]
 
 
 def _loss_gradient_norms(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:

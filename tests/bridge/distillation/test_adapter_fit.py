@@ -60,6 +60,22 @@ def test_active_in_its_epochs_only() -> None:
         assert bool(fit.state()) is active
 
 
+def test_a_repeated_epoch_begins_with_the_sums_of_its_first_start() -> None:
+    """Ultralytics repeats an epoch that ended in NaN: what it had summed would dominate the adapters for long."""
+    good, (student, teacher, valid) = batches(1)[0], batches(1, seed=1)[0]
+    bad = [1e6 * x for x in student], teacher, valid
+    fit, once = AdapterFit(2), AdapterFit(2)
+    adapters, wanted = new_adapters(), new_adapters()
+    for epoch in range(2):
+        for f in (fit, once):
+            f.start_epoch(epoch)
+        fit.update(adapters, *bad)
+        fit.start_epoch(epoch)  # again
+        fit.update(adapters, *good)
+        once.update(wanted, *good)
+    assert all(map(torch.equal, weights_of(adapters), weights_of(wanted)))
+
+
 def test_equals_ridge_regression_on_fading_sums() -> None:
     fit, adapters, made = fitting(), new_adapters(), batches(3)
     for batch in made:

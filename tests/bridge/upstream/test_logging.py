@@ -83,6 +83,12 @@ def test_a_file_takes_all_messages(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "printed" not in screen.out + screen.err
 
 
+def test_an_unfinished_line_reaches_the_file(tmp_path: Path) -> None:
+    with logged_to(tmp_path / "log.txt"):
+        print("half of a bar", end="")
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "half of a bar\n"
+
+
 def test_an_error_ends_the_log(tmp_path: Path) -> None:
     before = sys.stdout, [getattr(handler, "stream", None) for handler in LOGGER.handlers]
     with pytest.raises(ZeroDivisionError), logged_to(tmp_path / "log.txt"):
