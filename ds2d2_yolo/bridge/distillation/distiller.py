@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
+from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, select_images, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 from ds2d2_yolo.bridge.distillation.weighting import (
@@ -26,14 +27,7 @@ from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
 from ds2d2_yolo.bridge.models.heads import box_bins, logits_and_boxes, raw_predictions, strides_of, take_levels
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
-from ds2d2_yolo.core import (
-    box_angle_loss,
-    box_distribution_loss,
-    confident_scores,
-    explicit_loss,
-    implicit_box_loss,
-    implicit_class_loss,
-)
+from ds2d2_yolo.core import confident_scores, explicit_loss
 from ds2d2_yolo.core.aligned_scale import align_scale
 from ds2d2_yolo.core.explained_variance import explained_variance
 
@@ -45,7 +39,7 @@ class Distiller:
     """Computes the active terms of one batch at gain 1. `build.build_distiller` assembles one.
 
     Args:
-        settings (Settings): Active terms, wavelet, normalisation, weight map.
+        settings (Settings): Of the run.
         student_head (Detect): The student's head, uncompiled.
         teacher (FrozenTeacher): Bound to the student's levels.
         adapters (nn.ModuleList): One 1 x 1 convolution per pair of levels.
@@ -152,17 +146,19 @@ class Distiller:
         raw = self.teacher(images)
         decoded = self._decode(self.teacher.head, raw)
         features, valid = _mask_invalid(raw["feats"], valid_images([*raw["feats"], *decoded]))
-        shared_logits = self._shared_classes(decoded[0])
+        shared_logits = shared_classes(decoded[0], self.teacher_columns)
         scores = level_scores(shared_logits, features, valid) if needs_scores else None
         drawn = self._draw_images(len(images), images.device)
         chosen = None if all_images else drawn
         predictions = {}
         if "imfu" in active:
-            predictions["imfu"] = _head_outputs([_select(x, chosen) for x in decoded], _select(valid, chosen))
+            predictions["imfu"] = _head_outputs(
+                [select_images(x, chosen) for x in decoded], select_images(valid, chosen)
+            )
         if "imhi" in active and self.amplifier is not None:
-            amplified = self.amplifier([_select(f, chosen) for f in features])
+            amplified = self.amplifier([select_images(f, chosen) for f in features])
             high = self._decode(self.amplifier.head, amplified)
-            predictions["imhi"] = _head_outputs(high, _select(valid, chosen) & valid_images(high))
+            predictions["imhi"] = _head_outputs(high, select_images(valid, chosen) & valid_images(high))
         score_sum = teacher_score_sum(shared_logits, valid)
         assignment = confidence = None
         if self.assigns:
@@ -229,10 +225,6 @@ class Distiller:
             return None
         return torch.randperm(batch_size, generator=self._random)[:count].to(device, non_blocking=True)
 
-    def _shared_classes(self, logits: Tensor) -> Tensor:
-        """Return the teacher's columns of the classes that are distilled."""
-        return logits if self.teacher_columns is None else logits[..., self.teacher_columns]
-
     def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
         """Return the explicit terms, weighted and summed over the levels; zeros if one of them is not finite."""
         guard = FiniteGuard()
@@ -263,8 +255,8 @@ class Distiller:
         self, features: list[Tensor], adapted: list[Tensor] | None, student: StudentInputs, teacher: TeacherOutputs
     ) -> dict[str, Tensor]:
         """Return the implicit terms: predictions from the student's features against those from the teacher's."""
-        chosen = [_select(x, teacher.images) for x in features]
-        adapted = adapted and [_select(a, teacher.images) for a in adapted]
+        chosen = [select_images(x, teacher.images) for x in features]
+        adapted = adapted and [select_images(a, teacher.images) for a in adapted]
         # a sample without replacement, scaled up: its mean over all samples is the term of the full batch
         scale = len(features[0]) / len(chosen[0])
         own_head = self.settings.imfu_head
@@ -276,8 +268,11 @@ class Distiller:
                 compared.append(self._amplified(term, guard, chosen, adapted, teacher))
             if term == "imfu" and own_head != "teacher":
                 predictions = self.student_predictions(student.predictions)
-                compared.append(tuple(guard.inputs([_select(x, teacher.images) for x in predictions])))
-            values = [self._prediction_loss(predictions, wanted, teacher) for predictions in compared]
+                compared.append(tuple(guard.inputs([select_images(x, teacher.images) for x in predictions])))
+            values = [
+                prediction_loss(self.settings, predictions, wanted, teacher, self.teacher_columns)
+                for predictions in compared
+            ]
             (losses[term],) = guard.outputs(scale * torch.stack(values).sum())
             self.left_out[term] = guard.left_out
         return losses
@@ -304,35 +299,7 @@ class Distiller:
         else:
             raw = head(inputs, weights, adapted and guard.inputs(adapted))
         logits, *others = self._decode(head.head, raw)
-        return (self._shared_classes(logits), *others)
-
-    def _prediction_loss(self, predictions: tuple[Tensor, ...], wanted: HeadOutputs, teacher: TeacherOutputs) -> Tensor:
-        """Return class + box distillation of predictions against those from the teacher's features."""
-        logits, boxes, *bins = predictions
-        score_sum, valid = teacher.score_sum, wanted.valid[:, None, None]
-        assert score_sum is not None
-        # both sides are 0 for images that are not valid: so are the terms, and torch.where passes no gradient
-        logits, teacher_logits, boxes, teacher_boxes = (
-            torch.where(valid, x, 0) for x in (logits, self._shared_classes(wanted.logits), boxes, wanted.boxes)
-        )
-        class_loss = implicit_class_loss(logits, teacher_logits, score_sum)
-        loss = class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)
-        if teacher.confidence is None:
-            return loss
-        # Not part of the published method. The sum is over all images, like `score_sum`: a draw of images is unbiased.
-        weights = _select(teacher.confidence, teacher.images).where(wanted.valid[:, None], 0), teacher.confidence.sum()
-        if wanted.bins is not None:
-            pair = [torch.where(valid[..., None], x, 0) for x in (*bins, wanted.bins)]
-            divergence = box_distribution_loss(pair[0], pair[1], *weights, self.settings.box_temperature)
-            loss = loss + self.settings.box_distribution * divergence
-        if self.settings.box_angle:
-            loss = loss + self.settings.box_angle * box_angle_loss(boxes, teacher_boxes, *weights)
-        return loss
-
-
-def _select(x: Tensor, images: Tensor | None) -> Tensor:
-    """Return the chosen images of a batch, all for None."""
-    return x if images is None else x[images]
+        return (shared_classes(logits, self.teacher_columns), *others)
 
 
 def _head_outputs(decoded: Sequence[Tensor], valid: Tensor) -> HeadOutputs:
@@ -343,8 +310,8 @@ def _head_outputs(decoded: Sequence[Tensor], valid: Tensor) -> HeadOutputs:
 
 def _align(adapted: list[Tensor], teacher: TeacherOutputs) -> list[Tensor]:
     """Give adapted features of the chosen images the scale of the teacher's."""
-    valid = _select(teacher.valid, teacher.images)
-    wanted = [_select(t, teacher.images) for t in teacher.features]
+    valid = select_images(teacher.valid, teacher.images)
+    wanted = [select_images(t, teacher.images) for t in teacher.features]
     return [align_scale(a, t, valid) for a, t in zip(adapted, wanted, strict=True)]
 
 

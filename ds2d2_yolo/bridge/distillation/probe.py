@@ -16,6 +16,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
+from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps
 from ds2d2_yolo.bridge.models.heads import dense_head, logits_and_boxes, strides_of
@@ -135,12 +136,13 @@ class Prober:
         student = StudentInputs.of(self.criterion, outputs, call.targets)
         teacher = distiller.teacher_outputs(images, all_images=True)
         cells, weight = self._object_weight(student, call.targets)
+        cell_scores = level_scores(shared_classes(logits, distiller.teacher_columns), teacher.features, teacher.valid)
         return Probe(
             distiller.strides,
             len(images),
             *self._gradients(student, teacher, batch),
             self._explained(student, teacher),
-            _parts(torch.stack([s.sum() for s in level_scores(self._shared(logits), teacher.features, teacher.valid)])),
+            _parts(torch.stack([level.sum() for level in cell_scores])),
             cells,
             weight,
             assignment,
@@ -184,14 +186,10 @@ class Prober:
             weights.append(float(weight[inside].sum() / weight.sum()))
         return cells, weights
 
-    def _shared(self, logits: Tensor) -> Tensor:
-        """Return the teacher's columns of the classes that are distilled."""
-        columns = self.distiller.teacher_columns
-        return logits if columns is None else logits[..., columns]
-
     def _scores_of_student_classes(self, logits: Tensor) -> Tensor | None:
         """Return the teacher's scores in the order of the student's classes, None if it lacks a level or a class."""
-        shared, columns = self._shared(logits).sigmoid(), self.distiller.student_columns
+        columns = self.distiller.student_columns
+        shared = shared_classes(logits, self.distiller.teacher_columns).sigmoid()
         count = int(self.head.nc)
         order = list(range(shared.shape[-1])) if columns is None else columns
         if len(self.distiller.levels) < len(strides_of(self.head)) or sorted(order) != list(range(count)):

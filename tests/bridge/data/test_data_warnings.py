@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from ultralytics.data.utils import check_det_dataset
 
 from ds2d2_yolo.bridge.data.data_warnings import data_warnings
 
 ROW = "0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2"
-
-
-@pytest.fixture
-def data(tiny_data: Callable[[str], Path], tmp_path: Path) -> dict[str, Any]:
-    """A copy of the tiny data set that a test may change."""
-    shutil.copytree(tiny_data("obb").parent, tmp_path / "copy")
-    yaml = tmp_path / "copy" / "data.yaml"
-    yaml.write_text(yaml.read_text().replace(tiny_data("obb").parent.as_posix(), (tmp_path / "copy").as_posix()))
-    return dict(check_det_dataset(yaml))
 
 
 def label(data: dict[str, Any], split: str, number: int) -> Path:
