@@ -151,7 +151,7 @@ def test_teacher_may_be_trained_longer_and_from_another(
     assert "pretrained" not in seen
     assert seen["epochs"] == evidence.PHOTOGRAPHS.schedule["epochs"]
     evidence.main([str(tiny_data("obb")), "--folder", str(tmp_path / "others")])
-    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.PHOTOGRAPHS.teacher_epochs)
+    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.PHOTOGRAPHS.schedule["epochs"])
 
 
 def test_scenes_have_the_schedule_that_was_measured(
