@@ -1,9 +1,10 @@
-"""Recompute the tables of docs/evidence.md from the raw results in docs/evidence; nothing is trained.
+"""Recompute the tables of the evidence pages from the raw results in docs/evidence; nothing is trained.
 
-The command rewrites compare.md, summary.csv and the plot of every folder of docs/evidence, and every table of the page
-that follows a comment. The comment names a folder, folders whose seeds are pooled, or object groups of a folder:
+The command rewrites compare.md, summary.csv and the plot of every folder of docs/evidence, and the tables of
+docs/evidence.md and docs/evidence-runs.md that follow a comment. It names one of `OVERVIEWS`, a folder, folders
+whose seeds are pooled, or object groups of a folder:
 
-    <!-- hituav -->    <!-- hituav + hituav4 -->    <!-- hituav by size of ds2d2, fu2 -->
+    <!-- overview gains -->    <!-- hituav -->    <!-- hituav + hituav4 -->    <!-- hituav by size of ds2d2, fu2 -->
 
     python tools/evidence_tables.py
 """
@@ -13,23 +14,80 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from ds2d2_yolo.compare import compare
 from ds2d2_yolo.compare.results import RunResult, read_results
-from ds2d2_yolo.compare.summary import summarise
-from ds2d2_yolo.compare.tables import grouped, overall
+from ds2d2_yolo.compare.statistics import PairedDifference, paired_difference
+from ds2d2_yolo.compare.summary import TEACHER_SEED, summarise
+from ds2d2_yolo.compare.tables import grouped, interval, overall
 from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.utils.tables import markdown_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BASELINE, LEVEL = "plain", 0.95
+PAGES = "evidence.md", "evidence-runs.md"
+BASELINE, DEFAULTS, LEVEL = "plain", "ds2d2", 0.95
 PATCHED = "teacher_bf16"  # in earlier runs a patch of the code, which their settings do not name
-SELECTION = re.compile(r"(?P<folders>\w+(?: \+ \w+)*)(?: by (?P<by>size|crowding) of (?P<arms>[\w, ]+))?")
+SELECTION = re.compile(
+    r"overview (?P<overview>\w+)|(?P<folders>\w+(?: \+ \w+)*)(?: by (?P<by>size|crowding) of (?P<arms>[\w, ]+))?"
+)
 TABLE = re.compile(
     r"<!-- (?P<selection>" + re.sub(r"\?P<\w+>", "", SELECTION.pattern) + r") -->\n\n(?P<table>(?:\|.*\n)+)"
 )
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """A row of a table over several comparisons: an arm against another arm of the same seeds.
+
+    Attributes:
+        images (str): What the arm was measured on.
+        teacher (str): The teacher's name on the pages.
+        settings (str): Settings of the arm, as a user types them.
+        folders (tuple[str, ...]): Folders of docs/evidence, their seeds pooled.
+        arm (str): Name of the arm.
+    """
+
+    images: str
+    teacher: str
+    settings: str
+    folders: tuple[str, ...]
+    arm: str
+
+
+T1_VALIDATION, T1_HELD_OUT = ("hituav", "hituav4"), ("heldout", "heldout4")
+PHOTOGRAPHS, HELD_OUT, SCENES = "HIT-UAV, validation", "HIT-UAV, held out", "drawn scenes"
+OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to compare with, rows
+    "gains": (BASELINE, (
+        OverviewRow(PHOTOGRAPHS, "T1", "defaults", T1_VALIDATION, DEFAULTS),
+        OverviewRow(PHOTOGRAPHS, "T2", "defaults", ("hituav2",), DEFAULTS),
+        OverviewRow(PHOTOGRAPHS, "T3", "defaults", ("hituav3",), DEFAULTS),
+        OverviewRow(HELD_OUT, "T1", "defaults", T1_HELD_OUT, DEFAULTS),
+        OverviewRow(HELD_OUT, "T2", "defaults", ("heldout2",), DEFAULTS),
+        OverviewRow(HELD_OUT, "T3", "defaults", ("heldout3",), DEFAULTS),
+        OverviewRow(SCENES, "S1", "defaults", ("scenes",), DEFAULTS),
+        OverviewRow(SCENES, "S2", "defaults", ("scenes2",), DEFAULTS),
+        OverviewRow(SCENES, "S3", "defaults", ("scenes3",), DEFAULTS),
+        OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "balanced"),
+    )),
+    "recipes": (DEFAULTS, (
+        OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "together"),
+        OverviewRow(SCENES, "S3", "`recipe=stride8`", ("scenes3",), "all8"),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=stride8`", T1_VALIDATION, "all8"),
+        OverviewRow(HELD_OUT, "T1", "`recipe=stride8`", T1_HELD_OUT, "all8"),
+        OverviewRow(SCENES, "S2", "`recipe=score`", ("scenes2",), "scored"),
+        OverviewRow(PHOTOGRAPHS, "T2", "`recipe=score`", ("hituav2",), "scored"),
+        OverviewRow(HELD_OUT, "T2", "`recipe=score`", ("heldout2",), "scored"),
+    )),
+    "upstream": (BASELINE, (
+        OverviewRow(PHOTOGRAPHS, "T3", "`distill_model`", ("hituav3",), "distill_model"),
+        OverviewRow(HELD_OUT, "T3", "`distill_model`", ("heldout3",), "distill_model"),
+        OverviewRow(SCENES, "S2", "`distill_model`", ("scenes2",), "distill_model"),
+    )),
+}  # fmt: skip
 
 
 def pool_seeds(files: list[Path]) -> list[RunResult]:
@@ -72,17 +130,19 @@ def make_table(docs: Path, selection: str) -> str:
     """Return the table of a comment of the page.
 
     Args:
-        docs (Path): Folder of the page.
+        docs (Path): Folder of the pages.
         selection (str): Text of the comment, see the top of this file.
 
     Returns:
         (str): Markdown.
 
     Raises:
-        BadUseError: If a folder or an arm does not exist.
+        BadUseError: If a folder, an arm or an overview does not exist.
     """
     match = SELECTION.fullmatch(selection)
     assert match is not None  # TABLE matches no others
+    if match["overview"]:
+        return overview(docs, match["overview"])
     files = [docs / "evidence" / name / "results.csv" for name in match["folders"].split(" + ")]
     rows = pool_seeds(files) if len(files) > 1 else read_results(files[0])
     if not match["by"]:
@@ -93,24 +153,68 @@ def make_table(docs: Path, selection: str) -> str:
     return grouped(summarise([row for row in rows if row.arm in arms], BASELINE, LEVEL), "last", match["by"], "map50")
 
 
+def overview(docs: Path, name: str) -> str:
+    """Return a table over several comparisons.
+
+    Args:
+        docs (Path): Folder of the pages.
+        name (str): Name in `OVERVIEWS`.
+
+    Returns:
+        (str): Markdown.
+
+    Raises:
+        BadUseError: If there is no such overview.
+    """
+    if name not in OVERVIEWS:
+        raise BadUseError(f"'<!-- overview {name} -->': there are {', '.join(OVERVIEWS)}")
+    base, rows = OVERVIEWS[name]
+    base_name = "the defaults" if base == DEFAULTS else base
+    header = ["images", "teacher, its mAP50", "settings", "seeds", f"mAP50, {base_name}", "mAP50",
+              "mAP50 difference", "mAP50-95 difference"]  # fmt: skip
+    table = []
+    for row in rows:
+        files = [docs / "evidence" / folder / "results.csv" for folder in row.folders]
+        results = pool_seeds(files) if len(files) > 1 else read_results(files[0])
+        map50, map50_95 = ((by_seed(results, row.arm, m), by_seed(results, base, m)) for m in ("map50", "map50_95"))
+        seeds = map50[0].keys() & map50[1].keys()
+        teacher = by_seed(results, "teacher", "map50")[TEACHER_SEED]
+        means = (f"{mean(values[seed] for seed in seeds):.3f}" for values in (map50[1], map50[0]))
+        differences = (highlighted(paired_difference(*pair, LEVEL)) for pair in (map50, map50_95))
+        table.append([row.images, f"{row.teacher}, {teacher:.3f}", row.settings, str(len(seeds)), *means, *differences])
+    return markdown_table(header, table)
+
+
+def by_seed(rows: list[RunResult], arm: str, metric: str) -> dict[int, float]:
+    """Return a metric of an arm on all objects by its seed, from last.pt, or from the only file of a teacher."""
+    chosen = (row for row in rows if row.arm == arm and row.by == "all" and row.weights != "best")
+    return {row.seed: getattr(row, metric) for row in chosen}
+
+
+def highlighted(difference: PairedDifference | None) -> str:
+    """Return a difference as text, in bold if its interval does not hold 0."""
+    text = interval(difference)
+    apart = difference and difference.low is not None and difference.high is not None
+    return f"**{text}**" if apart and (difference.low > 0 or difference.high < 0) else text
+
+
 def update(docs: Path) -> list[str]:
     """Recompute all tables and plots.
 
     Args:
-        docs (Path): Folder of the page.
+        docs (Path): Folder of the pages.
 
     Returns:
-        (list[str]): The selection of each table of the page, with ': changed' for a changed table.
+        (list[str]): The selection of each table of the pages, with ': changed' for a changed table.
 
     Raises:
-        BadUseError: If a folder has no table in the page, or raw results cannot be read.
+        BadUseError: If a folder has no table in the pages, or raw results cannot be read.
     """
-    page = docs / "evidence.md"
-    text = page.read_text(encoding="utf-8")
+    texts = {page: (docs / page).read_text(encoding="utf-8") for page in PAGES if (docs / page).is_file()}
     files = sorted((docs / "evidence").glob("*/results.csv"))
-    named = [match["selection"] for match in TABLE.finditer(text)]
+    named = [match["selection"] for text in texts.values() for match in TABLE.finditer(text)]
     if absent := [file.parent.name for file in files if file.parent.name not in named]:
-        raise BadUseError(f"{page} has no table behind a line '<!-- {absent[0]} -->'")
+        raise BadUseError(f"no page in {docs} has a table behind a line '<!-- {absent[0]} -->'")
     log = []
 
     def recompute(match: re.Match[str]) -> str:
@@ -118,10 +222,11 @@ def update(docs: Path) -> list[str]:
         log.append(match["selection"] + ("" if table == match["table"] else ": changed"))
         return f"<!-- {match['selection']} -->\n\n{table}"
 
-    text = TABLE.sub(recompute, text)  # a wrong comment raises before anything is written
+    new = {page: TABLE.sub(recompute, text) for page, text in texts.items()}  # raises before anything is written
     for file in files:
         compare(results=str(file), baseline=BASELINE, level=LEVEL)
-    page.write_text(text, encoding="utf-8")
+    for page, text in new.items():
+        (docs / page).write_text(text, encoding="utf-8")
     return log
 
 
@@ -132,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments (list[str] | None): Arguments of the command line, None for those of this process.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of evidence.md and evidence/")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages and of evidence/")
     try:
         print("\n".join(update(parser.parse_args(arguments).docs)))
     except BadUseError as e:

@@ -61,7 +61,7 @@ def overall(summary: Summary, weights: str) -> str:
         cells = [arm, "-" if TEACHER_SEED in summary.seeds(arm) else str(len(summary.seeds(arm)))]
         for metric in METRICS:
             entry = summary.entry(weights, "all", "all", metric, arm)
-            cells += ["-", "-"] if entry is None else [_mean_and_sd(entry.values), _interval(entry.difference)]
+            cells += ["-", "-"] if entry is None else [_mean_and_sd(entry.values), interval(entry.difference)]
         table.append([*cells, _gap_closed(summary, weights, arm)])
     return markdown_table(header, table)
 
@@ -89,7 +89,7 @@ def grouped(summary: Summary, weights: str, by: str, metric: str) -> str:
             if e is None
             else _mean_and_sd(e.values)
             if arm in {summary.baseline, *teachers}
-            else _interval(e.difference)
+            else interval(e.difference)
             for arm, e in entries.items()
         ]
         table.append([group, str(objects), *cells])
@@ -192,7 +192,7 @@ def _mean_and_sd(values: SampleStatistics) -> str:
     return f"{values.mean:.3f}" + (f" ± {values.sd:.3f}" if values.sd is not None else "")
 
 
-def _interval(difference: PairedDifference | None) -> str:
+def interval(difference: PairedDifference | None) -> str:
     """Return a mean difference with its confidence interval."""
     if difference is None:
         return "-"

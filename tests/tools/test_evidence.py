@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.nn.tasks import OBBModel
 from ultralytics.utils import YAML
 from ultralytics.utils.torch_utils import select_device
 
@@ -31,7 +33,7 @@ from ds2d2_yolo.compare.tables import report
 from ds2d2_yolo.errors import BadUseError
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "evidence-runs.md").read_text(encoding="utf-8")
 RESULTS = sorted((ROOT / "docs" / "evidence").glob("*/results.csv"))
 
 
@@ -80,7 +82,7 @@ def test_command_runs_what_the_page_says(
     seen: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
     trained: list[Path] = []
-    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: trained.append(folder) or folder)
+    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, *_: trained.append(folder) or folder)
     data = tiny_data("obb")
     evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path), "--teacher-bf16"])
     assert seen.pop("teacher_bf16") is True
@@ -113,7 +115,7 @@ def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
     monkeypatch.setattr(comparing, "compare", lambda **keys: None)
     threads: list[int] = []
 
-    def train(data: str, folder: Path, schedule: dict[str, Any]) -> Path:
+    def train(data: str, folder: Path, *_: Any) -> Path:
         select_device("cpu", verbose=False)  # which takes Ultralytics' own number by itself
         threads.append(torch.get_num_threads())
         return folder
@@ -133,8 +135,8 @@ def test_teacher_may_be_trained_longer_and_from_another(
     taught: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
 
-    def train(model: str, keys: dict[str, Any]) -> None:
-        taught.update(keys)
+    def train(model: str, keys: dict[str, Any], callbacks: Any) -> None:
+        taught.update(keys, model=model, callbacks=callbacks)
         Path(keys["project"], keys["name"]).mkdir(parents=True)
 
     monkeypatch.setattr(plain_run, "train_plain", train)
@@ -149,9 +151,53 @@ def test_teacher_may_be_trained_longer_and_from_another(
     evidence.main([*command, "start.pt"])
     assert (taught["pretrained"], taught["epochs"]) == (str(start), 7)
     assert "pretrained" not in seen
-    assert seen["epochs"] == evidence.PHOTOGRAPHS.schedule["epochs"]
+    assert seen["epochs"] == evidence.protocol_of("").schedule["epochs"]
+    assert taught["callbacks"] is None
     evidence.main([str(tiny_data("obb")), "--folder", str(tmp_path / "others")])
-    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.PHOTOGRAPHS.schedule["epochs"])
+    assert (taught["pretrained"], taught["epochs"]) == (False, evidence.protocol_of("").schedule["epochs"])
+
+
+def test_pretrained_weights_are_those_of_a_folder(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, Any] = {}
+    taught: dict[str, Any] = {}
+    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+
+    def train(model: str, keys: dict[str, Any], callbacks: Any) -> None:
+        taught.update(keys, model=model, callbacks=callbacks)
+        Path(keys["project"], keys["name"]).mkdir(parents=True)
+
+    monkeypatch.setattr(plain_run, "train_plain", train)
+    command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--pretrained", str(tmp_path)]
+    with pytest.raises(SystemExit, match="1"):
+        evidence.main(command)
+    student, teacher = tmp_path / "yolov8n-railway.pt", tmp_path / "yolo11s-ships.pt"
+    assert capsys.readouterr().err == f"error: --pretrained: there is no file {student}\n"
+    student.touch()
+    teacher.touch()
+    evidence.main([*command, "--teacher-trained-in-bf16"])
+    assert taught["callbacks"] == {"on_train_start": evidence.run_in_bfloat16}
+    assert (taught["model"], taught["pretrained"], taught["fraction"]) == ("yolo11s-obb.yaml", str(teacher), 1.0)
+    assert (seen["student"], seen["pretrained"], seen["fraction"]) == ("yolov8n-obb.yaml", str(student), 0.5)
+    assert seen["epochs"] == 40
+
+
+def test_training_in_bfloat16_has_float32_weights_and_outputs(evidence: Any) -> None:
+    torch.manual_seed(0)
+    model = OBBModel("yolov8n-obb.yaml", nc=2, verbose=False).train()
+    images, keys = torch.rand(2, 3, 64, 64), ("boxes", "scores", "angle")
+    plain = model.predict(images)
+    evidence.run_in_bfloat16(SimpleNamespace(model=model))
+    half = model.predict(images)
+    assert all(half[key].dtype == torch.float32 for key in keys)
+    assert any(not torch.equal(half[key], plain[key]) for key in keys), "it ran in float32"
+    for key in keys:
+        assert torch.cosine_similarity(half[key].flatten(), plain[key].flatten(), dim=0) > 0.99
+    sum(half[key].sum() for key in keys).backward()
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
 
 
 def test_scenes_have_the_schedule_that_was_measured(
@@ -161,7 +207,7 @@ def test_scenes_have_the_schedule_that_was_measured(
     seen: dict[str, Any] = {}
     taught: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
-    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule: taught.update(schedule) or folder)
+    monkeypatch.setattr(evidence, "train_teacher", lambda data, folder, schedule, *_: taught.update(schedule) or folder)
     evidence.main(["aerial-scenes.yaml", "--arms", "plain", "--folder", str(tmp_path)])
     measured = read_results(next(file for file in RESULTS if file.parent.name == "scenes"))[0]
     assert (seen["data"], seen["imgsz"], seen["epochs"]) == (measured.data, measured.imgsz, measured.epochs)
@@ -197,7 +243,7 @@ def test_held_out_images_are_measured_once(
         "plain", 0, "d.yaml", "t.pt", "s.yaml", 96, 1, "last", "all", "all", 0.9, 0.8, 1, 1, teacher_hash="t"
     )
     write_results(tmp_path / "results.csv", [row, replace(row, weights="best"), replace(row, by="size")])
-    schedule = {**evidence.PHOTOGRAPHS.schedule, "imgsz": 96}
+    schedule = {**evidence.protocol_of("").schedule, "imgsz": 96}
     results = evidence.measure_held_out(yaml, tmp_path, weights, schedule)
     found = read_results(results)
     assert {(r.arm, r.seed, r.weights, r.data, r.teacher_hash) for r in found} == {
@@ -230,7 +276,7 @@ def test_teacher_that_was_cut_off_is_brought_to_its_end(
         torch.save({**whole, "epoch": epoch, "optimizer": {"state": {}}}, file)
     if epoch is None:
         (weights / "last.pt").write_bytes((weights / "last.pt").read_bytes()[:1000])
-    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 2}
+    schedule = {**evidence.protocol_of("").schedule, "epochs": 2}
     assert evidence.train_teacher("d.yaml", tmp_path / "teacher", schedule) == weights / "best.pt"
     assert called == asked
     assert (tmp_path / "teacher" / "done").exists()
@@ -240,7 +286,7 @@ def test_teacher_that_was_cut_off_is_brought_to_its_end(
 
 def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_path: Path) -> None:
     """Its rows would stand for a teacher that was never trained."""
-    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 20}
+    schedule = {**evidence.protocol_of("").schedule, "epochs": 20}
     folder, start = tmp_path / "teacher", tmp_path / "t2" / "weights" / "best.pt"
     (folder / "weights").mkdir(parents=True)
     had = {"data": "/elsewhere/hituav/data.yaml", "seed": 0, "pretrained": False, **schedule, "device": "0"}
@@ -264,7 +310,7 @@ def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_pat
 
 @pytest.mark.slow
 def test_teacher_is_trained_once(evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path]) -> None:
-    schedule = {**evidence.PHOTOGRAPHS.schedule, "epochs": 1, "imgsz": 96, "fraction": 1.0, "val": False}
+    schedule = {**evidence.protocol_of("").schedule, "epochs": 1, "imgsz": 96, "fraction": 1.0, "val": False}
     data = str(tiny_data("obb"))
     best = evidence.train_teacher(data, tmp_path / "teacher", schedule)
     before = best.stat().st_mtime_ns

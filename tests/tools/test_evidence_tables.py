@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo.compare.results import read_results, write_results
-from ds2d2_yolo.compare.statistics import paired_difference
+from ds2d2_yolo.compare.statistics import PairedDifference, paired_difference
 from ds2d2_yolo.errors import BadUseError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGE = (DOCS / "evidence.md").read_text(encoding="utf-8")
+PAGES = "evidence.md", "evidence-runs.md"
+PAGE = "".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
     return evidence_tables
 
 
-def test_tables_of_the_page_are_those_of_the_raw_results(tool: Any) -> None:
+def test_tables_of_the_pages_are_those_of_the_raw_results(tool: Any) -> None:
+    assert tool.PAGES == PAGES
     found = {table["selection"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
     assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= found.keys()
     assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
@@ -58,22 +60,38 @@ def six_seeds(tool: Any, kind: str) -> tuple[Callable[[str, str, str], str], Cal
     return difference, gap
 
 
+def cells(row: str) -> list[str]:
+    """The cells of the only row of the pages that begins so, without bold."""
+    lines = [re.sub(r"\*\*| +(?=\|)|(?<=\|) +", "", line) for line in PAGE.splitlines()]
+    (line,) = (line for line in lines if line.startswith(row))
+    return line.strip("|").split("|")
+
+
 @pytest.mark.parametrize(
-    ("kind", "row", "theirs"),
+    ("kind", "images", "teacher", "by_hand"),
     [
-        ("hituav", "| HIT-UAV, validation | T1, 0.446, six seeds | A |", "| HIT-UAV, validation |"),
-        ("heldout", "| HIT-UAV, held out | T1, 0.497, six seeds | A |", "| held out |"),
+        ("hituav", "HIT-UAV, validation", "T1,0.446", "|HIT-UAV, validation|+"),
+        ("heldout", "HIT-UAV, held out", "T1,0.497", "|held out|+"),
     ],
 )
-def test_headline_is_that_of_the_raw_results(tool: Any, kind: str, row: str, theirs: str) -> None:
+def test_headline_is_that_of_the_raw_results(tool: Any, kind: str, images: str, teacher: str, by_hand: str) -> None:
     difference, gap = six_seeds(tool, kind)
     metrics = "map50", "map50_95"
-    gained = " | ".join(difference("ds2d2", "plain", metric) for metric in metrics)
-    page = PAGE.replace("**", "")
-    assert f"\n{row} {gained} | {gap('ds2d2')} |\n" in page
-    cells = [difference("all8", "plain", m) for m in metrics], [difference("all8", "ds2d2", m) for m in metrics]
-    over = f"{theirs} {' | '.join(cells[0])} | {gap('all8')} | {' | '.join(cells[1])} |"
-    assert f"\n{over}\n" in page
+    teacher = teacher.replace(",", ", ")
+    over_plain, over_defaults = ([difference("all8", base, m) for m in metrics] for base in ("plain", "ds2d2"))
+    assert cells(f"|{images}|{teacher}|defaults|")[-2:] == [difference("ds2d2", "plain", m) for m in metrics]
+    assert cells(f"|{images}|{teacher}|`recipe=stride8`|")[-2:] == over_defaults
+    assert cells(by_hand)[1:] == [*over_plain, gap("all8"), *over_defaults]
+
+
+def test_interval_without_zero_is_bold(tool: Any) -> None:
+    bold = {
+        first: tool.highlighted(PairedDifference(2, first, 0.1, first - 0.1, first + 0.1)) for first in (0.2, 0.0, -0.2)
+    }
+    assert [text.startswith("**") for text in bold.values()] == [True, False, True]
+    assert tool.highlighted(PairedDifference(1, 0.2, None, None, None)) == "+0.200"
+    with pytest.raises(BadUseError, match="there are gains, recipes"):
+        tool.make_table(DOCS, "overview none")
 
 
 @pytest.mark.parametrize("file", [DOCS.parent / "README.md", DOCS / "index.md"], ids=lambda file: file.stem)
@@ -127,7 +145,7 @@ def test_a_comparison_without_a_table_is_named(tool: Any, tmp_path: Path, capsys
     with pytest.raises(SystemExit) as ended:
         tool.main(["--docs", str(docs)])
     assert ended.value.code == 1
-    assert "has no table behind a line '<!-- scenes -->'" in capsys.readouterr().err
+    assert "has a table behind a line '<!-- scenes -->'" in capsys.readouterr().err
     assert (docs / "evidence.md").read_text(encoding="utf-8") == "Nothing.\n"
 
 

@@ -1,0 +1,89 @@
+"""Training schedules of the comparisons of docs/evidence.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ds2d2_yolo.errors import BadUseError
+
+TEACHER, STUDENT = "yolov8s-obb.yaml", "yolov8n-obb.yaml"
+SCENES = "aerial-scenes.yaml"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Training schedules of teacher and students for one regime.
+
+    Attributes:
+        name (str): Name of the regime, and of its folder.
+        schedule (dict[str, Any]): Ultralytics training settings of the students.
+        teacher_schedule (dict[str, Any]): Settings in which the teacher's training differs.
+        teacher (str): Model YAML of the teacher.
+        student_weights (str): Checkpoint that the students start from, in the folder of `--pretrained`; empty for
+            none. The teacher's is `pretrained` of its schedule.
+    """
+
+    name: str
+    schedule: dict[str, Any]
+    teacher_schedule: dict[str, Any]
+    teacher: str = TEACHER
+    student_weights: str = ""
+
+
+PHOTOGRAPHS = Protocol(
+    "photographs",
+    {
+        "imgsz": 320, "fraction": 0.5, "epochs": 20, "batch": 8, "optimizer": "AdamW", "lr0": 0.001, "nbs": 8,
+        "warmup_epochs": 1, "close_mosaic": 5, "workers": 1, "device": "cpu", "plots": False,
+    },
+    teacher_schedule={},
+)  # fmt: skip
+
+
+SCENES_PROTOCOL = Protocol(
+    "scenes",
+    {
+        "imgsz": 320, "epochs": 4, "batch": 4, "optimizer": "AdamW", "lr0": 0.002, "nbs": 4, "warmup_epochs": 1.0,
+        "mosaic": 0.0, "scale": 0.2, "val": False, "plots": False, "conf": 0.03, "workers": 1, "device": "cpu",
+    },
+    teacher_schedule={"epochs": 8},
+)  # fmt: skip
+
+# The checkpoints were fine-tuned from COCO's. They are in the wheels ship-detector-mcp 0.1.0 (YOLO11s) and
+# smartrail-obstacle-detector 0.1.1 (YOLOv8n) of PyPI.
+PRETRAINED = Protocol(
+    "pretrained",
+    {**PHOTOGRAPHS.schedule, "epochs": 40, "close_mosaic": 10, "val": False},
+    teacher_schedule={"epochs": 60, "imgsz": 416, "fraction": 1.0, "pretrained": "yolo11s-ships.pt"},
+    teacher="yolo11s-obb.yaml",
+    student_weights="yolov8n-railway.pt",
+)
+
+
+def protocol_of(data: str, pretrained: Path | None = None) -> Protocol:
+    """Return the protocol of a data set.
+
+    Args:
+        data (str): Data-set YAML.
+        pretrained (Path | None): Folder of the pretrained checkpoints, None for models from their YAMLs.
+
+    Returns:
+        (Protocol): The protocol, with the paths of its checkpoints.
+
+    Raises:
+        BadUseError: If the folder lacks a checkpoint.
+    """
+    if pretrained is None:
+        return SCENES_PROTOCOL if data == SCENES else PHOTOGRAPHS
+    names = PRETRAINED.student_weights, PRETRAINED.teacher_schedule["pretrained"]
+    student, teacher = ((pretrained / name).resolve() for name in names)
+    for file in (student, teacher):
+        if not file.is_file():
+            raise BadUseError(f"--pretrained: there is no file {file}")
+    return replace(
+        PRETRAINED,
+        teacher_schedule={**PRETRAINED.teacher_schedule, "pretrained": str(teacher)},
+        student_weights=str(student),
+    )
