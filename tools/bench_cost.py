@@ -53,8 +53,6 @@ OURS: dict[str, dict[str, Any]] = {
     "explicit + imfu": {"imhi": 0.0},
     "all four terms": {},
     "all four, by scores": {"weight_map": "score"},
-    "all four, 1/2 of the images": {"implicit_fraction": 0.5},
-    "all four, 1/4 of the images": {"implicit_fraction": 0.25},
     "all four, stride 8 alone": {"levels": [8]},
     MEASURED: {},
 }

@@ -122,14 +122,6 @@ class Settings(Options):
         level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
             cells) or 'score' (share of the teacher's class scores), both times the number of levels.
             Not part of the published method.
-        imfu_head (str): Head that reads the student's features in `imfu`: 'teacher' (the method's amplifier), 'own'
-            (the student's), or 'both', the sum.
-        box_distribution (float): Weight of the divergence of DFL bins in `imfu` and `imhi`, beside class and overlap;
-            0 is off. For teachers with DFL bins. Not part of the published method.
-        box_temperature (float): Temperature of that divergence, above 0.
-        box_angle (float): Weight of the difference of angles in `imfu` and `imhi`; 0 is off. For oriented boxes.
-            Not part of the published method.
-        implicit_fraction (float): Share of a batch's images in the implicit terms, above 0 to 1.
         adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
             teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
             afterwards. 0 is none: random weights at the start. Not part of the published method.
@@ -213,21 +205,6 @@ class Settings(Options):
         "none",
         ok.one_of("none", "cells", "score"),
         "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
-    )
-    imfu_head: Literal["teacher", "own", "both"] = _experimental(
-        "teacher",
-        ok.one_of("teacher", "own", "both"),
-        "head that reads the student's features for imfu: own is the student's, both is the sum of the two",
-    )
-    box_distribution: float = _experimental(
-        0.0, ok.number(0), "weight of the divergence of DFL bins in imfu and imhi, beside class and overlap; 0 is off"
-    )
-    box_temperature: float = _experimental(1.0, ok.number(0, above=True), "temperature of box_distribution")
-    box_angle: float = _experimental(
-        0.0, ok.number(0), "weight of the difference of angles in imfu and imhi, for oriented boxes; 0 is off"
-    )
-    implicit_fraction: float = _experimental(
-        1.0, ok.number(0, 1, above=True), "share of a batch's images in the implicit terms: less is faster and unbiased"
     )
     adapter_fit_epochs: int = _experimental(
         0, ok.integer(0), "first epochs in which ridge regression sets the adapters; then the optimizer trains them"

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from ds2d2_yolo.core.disw import disw_map
 from ds2d2_yolo.core.iou import giou, probiou
-from ds2d2_yolo.core.losses.box_distribution import box_angle_loss, box_distribution_loss, confident_scores
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from ds2d2_yolo.core.losses.implicit import (
     implicit_box_loss,
@@ -31,9 +30,6 @@ from ds2d2_yolo.core.score_map import score_map
 from ds2d2_yolo.core.wavelet import dwt2, high_frequency
 
 __all__ = [
-    "box_angle_loss",
-    "box_distribution_loss",
-    "confident_scores",
     "disw_map",
     "dwt2",
     "explicit_loss",

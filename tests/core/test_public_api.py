@@ -11,9 +11,6 @@ from ds2d2_yolo import core
 
 def test_public_names() -> None:
     assert core.__all__ == [
-        "box_angle_loss",
-        "box_distribution_loss",
-        "confident_scores",
         "disw_map",
         "dwt2",
         "explicit_loss",

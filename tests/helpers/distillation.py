@@ -10,11 +10,9 @@ from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 
-from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.adapters import attach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.teacher import load_teacher
@@ -54,8 +52,3 @@ def batch_of(rotated: bool, boxes: int = 6, size: int = 128) -> dict[str, Tensor
         "cls": torch.zeros(boxes, 1),
         "bboxes": bboxes,
     }
-
-
-def inputs_of(features: list[Tensor], targets: Targets, predictions: dict[str, Any] | None = None) -> StudentInputs:
-    """A student's side of a batch from features alone."""
-    return StudentInputs(features, predictions or {}, targets)

@@ -13,10 +13,9 @@ from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.teacher_assignment import refuse_missing_levels
 from ds2d2_yolo.bridge.models.adapters import make_adapters
 from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
-from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, level_channels, pair_levels, strides_of
+from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher
-from ds2d2_yolo.config.settings import IMPLICIT, Settings
-from ds2d2_yolo.errors import BadUseError
+from ds2d2_yolo.config.settings import Settings
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -42,17 +41,16 @@ def build_distiller(
         amplifier_state (Mapping[str, Tensor] | None): Weights of the high-frequency amplifier's head. None takes the
             teacher's own, of the same size and cost.
         adapters (nn.ModuleList | None): Adapters of an earlier part of the run; None makes new ones.
-        seed (int): Seed of new adapters and of the choice of images.
+        seed (int): Seed of new adapters.
 
     Returns:
         (Distiller): On the device of the teacher.
 
     Raises:
-        BadUseError: If the models share no level, the teacher lacks one that `assign_epochs` needs, the amplifier's
-            weights do not fit the teacher's head, or the heads lack what an experimental part of the box term compares.
+        BadUseError: If the models share no level, the teacher lacks one that `assign_epochs` needs, or the amplifier's
+            weights do not fit the teacher's head.
     """
     teacher_head = dense_head(teacher.model, "the teacher")
-    _check_box_parts(settings, student_head, teacher_head)
     student_strides, student_channels = strides_of(student_head), level_channels(student_head)
     pairs = pair_levels(student_strides, teacher.strides, settings.levels)
     refuse_missing_levels(settings, student_strides, pairs)
@@ -66,23 +64,4 @@ def build_distiller(
         widths = [student_channels[s] for s, _ in pairs], [teacher_channels[t] for _, t in pairs]
         adapters = make_adapters(*widths, seed)
     teacher_columns, student_columns = class_map.compared_columns if class_map else (None, None)
-    return Distiller(settings, student_head, frozen, adapters, amplifier, teacher_columns, student_columns, seed)
-
-
-def _check_box_parts(settings: Settings, student_head: Detect, teacher_head: Detect) -> None:
-    """Refuse experimental parts of the box term for heads that lack what they compare."""
-    if not set(settings.active) & set(IMPLICIT):
-        return
-    if settings.box_angle and not is_rotated(teacher_head):
-        raise BadUseError(f"box_angle={settings.box_angle:g} needs oriented boxes: leave it out for a detect model")
-    if not settings.box_distribution:
-        return
-    given, bins = f"box_distribution={settings.box_distribution:g}", teacher_head.reg_max
-    if bins == 1:
-        raise BadUseError(f"{given} needs a teacher with DFL bins, this one has none (reg_max=1): leave it out")
-    own_head = "imfu" in settings.active and settings.imfu_head != "teacher"
-    if own_head and student_head.reg_max != bins:
-        raise BadUseError(
-            f"{given} with imfu_head={settings.imfu_head} needs DFL bins of one number: the student has reg_max="
-            f"{student_head.reg_max} and the teacher {bins}, use imfu_head=teacher"
-        )
+    return Distiller(settings, student_head, frozen, adapters, amplifier, teacher_columns, student_columns)

@@ -91,7 +91,7 @@ class DistillationCriterion:
         if not (distilled or distiller.assigns):
             return self._plain(preds, batch)
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
-        teacher = distiller.teacher_outputs(batch["img"], all_images=self.gains.calibrating)
+        teacher = distiller.teacher_outputs(batch["img"])
         with capture_targets(self.base) as targets, assign_by_teacher(self.base, teacher.assignment):
             if not distilled:
                 return self._plain(preds, batch)
@@ -120,9 +120,6 @@ class DistillationCriterion:
         zero = loss.detach().new_zeros(())
         distilled = torch.stack([gains[t] * losses[t] if t in losses else zero for t in TERMS])
         columns = dict(zip(LOSS_NAMES.values(), distilled.detach().unbind(), strict=True))
-        assert self.distiller is not None
-        if self.distiller.settings.imfu_head == "own":  # the one setting under which a term may skip the adapters
-            loss = self._touch_adapters(loss)
         return torch.cat((loss, distilled * batch_size)), {**items, **columns}
 
     def _touch_adapters(self, loss: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def neck_losses(
     features = [f.detach().float().requires_grad_() for f in student.features]
     buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
     outputs = torch.func.functional_call(head, buffers, (list(features),))
-    inputs = replace(StudentInputs.of(criterion, outputs, student.targets), features=features)
+    inputs = replace(student, features=features)
     with assign_by_teacher(criterion, teacher.assignment):  # the task loss of the training step
         task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
     return {TASK: task, **distiller(inputs, teacher)}, [features[i] for i in distiller.levels]

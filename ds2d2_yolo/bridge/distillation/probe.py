@@ -87,7 +87,7 @@ class Prober:
 
     Args:
         model (Any): The student, in training mode, with `args`.
-        distiller (Distiller): Bound to the student's head; an `implicit_fraction` is not applied.
+        distiller (Distiller): Bound to the student's head.
     """
 
     def __init__(self, model: Any, distiller: Distiller) -> None:
@@ -134,7 +134,7 @@ class Prober:
             if (scores := self._scores_of_student_classes(logits)) is not None:
                 assignment[TEACHER] = reassigned(self.criterion, call, scores, boxes).assignment()
         student = StudentInputs.of(self.criterion, outputs, call.targets)
-        teacher = distiller.teacher_outputs(images, all_images=True)
+        teacher = distiller.teacher_outputs(images)
         cells, weight = self._object_weight(student, call.targets)
         cell_scores = level_scores(shared_classes(logits, distiller.teacher_columns), teacher.features, teacher.valid)
         return Probe(

@@ -216,19 +216,6 @@ def raw_predictions(head: Detect, features: list[Tensor]) -> dict[str, Any]:
     return predictions
 
 
-def box_bins(head: Detect, predictions: dict[str, Any]) -> Tensor:
-    """Return the logits of the DFL bins, from which a head takes the distances of the box's edges.
-
-    Args:
-        head (Detect): Head that made the predictions.
-        predictions (dict[str, Any]): Its raw outputs.
-
-    Returns:
-        (Tensor): B x anchors x 4 x reg_max, float32.
-    """
-    return predictions["boxes"].float().unflatten(1, (4, head.reg_max)).permute(0, 3, 1, 2)
-
-
 def logits_and_boxes(head: Detect, predictions: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Decode the raw predictions of a head with its methods (distribution or distance, angle mapping).
 

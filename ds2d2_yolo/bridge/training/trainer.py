@@ -329,7 +329,7 @@ class DS2D2Trainer(DetectionTrainer):
         if self.distiller is not None:
             if self.distiller.adapter_fit.active:  # accumulated for adapters that the fit has replaced since
                 self.adapter_optimizer.drop_gradients(self.model)
-            self.distiller.start_epoch(self.args.seed + 1000 * self.epoch + max(RANK, 0), self.epoch)
+            self.distiller.start_epoch(self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES
-from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.targets import capture_targets
 from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
-from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import EXPLICIT, TERMS
-from tests.helpers.distillation import PAIRS, batch_of, build, inputs_of
+from tests.helpers.distillation import PAIRS, batch_of, build
 from tests.helpers.terms import ACTIVE
 
 
@@ -120,52 +119,33 @@ def test_tap_records_and_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)
-def test_imfu_through_the_students_own_head(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
-    """The sum of both ways is both; the own way reaches the student's head, the teacher's way does not."""
-    values, reached = {}, {}
-    for way in ("teacher", "own", "both"):
-        model, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0, imfu_head=way)
-        batch, head = batch_of("obb" in student), criterion.head
-        loss, items = criterion(model(batch["img"]), batch)
-        values[way] = float(items["imfu_loss"])
-        imfu = TERMS.index("imfu") - len(TERMS)
-        weights = [branch[0].conv.weight for branch in head.cv2 if isinstance(branch[0].conv, nn.Conv2d)]
-        found = torch.autograd.grad(loss[imfu], weights, retain_graph=True, allow_unused=True)
-        pairs = [s for s, _ in criterion.distiller.teacher.pairs]  # type: ignore[union-attr]
-        reached[way] = [i for i, g in enumerate(found) if g is not None and bool(g.abs().sum() > 0)]
-        (backbone,) = torch.autograd.grad(loss[imfu], [model.model[0].conv.weight], retain_graph=True)
-        assert backbone.isfinite().all()
-        assert backbone.abs().sum() > 0
-        loss.sum().backward()  # what DDP wants: every adapter has a gradient, of zero perhaps
-        assert all(p.grad is not None for p in criterion.distiller.adapters.parameters())  # type: ignore[union-attr]
-    assert values["both"] == pytest.approx(values["teacher"] + values["own"], rel=1e-5)
-    assert reached == {"teacher": [], "own": pairs, "both": pairs}
-
-
-def test_own_head_is_compared_class_by_class_and_level_by_level(
-    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_imfu_reaches_the_backbone_and_every_adapter(
+    student: str, teacher: str, checkpoint: Callable[..., Path]
 ) -> None:
-    """Zero for a student that says what the teacher says: its levels and classes in an order of its own."""
-    _, criterion = build("yolov8n-p2.yaml", checkpoint("yolov8s.yaml"), exlo=0, exhi=0, imhi=0, imfu_head="own")
-    d, images = criterion.distiller, batch_of(rotated=False)["img"]
-    assert d is not None
-    teacher, answer = d.teacher_outputs(images), d.teacher_outputs(images).predictions["imfu"]
-    assert torch.equal(answer.logits, teacher.predictions["imfu"].logits)
-    targets = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))
-    features = [torch.zeros(2, c, 128 // s, 128 // s) for c, s in ((32, 4), (64, 8), (128, 16), (256, 32))]
-    d.student_columns = [1, 0]
-    raw = {"feats": features, "scores": torch.zeros(2, 2, 1360), "boxes": torch.randn(2, 64, 1360)}
-    raw["scores"][..., 1024:] = answer.logits.transpose(1, 2)[:, [1, 0]]
-    logits, boxes = d.student_predictions(raw)
-    assert torch.equal(logits, answer.logits)
-    assert boxes.shape == answer.boxes.shape
-    monkeypatch.setattr(d, "student_predictions", lambda _: (logits.requires_grad_(), answer.boxes))
-    same = d(inputs_of(features, targets), teacher)
-    assert float(same["imfu"]) == 0
-    (gradient,) = torch.autograd.grad(same["imfu"], logits)
-    assert not gradient.any()
-    monkeypatch.setattr(d, "student_predictions", lambda _: (logits.flip(1), answer.boxes))
-    assert float(d(inputs_of(features, targets), teacher)["imfu"]) > 0
+    """The student's head is not reached, and every adapter has a gradient, which DDP wants."""
+    model, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0)
+    batch = batch_of("obb" in student)
+    loss, _ = criterion(model(batch["img"]), batch)
+    imfu = loss[TERMS.index("imfu") - len(TERMS)]
+    weights = [b[0].conv.weight for b in criterion.head.cv2 if isinstance(b[0].conv, nn.Conv2d)]
+    assert not any(g.any() for g in torch.autograd.grad(imfu, weights, retain_graph=True))
+    (backbone,) = torch.autograd.grad(imfu, [model.model[0].conv.weight], retain_graph=True)
+    assert backbone.isfinite().all()
+    assert backbone.abs().sum() > 0
+    loss.sum().backward()
+    assert all(p.grad is not None for p in criterion.distiller.adapters.parameters())  # type: ignore[union-attr]
+
+
+def test_explicit_stream_alone_does_not_run_the_head(checkpoint: Callable[..., Path]) -> None:
+    images = batch_of(rotated=False)["img"]
+    (_, whole), (_, explicit) = (
+        build("yolov8n.yaml", checkpoint("yolov8s.yaml"), implicit=implicit) for implicit in (True, False)
+    )
+    expected = whole.distiller.teacher_outputs(images).features  # type: ignore[union-attr]
+    explicit.distiller.teacher.head.forward = None  # type: ignore[union-attr,method-assign,assignment]
+    outputs = explicit.distiller.teacher_outputs(images)  # type: ignore[union-attr]
+    assert not outputs.predictions
+    assert all(torch.equal(a, b) for a, b in zip(outputs.features, expected, strict=True))
 
 
 def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
@@ -184,24 +164,3 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
     for term in ACTIVE:
         values = [float(terms[strength][f"{term}_loss"]) for strength in (0, 1, 30)]
         assert (values == sorted(set(values))) if term in EXPLICIT else (len(set(values)) == 1), term
-
-
-@pytest.mark.parametrize(("student", "teacher"), [p for p in PAIRS if p[0][:6] == p[1][:6]])
-def test_own_boxes_are_decoded_as_the_teachers(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
-    """The teacher's raw outputs in the student's mouth: equal boxes, and nothing to learn."""
-    _, criterion = build(student, checkpoint(teacher), exlo=0, exhi=0, imhi=0, imfu_head="own")
-    d, batch = criterion.distiller, batch_of("obb" in student)
-    assert d is not None
-    teacher, raw = d.teacher_outputs(batch["img"]), d.teacher(batch["img"])
-    if len(strides_of(criterion.head)) > len(raw["feats"]):  # levels that the teacher lacks come first
-        extra = torch.zeros(2, 1, 32, 32)
-        raw = {
-            k: torch.cat((torch.randn(*v.shape[:2], 1024), v), 2) if k != "feats" else [extra, *v]
-            for k, v in raw.items()
-        }
-    logits, boxes = d.student_predictions(raw)
-    torch.testing.assert_close(boxes, teacher.predictions["imfu"].boxes)
-    targets = Targets(torch.zeros(2, 1, boxes.shape[2]), torch.zeros(2, 1, dtype=torch.bool))
-    features = [torch.zeros(2, 8, 4, 4)] * 4
-    assert logits.shape == teacher.predictions["imfu"].logits.shape
-    assert float(d(inputs_of(features, targets, raw), teacher)["imfu"]) == pytest.approx(0, abs=1e-6)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.distillation.batch import TeacherOutputs
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
@@ -25,7 +25,7 @@ from ds2d2_yolo.bridge.models.heads import logits_and_boxes
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from ds2d2_yolo.core.losses.implicit import implicit_box_loss, implicit_class_loss
-from tests.helpers.distillation import batch_of, build, inputs_of
+from tests.helpers.distillation import batch_of, build
 from tests.helpers.terms import ACTIVE
 
 BAD = [math.nan, math.inf, -math.inf, 1e30]
@@ -98,7 +98,7 @@ def test_an_image_without_answer_counts_nothing(yaml: str, value: float, checkpo
     leaves = [f.detach().requires_grad_() for f in preds["feats"]]
     teacher = d.teacher_outputs(batch["img"])
     assert teacher.valid.tolist() == [True, False]
-    for term, found in d(inputs_of(leaves, seen[0]), teacher).items():
+    for term, found in d(StudentInputs(leaves, seen[0]), teacher).items():
         assert 0 < found < math.inf
         *grads, adapter = torch.autograd.grad(found, [*leaves, d.adapters[0].weight], retain_graph=True)
         assert adapter.isfinite().all(), term
@@ -193,7 +193,7 @@ def test_nothing_changes_where_all_is_finite(yaml: str, checkpoint: Callable[...
     assert torch.equal(teacher.score_sum, teacher_score_sum(teacher.predictions["imfu"].logits))
     leaves = [*preds["feats"], *d.adapters.parameters()]
     for term in ACTIVE:
-        mine = d(inputs_of(preds["feats"], seen[0]), teacher)[term]
+        mine = d(StudentInputs(preds["feats"], seen[0]), teacher)[term]
         wanted = unguarded(d, preds["feats"], teacher, seen[0])[term]
         assert torch.equal(mine, wanted), term
         grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (mine, wanted)]

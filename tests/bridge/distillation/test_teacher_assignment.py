@@ -83,7 +83,7 @@ def test_is_the_assigner_with_the_teachers_predictions(
     assert all(torch.equal(a, b) for a, b in zip(assigned, plain, strict=True))
     assert assigned[3].any()
 
-    criterion.distiller.start_epoch(0, epoch=1)  # type: ignore[union-attr]
+    criterion.distiller.start_epoch(1)  # type: ignore[union-attr]
     own_loss, (own_args, own) = loss_of(criterion, preds, batch)
     assert not torch.equal(own_args[0], args[0])
     assert not torch.equal(own[2], assigned[2])
@@ -110,8 +110,8 @@ def test_targets_are_the_formula(checkpoint: Callable[..., Path]) -> None:
 def test_off_is_equal_to_the_bit(student: str, teacher: str, checkpoint: Callable[..., Path]) -> None:
     losses = []
     for epochs in (0, 1):
-        model, criterion = build(student, checkpoint(teacher), assign_epochs=epochs, implicit_fraction=0.5)
-        criterion.distiller.start_epoch(5, epoch=1)  # type: ignore[union-attr]
+        model, criterion = build(student, checkpoint(teacher), assign_epochs=epochs)
+        criterion.distiller.start_epoch(1)  # type: ignore[union-attr]
         batch = batch_of("obb" in student)
         preds = model(batch["img"])
         losses.append(criterion(preds, batch)[0])
@@ -140,7 +140,7 @@ def test_the_student_assigns_where_the_teacher_is_not_finite(checkpoint: Callabl
     broken[0] = torch.nan
     loss, (args, assigned) = loss_of(criterion, preds, {**batch, "img": broken})
     _, (taught, _) = loss_of(criterion, preds, batch)
-    criterion.distiller.start_epoch(0, epoch=1)  # type: ignore[union-attr]
+    criterion.distiller.start_epoch(1)  # type: ignore[union-attr]
     _, (own, _) = loss_of(criterion, preds, batch)
     for i in (0, 1):
         assert torch.equal(args[i][0], own[i][0])
@@ -173,7 +173,7 @@ def test_one_to_one_branch_keeps_its_assignment(checkpoint: Callable[..., Path])
     calls = []
     for epoch in (0, 1):
         model, criterion = build("yolo26n-obb.yaml", checkpoint("yolo11s-obb.yaml"), assign_epochs=1)
-        criterion.distiller.start_epoch(0, epoch)  # type: ignore[union-attr]
+        criterion.distiller.start_epoch(epoch)  # type: ignore[union-attr]
         batch = batch_of(rotated=True)
         with recorded(criterion.base.one2one.assigner) as one2one, recorded(criterion.base.one2many.assigner) as many:
             criterion(model(batch["img"]), batch)
@@ -203,7 +203,7 @@ def test_needs_no_term(keys: dict[str, Any], checkpoint: Callable[..., Path]) ->
     batch = batch_of(rotated=False)
     preds = model(batch["img"])
     criterion.gains.start_epoch(1, 3, 2, warm=True)
-    criterion.distiller.start_epoch(0, epoch=1)  # type: ignore[union-attr]
+    criterion.distiller.start_epoch(1)  # type: ignore[union-attr]
     loss, (args, _) = loss_of(criterion, preds, batch)
     scores, _ = inference_outputs(checkpoint("yolov8s.yaml"), False, batch["img"])
     torch.testing.assert_close(args[0], scores, rtol=1e-4, atol=1e-6)
@@ -216,7 +216,7 @@ def test_needs_no_term(keys: dict[str, Any], checkpoint: Callable[..., Path]) ->
     if "implicit" not in keys:
         assert [float(items[f"{t}_loss"]) for t in TERMS] == [0] * len(TERMS)
         assert not any(p.grad.any() for p in adapters if p.grad is not None)
-    criterion.distiller.start_epoch(0, epoch=2)  # type: ignore[union-attr]
+    criterion.distiller.start_epoch(2)  # type: ignore[union-attr]
     assert torch.equal(loss_of(criterion, preds, batch)[0], plain)
 
 

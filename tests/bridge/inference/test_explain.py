@@ -111,7 +111,7 @@ def test_values_are_the_terms_of_a_distiller(task: str, explained: Any, files: G
         )[None].float()
         with torch.no_grad():
             raw = student(inputs)
-            given = StudentInputs(raw["feats"], raw, Targets(targets, torch.ones(targets.shape[:2], dtype=torch.bool)))
+            given = StudentInputs(raw["feats"], Targets(targets, torch.ones(targets.shape[:2], dtype=torch.bool)))
             terms = distiller(given, distiller.teacher_outputs(inputs))
         assert set(image.values) == set(TERMS)
         for term in TERMS:

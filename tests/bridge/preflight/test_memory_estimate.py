@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.preflight import collect
 from ds2d2_yolo.bridge.preflight.memory_estimate import SavedBytes, expected_memory, sample_batch, saved_for_backward
 from ds2d2_yolo.report.facts import MemoryFacts
-from tests.helpers.distillation import inputs_of
 from tests.helpers.memory import Live
 from tests.helpers.runs import student_of
 from tests.helpers.settings import OFF
@@ -74,7 +74,7 @@ def step(student: Any, criterion: Any, distiller: Any, batch: dict[str, Any]) ->
     predictions = student(batch["img"])
     with capture_targets(criterion) as seen:
         loss, _ = criterion(predictions, batch)
-    terms = distiller(inputs_of(predictions["feats"], seen[0]), distiller.teacher_outputs(batch["img"]))
+    terms = distiller(StudentInputs(predictions["feats"], seen[0]), distiller.teacher_outputs(batch["img"]))
     (loss.sum() + sum(terms.values())).backward()
 
 

@@ -178,7 +178,7 @@ def test_teacher_and_amplifier_are_never_trained(tiny_trainer: Trainer) -> None:
     "keys",
     [
         {"batch": 2, "nbs": 8, "weight_map": "score"}, {"freeze": 10, "rect": True},
-        {"classes": [0], "imfu_head": "both", "weight_map": "both", "wavelet": "db2", "implicit_fraction": 0.5},
+        {"classes": [0], "weight_map": "both", "wavelet": "db2"},
     ],
 )  # fmt: skip
 def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trainer) -> None:

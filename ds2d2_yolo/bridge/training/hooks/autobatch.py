@@ -76,7 +76,7 @@ class WithTeacher(nn.Module):
         student = StudentInputs.of(_SumCriterion(), outputs, self._targets(images))
         with torch.enable_grad():
             # the stand-in for the criterion has no assigner
-            teacher = replace(distiller.teacher_outputs(images.detach(), all_images=True), assignment=None)
+            teacher = replace(distiller.teacher_outputs(images.detach()), assignment=None)
             head = dense_head(self.student, "the student")
             measure_gradients(_SumCriterion(), head, distiller, student, teacher, {"img": images})
             return outputs, distiller(student, teacher)
