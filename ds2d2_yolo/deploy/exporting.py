@@ -21,6 +21,7 @@ from ds2d2_yolo.deploy.images import CheckImages, images_for
 from ds2d2_yolo.deploy.matching import ModelOutputs, compare
 from ds2d2_yolo.deploy.options import EXPORT_KEYS, ExportOptions
 from ds2d2_yolo.deploy.parity import TOLERANCES, ParityReport, Tolerance
+from ds2d2_yolo.deploy.postprocess_file import write_postprocess
 from ds2d2_yolo.deploy.tensorrt import next_step
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json
@@ -40,6 +41,7 @@ class Exported:
         parity (ParityReport | None): Result of the check, None if it was not checked.
         unchecked (str | None): Reason why it was not checked.
         report (Path | None): The JSON file of the check.
+        postprocess (Path | None): NumPy code that reads the file's output, None where NMS is inside the file.
     """
 
     file: Path
@@ -48,10 +50,13 @@ class Exported:
     parity: ParityReport | None
     unchecked: str | None
     report: Path | None
+    postprocess: Path | None
 
     def __str__(self) -> str:
         """Return the file and the tables of the check."""
         head = f"{self.file} ({self.megabytes:.1f} MB, exported in {self.seconds:.0f} s)"
+        if self.postprocess is not None:
+            head = f"{self.postprocess} decodes it without PyTorch\n{head}"
         if self.parity is None:
             return f"{head}\nnot checked: {self.unchecked}"
         return f"{head} against PyTorch in FP32: {self.parity}\n{self.report} has it as JSON"
@@ -134,6 +139,7 @@ def _export(
     start = time.perf_counter()
     file = exporter.write_export(checkpoint, format, args, checkpoint.path.parent, verbose)
     seconds = time.perf_counter() - start
+    postprocess = write_postprocess(file, checkpoint, format, args)
     parity, unchecked = None, "check=False"
     if options.check and images is None:
         unchecked = f"the model takes {checkpoint.channels} channels: name images that have them with check_images="
@@ -147,10 +153,10 @@ def _export(
         else:
             parity = check(options, checkpoint, model, args, device, images)
     if parity is None:
-        return Exported(file, size_mb(file), seconds, None, unchecked, None)
+        return Exported(file, size_mb(file), seconds, None, unchecked, None, postprocess)
     report = file.with_name(f"{file.name}.parity.json")
     write_json(report, {"file": str(file), "checkpoint": str(checkpoint.path), "args": dict(args), **parity.as_dict()})
-    return Exported(file, size_mb(file), seconds, parity, None, report)
+    return Exported(file, size_mb(file), seconds, parity, None, report, postprocess)
 
 
 def check(

@@ -50,6 +50,7 @@ class Checkpoint:
         data (str | None): The data YAML that it was trained on, as it was named then.
         parameters (int): Number of parameters.
         names (tuple[str, ...]): Class names.
+        end2end (bool): Whether its head can do without NMS.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Checkpoint:
     data: str | None
     parameters: int
     names: tuple[str, ...]
+    end2end: bool
 
 
 def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Checkpoint:
@@ -96,6 +98,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
     return Checkpoint(
         file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), input_channels(model),
         args.get("data"), sum(p.numel() for p in model.parameters()), class_names(model.names),
+        getattr(head, "one2one_cv2", None) is not None,
     )  # fmt: skip
 
 
