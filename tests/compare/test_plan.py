@@ -87,6 +87,7 @@ def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
         (["0"], 4, 1, 80, 7.5, 2),  # every run wants two cores
         (["0", "1"], 2, 1, 8, 7.5, 2),
         (["0", "1"], 32, 1, 40, None, 2),
+        (["0", "1", "2", "3"], 64, 1, 80, 7.5, 4),  # several GPUs take one run each, whatever their memory
         (["mps"], 8, 1, 64, 1.0, 1),
     ],
 )
