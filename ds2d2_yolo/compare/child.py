@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ds2d2_yolo.compare.schedule import die_with_parent
+from ds2d2_yolo.compare.local_launcher import die_with_parent
 from ds2d2_yolo.utils.child_process import serve
 
 TASK_FILE = "task.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,47 @@ def _arms_error(value: Any) -> str | None:
     return f"must name arms, such as arms={ARMS}"
 
 
+def read_slurm(value: Any) -> dict[str, Any]:
+    """Return the parameters of Slurm jobs, whole numbers as int.
+
+    Args:
+        value (Any): A mapping, or a text 'key=value,key=value', whose values may contain commas; None is empty.
+
+    Returns:
+        (dict[str, Any]): The parameters in their order.
+
+    Raises:
+        ValueError: If the text is not of that form, or names a key twice.
+
+    Examples:
+        >>> read_slurm("partition=gpu,time=240,exclude=n1,n2")
+        {'partition': 'gpu', 'time': 240, 'exclude': 'n1,n2'}
+    """
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    parameters: dict[str, Any] = {}
+    for part in re.split(r",(?=\s*\w+\s*=)", str(value)):
+        key, equals, text = (word.strip() for word in part.partition("="))
+        if not (equals and key and text) or key in parameters:
+            raise ValueError(part)
+        parameters[key] = int(text) if text.isdecimal() else text
+    return parameters
+
+
+def _slurm_error(value: Any) -> str | None:
+    """Return the error of the parameters of Slurm jobs; `slurm_launcher` checks their names."""
+    try:
+        parameters = read_slurm(value)
+    except ValueError:
+        return f"must read key=value,key=value, each key once, such as slurm='{SLURM_EXAMPLE}'"
+    minutes = parameters.get("time")
+    if parameters and ok.integer(1)(minutes):
+        return f"needs time=, the minutes of a job, as a whole number, such as slurm='{SLURM_EXAMPLE}'"
+    return None
+
+
+SLURM_EXAMPLE = "partition=gpu,time=240,gpus_per_node=1"
+SLURM = ok.Check("'key=value,key=value' (quoted)", _slurm_error)
 SEEDS = ok.Check("whole numbers, 0 or more", _seeds_error)
 NAMES = ok.Check("names, 'name:key=value;key=value' (quoted), or a YAML", _arms_error)
 
@@ -47,7 +89,9 @@ class CompareOptions(Options):
         level (float): Confidence level of the intervals, above 0 and under 1.
         parallel (int | None): Runs at the same time; None is as many as fit on the device, see `plan.run_slots`.
         threads (int | None): CPU threads of a run; None is `OMP_NUM_THREADS` if it is set, otherwise on a CPU the
-            number of cores divided by `parallel`, or 1 without `parallel`.
+            number of cores divided by `parallel`, or 1 without `parallel`; in a Slurm job its `cpus_per_task`.
+        launcher (str): What starts the runs: 'local' (processes of this machine) or 'slurm' (jobs of a Slurm cluster).
+        slurm (str | dict[str, Any] | None): Parameters of the Slurm jobs, see `read_slurm`.
         results (str | None): Raw results of an earlier comparison: only tables and plot are made.
         project (str): Parent of the comparison's folder.
         name (str): Name of the comparison's folder.
@@ -77,6 +121,10 @@ class CompareOptions(Options):
     threads: int | None = option(
         None, ok.optional(ok.integer(1)), "CPU threads of a run, None is 1 on a CPU, or its cores over parallel="
     )
+    launcher: str = option("local", ok.one_of("local", "slurm"), "what starts the runs: this machine, or Slurm's jobs")
+    slurm: str | dict[str, Any] | None = option(
+        None, ok.optional(SLURM), "what each Slurm job asks for; time is in minutes, the other names are sbatch's"
+    )
     results: str | None = option(None, ok.optional(ok.path), "raw results (.csv): tables and plot anew, no training")
     project: str = option("runs", ok.path, "folder of the comparison's folder")
     name: str = option("compare", ok.path, "name of the comparison's folder")
@@ -89,7 +137,12 @@ class CompareOptions(Options):
             return []
         missing = [f"{k}=" for k in ("teacher", "student", "data") if getattr(self, k) is None]
         usage = "ds2d2-yolo compare teacher=T.pt student=S.yaml data=D.yaml, or results=results.csv"
-        return [f"{', '.join(missing)} missing: {usage}"] if missing else []
+        if missing:
+            return [f"{', '.join(missing)} missing: {usage}"]
+        if (self.launcher == "slurm") == bool(self.slurm):
+            return []
+        needed = "launcher=slurm" if self.slurm else f"slurm=, such as slurm='{SLURM_EXAMPLE}'"
+        return [f"{'slurm=' if self.slurm else 'launcher=slurm'} needs {needed}"]
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

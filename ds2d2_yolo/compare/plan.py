@@ -230,8 +230,8 @@ def run_slots(
     """Return the devices of the runs that run at the same time if the command does not set their number.
 
     A run gets twice the estimated memory of its training step and 1 GB; all runs together get 80 % of the free memory.
-    On a CPU the cores limit the runs, `threads` each; on GPUs there is at most one run for every two cores. There is
-    always one run, on several GPUs one each, and without an estimate no more than that, except on a CPU.
+    On a CPU the cores limit the runs, `threads` each; on a GPU there is at most one run for every two cores. There is
+    always one run, and without an estimate no more than that, except on a CPU. Several GPUs take one run each.
 
     Args:
         devices (Sequence[str]): 'cpu', 'mps', or numbers of GPUs.
@@ -247,16 +247,14 @@ def run_slots(
         >>> run_slots(["cpu"], 8, 2, {"cpu": 64 * 10**9}, 10**9)
         ['cpu', 'cpu', 'cpu', 'cpu']
     """
-    gpus = devices[0].isdigit()
-    if devices[0] == "mps":
+    device, on_cpu = devices[0], devices[0] == "cpu"
+    if device == "mps" or len(devices) > 1 or (step_bytes is None and not on_cpu):
         return list(devices)
+    limit = max(1, cores // threads if on_cpu else cores // 2)
     if step_bytes is None:
-        return list(devices) * (1 if gpus else max(1, cores // threads))
+        return [device] * limit
     need = STEP_FACTOR * step_bytes + PROCESS_BYTES
-    fit = {d: max(1, int(MEMORY_SHARE * memory[d] / need)) for d in devices}
-    limit = max(len(devices), cores // 2 if gpus else cores // threads, 1)
-    turns = [d for turn in range(max(fit.values())) for d in devices if turn < fit[d]]
-    return turns[:limit]
+    return [device] * min(limit, max(1, int(MEMORY_SHARE * memory[device] / need)))
 
 
 def _versions() -> dict[str, str | None]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,19 @@ from filelock import FileLock, Timeout
 
 from ds2d2_yolo.compare.child import RESULT_FILE, TASK_FILE, read_result
 from ds2d2_yolo.compare.options import CompareOptions
-from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, default_settings, make_jobs, run_slots
+from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, default_settings, make_jobs
 from ds2d2_yolo.compare.plot import draw
 from ds2d2_yolo.compare.results import RunResult, read_results
-from ds2d2_yolo.compare.schedule import Job, run_jobs
+from ds2d2_yolo.compare.schedule import Job, Launcher, run_jobs
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
+from ds2d2_yolo.compare.workplace import Workplace
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
 from ds2d2_yolo.utils.child_process import child_command
 from ds2d2_yolo.utils.progress import tracked
-from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
 REPORT_FILE, SUMMARY_FILE, PLOT_FILE = "compare.md", "summary.csv", "compare.png"
 RESULTS_KEYS = {"results", "baseline", "level"}  # of a command that trains nothing
@@ -115,69 +114,56 @@ def _from_results(keys: Mapping[str, Any]) -> Comparison:
 def _run_all(plan: ComparePlan) -> dict[str, str]:
     """Run all unfinished runs and return the reasons of those that failed."""
     from ds2d2_yolo.bridge.training.compared_run import identify
-    from ds2d2_yolo.bridge.upstream.hardware import devices_of
 
     o = plan.options
-    devices = devices_of(plan.keys.get("device"))
+    place = Workplace.of(plan)
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
     mixed = len({arm.kind == "ds2d2" for arm in plan.arms if arm.kind != "teacher"}) == 2
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed))
     state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
-    checks = _check_arms(plan, state, subjects, devices[0])
+    checks = _check_arms(plan, state, subjects, place.check_device)
     try:
         o.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(o.folder / ".lock", timeout=0):
             state.begin()
+            # it reads the queue before the collection: a job that ends in between is collected
+            launcher = place.make_launcher(job_command)
             _collect_results(plan, state)
-            return _run_unfinished(plan, state, subjects, devices, checks)
+            return _run_unfinished(plan, state, subjects, place, launcher, checks)
     except Timeout as e:
         raise BadUseError(f"another process compares in {o.folder}: wait for it, or name another folder") from e
 
 
 def _run_unfinished(
-    plan: ComparePlan, state: CompareState, subjects: dict[str, str], devices: Sequence[str], checks: ArmChecks
-) -> dict[str, str]:
+    plan: ComparePlan, state: CompareState, subjects: dict[str, str], place: Workplace, launcher: Launcher,
+    checks: ArmChecks,
+) -> dict[str, str]:  # fmt: skip
     """Run the jobs of all unfinished runs."""
-    from ds2d2_yolo.bridge.upstream.hardware import free_memory
-
-    options = plan.options
-    threads = options.threads or (_threads_per_run(options.parallel) if devices[0] == "cpu" else None)
-    memory = {d: free_memory(d) for d in devices if d != "mps"}
-    slots = run_slots(devices, usable_cores(), threads or 1, memory, checks.step_bytes)
-    if options.parallel:
-        slots = [devices[i % len(devices)] for i in range(options.parallel)]
     # the times of a run count only if no other run was allowed beside it
-    slots = slots[: max(1, len(plan.runs) - _count_finished(plan, state))]
-    jobs = make_jobs(plan, state, subjects, len(slots), threads, checks.explicit_only)
+    slots = place.slots(plan, checks.step_bytes)[: max(1, len(plan.runs) - _count_finished(plan, state))]
+    jobs = make_jobs(plan, state, subjects, len(slots), place.threads, checks.explicit_only)
     if not jobs:
         return {}
     runs = len(plan.runs)
-    used = ", ".join(dict.fromkeys(slots))
-    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    used = ", ".join(dict.fromkeys(slots)) + (" of Slurm's jobs" if place.on_cluster else "")
     try:
         with tracked("runs", runs, sys.stderr, shown=plan.keys.get("verbose", True), fill=False) as task:
             task.skip(_count_finished(plan, state))
-            task.note(f"{len(jobs)} jobs to do, {len(slots)} at a time on {used}: {options.folder}")
+            task.note(f"{len(jobs)} jobs to do, {len(slots)} at a time on {used}: {state.folder}")
 
-            def on_start(job: Job) -> None:
-                task.note(f"{job.name}: begins, log {job.log}")
+            def on_start(job: Job, event: str) -> None:
+                task.note(f"{job.name}: {event}, log {job.log}")
 
             def on_success(job: Job) -> None:
                 task.note(f"{job.name}: done, {_store_result(job, state)}")
                 task.reach(_count_finished(plan, state))
 
-            return run_jobs(jobs, slots, job_command, on_start, on_success, environment)
+            return run_jobs(jobs, slots, launcher, on_start, on_success)
     except KeyboardInterrupt:
         finished = _count_finished(plan, state)
-        print(f"stopped with {finished} of {runs} runs done; the same command goes on", file=sys.stderr, flush=True)
+        advice = f"the same command goes on{launcher.unfinished()}"
+        print(f"stopped with {finished} of {runs} runs done; {advice}", file=sys.stderr, flush=True)
         raise
-
-
-def _threads_per_run(parallel: int | None) -> int:
-    """Return the CPU threads of a run without `threads=`: `OMP_NUM_THREADS`, or an equal share of the cores."""
-    if os.environ.get("OMP_NUM_THREADS"):
-        return thread_count()
-    return max(1, usable_cores() // parallel) if parallel else 1
 
 
 def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], device: str) -> ArmChecks:

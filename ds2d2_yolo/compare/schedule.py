@@ -1,22 +1,15 @@
-"""Runs jobs in child processes, several at a time: a crash ends no other job, and no child outlives its parent."""
+"""Order of the jobs of a comparison: their needs, their slots and their failures; a launcher runs them."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from ds2d2_yolo.utils.child_process import child_environment, reported_error
-
-STOP_TIMEOUT_S = 10.0  # a process that was asked to end is killed after it
-POLL_INTERVAL_S = 0.1
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -41,22 +34,49 @@ class Job:
         return self.folder / "log.txt"
 
 
-@dataclass
-class RunningJob:
-    """A job whose process runs on a device."""
+Command = Callable[[Job, str], list[str]]  # returns the command line of a job on a device
 
-    job: Job
-    device: str
-    process: subprocess.Popen[bytes]
+
+class Launcher(Protocol):
+    """Starts the child processes of jobs and notices their ends.
+
+    Attributes:
+        poll_interval_s (float): Seconds between two calls of `ended`.
+    """
+
+    poll_interval_s: float
+
+    def start(self, job: Job, device: str) -> str:
+        """Start a job.
+
+        Args:
+            job (Job): The job.
+            device (str): Device that it runs on.
+
+        Returns:
+            (str): What happened, for the progress.
+        """
+
+    def ended(self) -> list[tuple[Job, str]]:
+        """Return the jobs that have ended since the last call.
+
+        Returns:
+            (list[tuple[Job, str]]): Each with the reason of its failure, which is empty after a success.
+        """
+
+    def stop(self) -> None:
+        """Leave the jobs that have not ended, because the comparison is interrupted or has failed."""
+
+    def unfinished(self) -> str:
+        """Return what goes on after `stop`, as the end of a sentence; empty if nothing does."""
 
 
 def run_jobs(
     jobs: Sequence[Job],
     slots: Sequence[str],
-    command: Callable[[Job, str], list[str]],
-    on_start: Callable[[Job], None],
+    launcher: Launcher,
+    on_start: Callable[[Job, str], None],
     on_success: Callable[[Job], None],
-    environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Run jobs in their order, as many at a time as there are slots.
 
@@ -64,100 +84,41 @@ def run_jobs(
 
     Args:
         jobs (Sequence[Job]): The jobs.
-        slots (Sequence[str]): Device of each process that may run at the same time.
-        command (Callable[[Job, str], list[str]]): Returns the command line of a job on a device.
-        on_start (Callable[[Job], None]): Called after the process of a job has started.
+        slots (Sequence[str]): Device of each job that may run at the same time.
+        launcher (Launcher): Starts the jobs.
+        on_start (Callable[[Job, str], None]): Called after a job has started, with what the launcher says of it.
         on_success (Callable[[Job], None]): Called after a job has succeeded.
-        environment (Mapping[str, str] | None): Variables that are set for the processes.
 
     Returns:
         (dict[str, str]): Name of each failed job -> the reason.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C or SIGTERM, once all processes are stopped.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, once the launcher has stopped.
     """
     waiting, free = list(jobs), list(slots)
-    running: list[RunningJob] = []
+    running: dict[str, str] = {}  # name of the job -> its device
     failed: dict[str, str] = {}
     with _interruptible():
         try:
             while waiting or running:
-                unfinished = {job.name for job in (*waiting, *(r.job for r in running))}
+                unfinished = {*(job.name for job in waiting), *running}
                 for job in [job for job in waiting if failed.keys() & set(job.needs)]:
                     waiting.remove(job)
                     failed[job.name] = f"it needs {', '.join(job.needs)}"
                 for job in [job for job in waiting if not unfinished & set(job.needs)][: len(free)]:
                     waiting.remove(job)
-                    device = free.pop(0)
-                    running.append(RunningJob(job, device, _start(job, command(job, device), environment)))
-                    on_start(job)
-                time.sleep(POLL_INTERVAL_S)
-                for one in [one for one in running if one.process.poll() is not None]:
-                    running.remove(one)
-                    free.append(one.device)
-                    if one.process.returncode == 0:
-                        on_success(one.job)
+                    running[job.name] = free.pop(0)
+                    on_start(job, launcher.start(job, running[job.name]))
+                time.sleep(launcher.poll_interval_s)
+                for job, reason in launcher.ended():
+                    free.append(running.pop(job.name))
+                    if reason:
+                        failed[job.name] = reason
                     else:
-                        failed[one.job.name] = _reason(one)
+                        on_success(job)
         finally:
-            _stop(running)
+            launcher.stop()
     return failed
-
-
-def die_with_parent() -> None:
-    """End this process and its children when its parent ends, killed or not.
-
-    The parent holds the other end of the pipe at this process's standard input. The system closes it with the parent.
-    """
-
-    def watch() -> None:
-        while os.read(0, 1024):
-            pass
-        if os.name == "posix":
-            os.killpg(0, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _start(job: Job, command: list[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    """Start the process of a job in a new session: only the parent gets Ctrl-C, and stops the process."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=child_environment({"PYTHONUNBUFFERED": "1", **(environment or {})}, base=os.environ),
-        )  # fmt: skip
-
-
-def _stop(running: Sequence[RunningJob]) -> None:
-    """Stop processes, and kill those that take longer than `STOP_TIMEOUT_S`."""
-    for one in running:
-        one.process.terminate()
-    until = time.monotonic() + STOP_TIMEOUT_S
-    for one in running:
-        with suppress(subprocess.TimeoutExpired):
-            one.process.wait(max(0.0, until - time.monotonic()))
-        _kill(one.process)
-        one.process.wait()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process with its children."""
-    if os.name != "posix":
-        process.kill()
-        return
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _reason(one: RunningJob) -> str:
-    """Return why a job failed: the error that it reported, or the last line of its log."""
-    code = one.process.returncode
-    if code < 0:
-        return f"killed by signal {-code}"
-    log = one.job.log.read_text(encoding="utf-8", errors="replace").strip()
-    return reported_error(log) or (log.splitlines()[-1].strip() if log else f"status {code}")
 
 
 @contextmanager

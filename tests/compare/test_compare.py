@@ -16,12 +16,15 @@ import pytest
 from filelock import FileLock
 
 from ds2d2_yolo import evaluate as evaluating
+from ds2d2_yolo.bridge.upstream import hardware
 from ds2d2_yolo.compare import compare, run
 from ds2d2_yolo.compare.child import RESULT_FILE, TASK_FILE, run_task
 from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.schedule import Job
+from ds2d2_yolo.compare.slurm_launcher import SlurmLauncher
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.helpers.slurm_programs import SlurmPrograms
 
 # Notes that it ran, and leaves a result: mAP50 0.1 for plain, 0.2 for any other, a hundredth more for each seed.
 STAND_IN = """
@@ -192,6 +195,55 @@ def test_an_arm_that_cannot_run_is_named_before_anything_does(keys: dict[str, An
         compare(**{**keys, "arms": "plain,far:levels=[64]"})
     assert ran() == []
     assert not Path(keys["project"]).exists()
+
+
+def test_each_gpu_takes_a_run_at_a_time(
+    keys: dict[str, Any], ran: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The GPUs are pretended; the runs are stand-ins that read their device from their tasks."""
+    monkeypatch.setattr(hardware, "devices_of", lambda device: tuple(str(device).split(",")))
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 10**11)
+    del keys["parallel"]
+    compare(**{**keys, "device": "0,1,2,3", "seeds": [0, 1, 2]})
+    assert len(ran()) == 6
+    tasks = [json.loads(file.read_text()) for file in (tmp_path / "runs").rglob(TASK_FILE)]
+    assert {task["device"] for task in tasks} == {"0", "1", "2", "3"}
+    assert {task["row"]["parallel"] for task in tasks} == {4}
+    assert {task["threads"] for task in tasks} == {None}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-ins are shell scripts")
+def test_slurm_runs_everything_once_and_an_interruption_leaves_its_jobs(
+    keys: dict[str, Any], ran: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("submitit")
+    slurm = SlurmPrograms(tmp_path)
+    monkeypatch.setenv("PATH", f"{slurm.folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(SlurmLauncher, "poll_interval_s", 0.1)
+    keys = {k: v for k, v in keys.items() if k not in ("device", "parallel")}
+    keys |= {"launcher": "slurm", "slurm": "partition=main,time=5", "threads": 2}
+    slurm.switch("held")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SlurmLauncher, "ended", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compare(**{**keys, "seeds": 0})
+    expected = "stopped with 0 of 2 runs done; the same command goes on; its Slurm jobs go on, 'scancel 1 2' ends them"
+    assert expected in capsys.readouterr().err
+    assert slurm.submitted() == ["plain-seed0", "distill_model-seed0"]
+    slurm.end_jobs()
+    slurm.switch("held", on=False)
+    found = compare(**keys)
+    assert sorted(ran()) == sorted(ALL)
+    assert len(slurm.submitted()) == 2 + 4
+    tasks = [json.loads(file.read_text()) for file in found.folder.rglob(TASK_FILE)]
+    assert {(task["device"], task["threads"], task["row"]["parallel"]) for task in tasks} == {("cpu", 2, 4)}
+    assert compare(**keys).text == found.text
+    assert len(slurm.submitted()) == 2 + 4
 
 
 # Really ----------------------------------------------------------------------------------------------------------

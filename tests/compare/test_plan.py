@@ -87,6 +87,7 @@ def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
         (["0"], 4, 1, 80, 7.5, 2),  # every run wants two cores
         (["0", "1"], 2, 1, 8, 7.5, 2),
         (["0", "1"], 32, 1, 40, None, 2),
+        (["0", "1", "2", "3"], 64, 1, 80, 7.5, 4),  # several GPUs take one run each, whatever their memory
         (["mps"], 8, 1, 64, 1.0, 1),
     ],
 )
@@ -155,6 +156,14 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
             {"arms": "plain,a:amplifier_epochs=1,b:amplifier_epochs=9;exlo=0"},
             "the arms a, b differ in amplifier_epochs=",
         ),
+        ({"launcher": "slrm"}, "did you mean 'slurm'"),
+        ({"launcher": "slurm"}, "launcher=slurm needs slurm=, such as"),
+        ({"slurm": "time=5"}, "slurm= needs launcher=slurm"),
+        ({"launcher": "slurm", "slurm": "partition=gpu"}, "needs time=, the minutes of a job"),
+        ({"launcher": "slurm", "slurm": "time=2:00:00"}, "needs time=, the minutes of a job"),
+        ({"launcher": "slurm", "slurm": "gpu,time=5"}, "must read key=value"),
+        ({"launcher": "slurm", "slurm": "time=5,time=6"}, "each key once"),
+        ({"launcher": "slurm", "slurm": "time=5", "device": "0,1"}, "each run has one device"),
         ({"epochs": "many"}, "epochs"),
         ({"student": "none.yaml"}, "none.yaml"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ds2d2_yolo.compare.local_launcher import LocalLauncher
 from ds2d2_yolo.compare.schedule import Job, run_jobs
 
 HERE = Path(__file__).resolve().parents[2]
@@ -28,7 +29,10 @@ def run(jobs: list[Job], slots: list[str], programs: dict[str, str]) -> tuple[li
     def command(job: Job, device: str) -> list[str]:
         return [sys.executable, "-c", programs.get(job.name, "pass"), device]
 
-    failed = run_jobs(jobs, slots, command, lambda j: said.append(f"+{j.name}"), lambda j: said.append(f"-{j.name}"))
+    launcher = LocalLauncher(command)
+    failed = run_jobs(
+        jobs, slots, launcher, lambda j, _: said.append(f"+{j.name}"), lambda j: said.append(f"-{j.name}")
+    )
     return said, failed
 
 
@@ -80,18 +84,19 @@ def test_a_job_whose_need_failed_is_not_run(tmp_path: Path) -> None:
 
 PARENT = """
 import sys, pathlib
+from ds2d2_yolo.compare.local_launcher import LocalLauncher
 from ds2d2_yolo.compare.schedule import Job, run_jobs
 folder = pathlib.Path(sys.argv[1])
 child = '''
 import pathlib, subprocess, sys, time
-from ds2d2_yolo.compare.schedule import die_with_parent
+from ds2d2_yolo.compare.local_launcher import die_with_parent
 die_with_parent()
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 pathlib.Path(sys.argv[1]).write_text(str(other.pid))
 time.sleep(60)
 '''
 command = lambda job, device: [sys.executable, "-c", child, str(folder / "pid")]
-run_jobs([Job("a", folder / "a")], ["cpu"], command, lambda j: None, lambda j: None)
+run_jobs([Job("a", folder / "a")], ["cpu"], LocalLauncher(command), lambda *_: None, lambda j: None)
 """
 
 
