@@ -13,7 +13,9 @@ from ultralytics.utils.torch_utils import unset_deterministic
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.loading import build_student, load_student
 from ds2d2_yolo.bridge.preflight.collect import collect_report
-from ds2d2_yolo.bridge.training.find_run import find_unfinished
+from ds2d2_yolo.bridge.training.continued_run import continued_run
+from ds2d2_yolo.bridge.training.find_run import Unfinished
+from ds2d2_yolo.bridge.training.machine_store import stop_together
 from ds2d2_yolo.bridge.training.run_setup import prepare_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
@@ -33,6 +35,7 @@ NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the stu
 
 
 @cpu_threads()
+@stop_together()
 def distill(teacher: str | Path | None = None, student: str | Path | None = None, data: str | Path | None = None,
             callbacks: Callbacks | None = None, **keys: Any) -> Any:  # fmt: skip
     """Distil a teacher into a student.
@@ -54,15 +57,17 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         >>> from ds2d2_yolo import distill
         >>> distill("teacher.pt", "yolov8n-obb.yaml", "hit-uav.yaml", epochs=100, imgsz=640)  # doctest: +SKIP
     """
-    resume = keys.get("resume")
     settings, ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
+    resume = rest.pop("resume", None)
+    named = student is not None and resume is True
     with safe_loading(settings.safe):
-        if resume:
-            rest.pop("resume")
-            if data is not None:  # a data set that has moved
-                rest["data"] = str(data)
-            ours = {k: v for k, v in ours.items() if v is not None}
-            return _resume(resume, ours, student, rest, settings.safe, callbacks)
+        tasks = (load_student(str(student)).task,) if named else tuple(TRAINERS)
+        with continued_run(resume, rest, tasks) as run:
+            if run is not None:
+                if data is not None:  # a data set that has moved
+                    rest["data"] = str(data)
+                ours = {k: v for k, v in ours.items() if v is not None}
+                return _resume(run, ours, rest, settings.safe, callbacks)
         _refuse_missing("train", teacher=teacher, student=student, data=data)
         if settings.safe:
             refuse_code_in_data(str(data))
@@ -135,16 +140,13 @@ def _refuse_missing(mode: str, **needed: Any) -> None:
 
 
 def _resume(
-    resume: Any,
+    run: Unfinished,
     ours: dict[str, Any],
-    student: str | Path | None,
     rest: dict[str, Any],
     safe: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Any:
     """Continue an unfinished run; its own settings stand, and the teacher is checked against the one it began with."""
-    named = student is not None and resume is True
-    run = find_unfinished(resume, rest, (load_student(str(student)).task,) if named else tuple(TRAINERS))
     allowed = {k: v for k, v in rest.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
     model = YOLO(str(run.last))
     if safe:

@@ -158,7 +158,10 @@ def _terminable() -> Iterator[None]:
 
 def _continuation(mode: str, words: list[str], interruption: KeyboardInterrupt) -> str:
     """Return the command that continues: the same one, with 'resume' where the interruption asks for it."""
-    resume = "resume" in interruption.args and not any(w.startswith("resume") for w in words)
+    named = any(w.startswith("resume") for w in words)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process; only rank 0 knows what is saved
+        return "the same torchrun command" + ("" if named else ", with 'resume' behind it once an epoch is saved")
+    resume = "resume" in interruption.args and not named
     return quoted(["ds2d2-yolo", mode, *words, *["resume"] * resume])
 
 

@@ -149,6 +149,21 @@ def test_ctrl_c_says_how_to_go_on(
     assert (status, err.strip()) == (130, f"ds2d2-yolo: interrupted; go on with: {goes_on}")
 
 
+@pytest.mark.parametrize(
+    ("words", "later"), [([], ", with 'resume' behind it once an epoch is saved"), (["resume"], "")]
+)
+def test_a_rank_of_torchrun_names_its_command(
+    words: list[str], later: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr("ds2d2_yolo.cli.dispatch.load", interrupt)
+    status, _, err = run("train", *words, capsys=capsys)
+    assert (status, err.strip()) == (130, f"ds2d2-yolo: interrupted; go on with: the same torchrun command{later}")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process at once")
 def test_sigterm_ends_like_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def wait(*_: object) -> None:

@@ -13,6 +13,7 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import RANK
 
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints, remove_leftovers
+from ds2d2_yolo.bridge.training.launch import is_marked
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 
@@ -70,6 +71,20 @@ def find_unfinished(resume: Any, overrides: Mapping[str, Any], tasks: tuple[str,
         raise BadUseError(f"{finished} is finished, nothing to resume: train on with student={finished}")
     where = resume if named else " or ".join(str(_project(overrides, task)) for task in tasks)
     raise BadUseError(f"no saved epoch to resume in {where}: start the same command again without 'resume'")
+
+
+def find_last_of_launch(launch: str, overrides: Mapping[str, Any], tasks: tuple[str, ...]) -> Path | None:
+    """Return the last.pt of the run that an earlier attempt of a torchrun launch began, finished or not.
+
+    Args:
+        launch (str): Name of the launch, see `launch_name`.
+        overrides (Mapping[str, Any]): Ultralytics settings of the command.
+        tasks (tuple[str, ...]): The tasks whose runs are meant.
+
+    Returns:
+        (Path | None): The file, None if that attempt saved no epoch.
+    """
+    return next((file for file in _candidates(overrides, tasks) if is_marked(file.parent.parent, launch)), None)
 
 
 def is_over(checkpoint: Mapping[str, Any], args: Mapping[str, Any]) -> bool:

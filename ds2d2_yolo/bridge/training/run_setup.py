@@ -167,7 +167,7 @@ def prepare_run(
         )
     fit_imgsz(args, teacher)
     named = Path(settings.amplifier) if settings.amplifier and run_amplifier is None else None
-    if named and "imhi" in settings.active:
+    if named and "imhi" in settings.active and RANK in {-1, 0}:  # the other processes get the amplifier of rank 0
         load_amplifier(named)  # a missing or broken one is refused before the data are read
     data = load_data(args)
     check_labels(data, args.task, args.split, args.fraction)
@@ -182,9 +182,11 @@ def prepare_run(
     run = PreparedRun(args, settings, teacher, data, class_map, channels, check_device(args.device))
     if "imhi" not in settings.active:
         return run
-    if named:
+    if named and RANK in {-1, 0}:
         load_checked_amplifier(run, named, check_data=True)
-    elif run_amplifier is None and RANK == -1:  # one of several processes gets the file, see `prepare_process`
+    elif (
+        named is None and run_amplifier is None and RANK == -1
+    ):  # one of several processes gets the file, see `prepare_process`
         card = card_for(teacher, data, args, settings.wavelet, settings.amplifier_epochs, channels)
         return replace(run, amplifier_card=card)
     return replace(run, amplifier_path=named or run_amplifier)

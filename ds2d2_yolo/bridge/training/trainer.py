@@ -7,6 +7,7 @@ act; `hooks/` holds one collaborator per concern.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
 import tempfile
@@ -40,6 +41,10 @@ from ds2d2_yolo.bridge.training.hooks.final_sheets import draw_final_sheets
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
 from ds2d2_yolo.bridge.training.hooks.logger_columns import LoggerColumns
+from ds2d2_yolo.bridge.training.hooks.run_folder import RunFolder
+from ds2d2_yolo.bridge.training.launch import mark_folder
+from ds2d2_yolo.bridge.training.machine_inputs import compare_machines
+from ds2d2_yolo.bridge.training.machine_store import BEGUN, machine_store, several_machines
 from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
 from ds2d2_yolo.bridge.training.run_setup import (
     AMPLIFIER_FILE,
@@ -50,6 +55,7 @@ from ds2d2_yolo.bridge.training.run_setup import (
     write_files,
 )
 from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.distributed import broadcast_from_rank0, file_from_rank0
@@ -98,7 +104,11 @@ class DS2D2Trainer(DetectionTrainer):
         args, resumed = request.arguments(cfg)
         earlier = request.resumed_state(args) if resumed else request.launched
         settings = earlier.settings if earlier else request.settings
+        if RANK >= 0 and not self._launched:
+            refuse_process_count(args.device, args.batch, int(os.environ["WORLD_SIZE"]))
         self.run = prepare_run(args, settings, isinstance(self, OBBTrainer), earlier)
+        if several_machines():
+            compare_machines(self.run, machine_store())
         self.state = replace(
             earlier.without_report() if earlier else RunState(settings, self.run.teacher.sha256),
             settings=self.run.settings,
@@ -107,6 +117,7 @@ class DS2D2Trainer(DetectionTrainer):
         self._restored_adapters: nn.ModuleList | None = None
         self._warned: set[str] = set()
         self._pipeline_built = False
+        self.run_folder = RunFolder(self)
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
         self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
@@ -148,7 +159,7 @@ class DS2D2Trainer(DetectionTrainer):
         """Report on the run and obtain its amplifier, then train."""
         if RANK == -1:
             self._begin()
-        elif RANK == 0 and not self._launched:
+        elif not self._launched:
             self._begin_for_all_ranks()
         if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
             gc.collect()
@@ -158,6 +169,8 @@ class DS2D2Trainer(DetectionTrainer):
         except KeyboardInterrupt as e:  # the command line says how to go on
             self._close_loaders()
             raise KeyboardInterrupt(*(["resume"] if self.resume or self.checkpoints.saved else [])) from e
+        finally:
+            self.run_folder.close()
         draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
 
     def _begin(self) -> None:
@@ -172,7 +185,20 @@ class DS2D2Trainer(DetectionTrainer):
         self.state.store(self.args)
 
     def _begin_for_all_ranks(self) -> None:
+        """Begin the run in rank 0; the processes of other machines wait for it, and end with it if it fails."""
+        if RANK == 0:
+            try:
+                self._begin_in_process()
+            except BaseException as e:
+                if several_machines():
+                    machine_store().fail_to_begin(e)
+                raise
+        if several_machines():
+            machine_store().from_rank0(BEGUN)
+
+    def _begin_in_process(self) -> None:
         """Begin the run in a process without the other ranks; a resumed run has its amplifier already."""
+        mark_folder(self.save_dir)
         path = self.run.amplifier_path or self.state.amplifier_path  # the latter if the copy in the folder has gone
         amplifier = None if path is None else str(path)
         if not self.resume:
@@ -238,7 +264,7 @@ class DS2D2Trainer(DetectionTrainer):
 
     def _setup_train(self) -> None:
         """Set up as usual, wrap the student's criterion, then restore what last.pt of a resumed run lacks."""
-        self._share_folder()
+        self.run_folder.share()
         self.gains = Gains(self.run.settings, self.state.gains)
         super()._setup_train()
         self.exact_resume.restore_weights()
@@ -248,13 +274,6 @@ class DS2D2Trainer(DetectionTrainer):
         # an end-to-end student that resumes has a criterion already, with the weights of its epoch
         base = getattr(model, "criterion", None) or model.init_criterion()
         model.criterion = DistillationCriterion(base, dense_head(model, "student"), self.distiller, self.gains)
-
-    def _share_folder(self) -> None:
-        """Take rank 0's folder in all processes."""
-        names = ("save_dir", "wdir", "last", "best", "csv")
-        for name, path in zip(names, broadcast_from_rank0([getattr(self, k) for k in names]), strict=True):
-            setattr(self, name, path)
-        self.args.save_dir, self.args.name = str(self.save_dir), self.save_dir.name
 
     def get_validator(self) -> Any:
         """Return the validator; Ultralytics checks the arguments again there, so the state is hidden meanwhile."""
@@ -385,12 +404,22 @@ class DS2D2Trainer(DetectionTrainer):
         save = super().save_model
         return self.exact_resume.save(lambda: self.checkpoints.save(save))
 
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Return to last.pt after a loss that is not finite, as usual, on machines without the run's folder too."""
+        if not self.run_folder.everywhere:
+            values = [v for v in (self.loss, self.fitness) if v is not None]
+            (finite,) = broadcast_from_rank0([all(math.isfinite(float(v)) for v in values)])
+            if not finite:
+                self.run_folder.deliver("last")
+        return bool(super()._handle_nan_recovery(epoch))
+
     # After training -----------------------------------------------------------------------------------------------
     def final_eval(self) -> None:
         """Log where the terms act, make the checkpoints plain, and evaluate on copies of them."""
         if RANK in {-1, 0}:
             self._report_levels()
             finalize_checkpoints(self.wdir)
+        self.run_folder.deliver("best")
         self.checkpoints.final_eval(super().final_eval)
 
     def _report_levels(self) -> None:

@@ -43,6 +43,27 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
 
 
+def refuse_process_count(device: Any, batch: float, processes: int) -> None:
+    """Refuse settings that do not fit the number of processes that torchrun started.
+
+    Ultralytics (8.4.190) counts the entries of `device`, whatever torchrun started.
+
+    Args:
+        device (Any): Ultralytics' `device`.
+        batch (float): Ultralytics' `batch`, of all processes together.
+        processes (int): Number of processes on all machines.
+
+    Raises:
+        BadUseError: With what to set instead.
+    """
+    named = len(str(device).split(","))
+    if named != processes:
+        what = "name one device for each process of all machines, as in device=0,1,0,1"
+        raise BadUseError(f"device={device} names {named} of {processes} processes that torchrun started: {what}")
+    if 1 <= batch < processes:
+        raise BadUseError(f"batch={batch} is divided among {processes} processes: batch={processes} is the least")
+
+
 def leave_folder(keys: dict[str, Any]) -> None:
     """Drop settings that lead into the folder of an earlier run, in place, if `cfg=` names that run's args.yaml.
 

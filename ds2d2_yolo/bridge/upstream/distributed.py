@@ -30,6 +30,22 @@ def broadcast_from_rank0(values: list[Any]) -> list[Any]:
     return values
 
 
+def true_in_all(value: bool) -> bool:
+    """Return whether a value is true in all processes; each waits for the others.
+
+    Args:
+        value (bool): The value of this process.
+
+    Returns:
+        (bool): Whether it is true in every process; the value itself outside a distributed run.
+    """
+    if not distributed():
+        return value
+    values = [False] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return all(values)
+
+
 @contextmanager
 def file_from_rank0(path: str | Path | None) -> Iterator[Path]:
     """Make the file of rank 0 available to all processes, those on other machines included.

@@ -1,4 +1,4 @@
-"""Training in several processes, through the real trainer, over gloo on a CPU (see rank.py)."""
+"""Training in several processes, through the real trainer, over gloo on a CPU (see rank.py), and its checks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
+
+from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.training import run_setup
+from ds2d2_yolo.bridge.training import trainer as trainer_module
+from ds2d2_yolo.bridge.training.machine_store import MachineStore
+from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
+from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -63,27 +74,9 @@ def test_ranks_agree(
     weights = [run / "weights" / name for name in ("last.pt", "best.pt")]
     assert all(s["places"] == [str(p) for p in (run, *weights, run / "results.csv", run)] for s in seen)
 
-    first, *others = seen
     assert len({tuple(s["files"]) for s in seen}) == ranks, "every rank has images of its own"
-    for other in others:
-        assert all(torch.equal(a, b) for a, b in zip(first["adapters"], other["adapters"], strict=True))
-        assert first["amplifier"].keys() == other["amplifier"].keys() != set()
-        assert all(torch.equal(v, other["amplifier"][k]) for k, v in first["amplifier"].items())
-        assert first["gains"] == other["gains"]
-        assert first["gains"]["frozen"]
-        assert all(torch.equal(v, other["weights"][k]) for k, v in first["weights"].items() if "running" not in k)
-
-    # each rank's loss is multiplied by their number, and DDP takes the mean: undone, it is the mean of the ranks' own
-    moved = 0
-    for i, together in enumerate(first["together"]):
-        alone = [s["alone"][i] for s in seen]
-        if together is None:
-            assert all(g is None or not g.any() for g in alone)
-            continue
-        mean = torch.stack([torch.zeros_like(together) if g is None else g for g in alone]).mean(0)
-        torch.testing.assert_close(together / ranks, mean, rtol=1e-4, atol=1e-5 * float(mean.abs().max()) + 1e-9)
-        moved += bool(together.any())
-    assert moved > 100
+    check_same_state(seen)
+    check_mean_gradients(seen)
 
     assert said.count("DS2D2: training the high-frequency amplifier") == 1, said[-3000:]
     assert {p.name for p in run.iterdir()} >= {
@@ -94,3 +87,66 @@ def test_ranks_agree(
     }
     assert len((run / "results.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
     assert {p.name for p in (run / "weights").iterdir()} == {"last.pt", "best.pt"}
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "reason"),
+    [
+        ("0,1,0,1", 8, None),
+        ("0,1", 8, r"device=0,1 names 2 of 4 processes that torchrun started: .*device=0,1,0,1"),
+        ("cpu", 8, "device=cpu names 1 of 4 processes"),
+        ("0,1,0,1", 3, "batch=3 is divided among 4 processes: batch=4 is the least"),
+    ],
+)
+def test_devices_and_batch_fit_the_processes(device: str, batch: int, reason: str | None) -> None:
+    if reason is None:
+        refuse_process_count(device, batch, 4)
+        return
+    with pytest.raises(BadUseError, match=reason):
+        refuse_process_count(device, batch, 4)
+
+
+def test_only_rank_0_needs_a_named_amplifier(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    settings = replace(trainer.run.settings, imhi=None, amplifier=str(tmp_path / "none.safetensors"))
+    monkeypatch.setattr(run_setup, "RANK", 3)
+    assert run_setup.prepare_run(trainer.run.args, settings).amplifier_path == tmp_path / "none.safetensors"
+    monkeypatch.setattr(run_setup, "RANK", 0)
+    with pytest.raises(BadUseError, match="does not exist"):
+        run_setup.prepare_run(trainer.run.args, settings)
+
+
+def test_other_machines_wait_for_rank_0_to_begin(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    store = dist.HashStore()
+    ranks = [MachineStore(store, rank, 2, timedelta(seconds=20)) for rank in range(2)]
+
+    def fail(keys: dict[str, Any]) -> None:
+        raise DS2D2Error("the amplifier's training failed")
+
+    monkeypatch.setattr(trainer_module, "several_machines", lambda: True)
+    monkeypatch.setattr(trainer_module, "prepare_in_process", fail)
+    for rank, error in ((0, "^the amplifier's training failed"), (1, r"^machine 0 \(.*\): the amplifier's training")):
+        monkeypatch.setattr(trainer_module, "RANK", rank)
+        monkeypatch.setattr(trainer_module, "machine_store", lambda rank=rank: ranks[rank])
+        with pytest.raises(DS2D2Error, match=error):
+            trainer._begin_for_all_ranks()
+
+
+@pytest.mark.parametrize(("loss", "delivered"), [(1.0, []), (float("nan"), ["last"])])
+def test_last_pt_reaches_machines_without_it_when_the_loss_is_not_finite(
+    loss: float, delivered: list[str], tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer("obb", imhi=0)
+    trainer.loss, trainer.fitness = torch.tensor(loss), None
+    asked: list[str] = []
+    monkeypatch.setattr(trainer.run_folder, "deliver", asked.append)
+    assert trainer._handle_nan_recovery(0) is False  # the first epoch has nothing to return to
+    assert asked == []
+    trainer.run_folder.everywhere = False
+    assert trainer._handle_nan_recovery(0) is False
+    assert asked == delivered
