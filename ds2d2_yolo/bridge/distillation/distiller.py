@@ -30,6 +30,7 @@ from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core import confident_scores, explicit_loss
 from ds2d2_yolo.core.aligned_scale import align_scale
 from ds2d2_yolo.core.explained_variance import explained_variance
+from ds2d2_yolo.core.transfer import copy_to_device
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
@@ -211,7 +212,7 @@ class Distiller:
         }
         distilled["feats"] = [features[level] for level in self.levels]
         logits, *others = self._decode(self._student_head, distilled)
-        return (logits if self.student_columns is None else logits[..., self.student_columns], *others)
+        return (shared_classes(logits, self.student_columns), *others)
 
     def _decode(self, head: Detect, raw: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return what a head predicts: logits, boxes and, with `box_distribution`, the logits of the DFL bins."""
@@ -223,7 +224,7 @@ class Distiller:
         count = max(1, round(self.settings.implicit_fraction * batch_size))
         if count >= batch_size:
             return None
-        return torch.randperm(batch_size, generator=self._random)[:count].to(device, non_blocking=True)
+        return copy_to_device(torch.randperm(batch_size, generator=self._random)[:count], device)
 
     def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
         """Return the explicit terms, weighted and summed over the levels; zeros if one of them is not finite."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, TeacherOutputs
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.core import box_angle_loss, box_distribution_loss, implicit_box_loss, implicit_class_loss
+from ds2d2_yolo.core.transfer import copy_to_device
 
 
 def select_images(x: Tensor, images: Tensor | None) -> Tensor:
@@ -23,17 +24,17 @@ def select_images(x: Tensor, images: Tensor | None) -> Tensor:
     return x if images is None else x[images]
 
 
-def shared_classes(logits: Tensor, teacher_columns: list[int] | None) -> Tensor:
-    """Return the teacher's columns of the classes that are distilled.
+def shared_classes(logits: Tensor, columns: list[int] | None) -> Tensor:
+    """Return a model's columns of the classes that are distilled.
 
     Args:
-        logits (Tensor): B x anchors x teacher's classes.
-        teacher_columns (list[int] | None): Indices of the classes, None for all.
+        logits (Tensor): B x anchors x classes of the model.
+        columns (list[int] | None): Indices of the classes, None for all.
 
     Returns:
         (Tensor): B x anchors x distilled classes.
     """
-    return logits if teacher_columns is None else logits[..., teacher_columns]
+    return logits if columns is None else logits[..., copy_to_device(torch.tensor(columns), logits.device)]
 
 
 def prediction_loss(
