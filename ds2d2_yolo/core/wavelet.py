@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_feature_map
+from ds2d2_yolo.core.transfer import copy_to_device
 
 _HAAR_NAMES = frozenset({"haar", "db1", "bior1.1", "rbio1.1"})
 
@@ -133,7 +134,7 @@ def _filter_dwt2(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
     low_pass, high_pass = _filters(wavelet)
     taps = len(low_pass)
     # A convolution by the filter is a correlation by the flipped filter.
-    bank = torch.tensor((low_pass[::-1], high_pass[::-1]), dtype=x.dtype, device=x.device)
+    bank = copy_to_device(torch.tensor((low_pass[::-1], high_pass[::-1]), dtype=x.dtype), x.device)
     # Output k reads samples 2k + 2 - taps .. 2k + 1, zeros outside the map.
     h, w = (height + taps - 1) // 2, (width + taps - 1) // 2
     x = x.reshape(batch * channels, 1, height, width)

@@ -7,19 +7,20 @@ from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs
 from ds2d2_yolo.core import implicit_box_loss, implicit_class_loss
+from ds2d2_yolo.core.transfer import copy_to_device
 
 
-def shared_classes(logits: Tensor, teacher_columns: list[int] | None) -> Tensor:
-    """Return the teacher's columns of the classes that are distilled.
+def shared_classes(logits: Tensor, columns: list[int] | None) -> Tensor:
+    """Return a model's columns of the classes that are distilled.
 
     Args:
-        logits (Tensor): B x anchors x teacher's classes.
-        teacher_columns (list[int] | None): Indices of the classes, None for all.
+        logits (Tensor): B x anchors x classes of the model.
+        columns (list[int] | None): Indices of the classes, None for all.
 
     Returns:
         (Tensor): B x anchors x distilled classes.
     """
-    return logits if teacher_columns is None else logits[..., teacher_columns]
+    return logits if columns is None else logits[..., copy_to_device(torch.tensor(columns), logits.device)]
 
 
 def prediction_loss(

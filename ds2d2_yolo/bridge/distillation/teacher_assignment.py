@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ds2d2_yolo.bridge.data.class_map import ClassMap, join_names
 from ds2d2_yolo.bridge.distillation.targets import dense_criterion
 from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.core.transfer import copy_to_device
 from ds2d2_yolo.errors import BadUseError
 
 
@@ -59,7 +60,7 @@ class TeacherAssignment:
         scores = logits.sigmoid()
         if student_columns is not None:
             ordered = scores.new_zeros((*scores.shape[:2], classes))
-            ordered[..., student_columns] = scores
+            ordered[..., copy_to_device(torch.tensor(student_columns), scores.device)] = scores
             scores = ordered
         return cls(scores, boxes, valid)
 

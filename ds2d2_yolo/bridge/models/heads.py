@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.head import OBB, Detect
 from ultralytics.nn.tasks import yaml_model_load
-from ultralytics.utils.tal import make_anchors
 
 from ds2d2_yolo.errors import BadUseError
 
@@ -231,11 +230,26 @@ def logits_and_boxes(head: Detect, predictions: dict[str, Any]) -> tuple[Tensor,
         boxes (Tensor): B x anchors x 4 (xyxy), or x 5 (xywhr, radians) for oriented heads, in pixels, float32.
     """
     with torch.autocast(predictions["scores"].device.type, enabled=False):
-        grids = [f.new_empty((1, 1, *f.shape[2:]), dtype=torch.float32) for f in predictions["feats"]]
-        anchors, strides = make_anchors(grids, strides_of(head), 0.5)
+        anchors, strides = _anchors(predictions["feats"], strides_of(head))
         angle = predictions["angle"].float() if is_rotated(head) else None
         distances = head.dfl(predictions["boxes"].float())
         boxes = head.decode_bboxes(distances, anchors.T.unsqueeze(0), angle) * strides.T
         if angle is not None:
             boxes = torch.cat((boxes, angle), 1)
         return predictions["scores"].float().transpose(1, 2), boxes.transpose(1, 2)
+
+
+def _anchors(features: list[Tensor], strides: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Return the centres of all cells (anchors x 2, xy in cells) and their strides (anchors x 1), float32.
+
+    They equal those of Ultralytics' `make_anchors` to the bit. That function (8.4.190) makes each axis of each level on
+    the host and copies it, so that the host waits for a GPU six times for three levels.
+    """
+    centres, steps = [], []
+    for feature, stride in zip(features, strides, strict=True):
+        sizes = feature.shape[2:]
+        y, x = (torch.arange(n, dtype=torch.float32, device=feature.device) + 0.5 for n in sizes)
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        centres.append(torch.stack((grid_x, grid_y), -1).view(-1, 2))
+        steps.append(feature.new_full((sizes.numel(), 1), stride, dtype=torch.float32))
+    return torch.cat(centres), torch.cat(steps)

@@ -43,7 +43,6 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.utils.loss", "v8OBBLoss.loss", ("preds", "batch")),
     ("ultralytics.utils.loss", "E2ELoss.update", ()),
     ("ultralytics.utils.tal", "TaskAlignedAssigner.forward", ("pd_scores", "pd_bboxes", "gt_bboxes", "mask_gt")),
-    ("ultralytics.utils.tal", "make_anchors", ("feats", "strides", "grid_cell_offset")),
     ("ultralytics.utils.torch_utils", "strip_optimizer", ("f",)),
     ("ultralytics.utils.torch_utils", "unwrap_model", ()),
     ("ultralytics.utils.torch_utils", "init_seeds", ("seed", "deterministic")),

@@ -11,11 +11,13 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 from ultralytics.utils import ROOT, YAML
 from ultralytics.utils.ops import xywh2xyxy
+from ultralytics.utils.tal import make_anchors
 
 from ds2d2_yolo.bridge.models.heads import (
     DENSE,
     OTHERS,
     WORKS,
+    _anchors,
     dense_head,
     is_rotated,
     level_channels,
@@ -39,6 +41,15 @@ def model_of(yaml: str) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
     return model
+
+
+def test_anchors_equal_ultralytics() -> None:
+    features = [torch.empty(2, 4, *size, dtype=torch.float16) for size in ((12, 20), (6, 10), (3, 5))]
+    found = _anchors(features, (8.0, 16.0, 32.0))
+    wanted = make_anchors([f.float() for f in features], (8.0, 16.0, 32.0), 0.5)
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+        assert (a.dtype, a.stride()) == (b.dtype, b.stride())
 
 
 @pytest.mark.parametrize("yaml", MODELS)
