@@ -81,13 +81,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640, 1024])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--boxes", type=int, default=50, help="boxes per image")
-    parser.add_argument("--fraction", type=float, default=1.0, help="implicit_fraction of the settings")
     parser.add_argument("--types", nargs="+", choices=["float16", "float32"], default=["float16", "float32"])
     parser.add_argument("--markdown", action="store_true", help="the parts of the first case only, as docs/cost.md")
     a = parser.parse_args(argv)
     cases = []
     for kind, teacher, size in itertools.product(a.types, a.teacher, a.imgsz):
-        case = Case(teacher, a.student, size, kind == "float16", a.batch, a.boxes, fraction=a.fraction)
+        case = Case(teacher, a.student, size, kind == "float16", a.batch, a.boxes)
         cases.append(Step(case).count())
         if not a.markdown or len(cases) == 1:
             print(f"\n{case.name}, {size} px, batch {a.batch}, {kind}\n\n{parts_table(cases[-1])}", flush=True)

@@ -48,7 +48,6 @@ class Case:
     batch: int = 16
     boxes: int = 50
     classes: int = 15
-    fraction: float = 1.0  # of the images in the implicit terms
 
     @property
     def name(self) -> str:
@@ -153,7 +152,7 @@ class Step:
 
     def _settings(self, name: str) -> Settings:
         """Return the settings of an entry of `TERMS`."""
-        return Settings(gains=1.0, implicit_fraction=self.case.fraction, **TERMS[name])
+        return Settings(gains=1.0, **TERMS[name])
 
     def count(self) -> Counted:
         """Return the work of each part."""

@@ -12,7 +12,6 @@ import torch
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from gpu_pieces.runner import Save, Skip
 
-KERNEL = "ds2d2_yolo.core.losses.haar_kernel"
 CHANNELS, CELLS, REPEATS = 256, (80, 40, 20), 20
 TENSORS = 3  # the features of student and teacher are read once, one gradient is written
 
@@ -20,7 +19,7 @@ TENSORS = 3  # the features of student and teacher are read once, one gradient i
 def explicit_kernel(options: Mapping[str, Any], save: Save) -> dict[str, Any]:
     """Time forward and backward of the explicit terms with CUDA events, level by level.
 
-    `explicit_loss` is called as a training calls it, so it runs the kernel if it takes it for these tensors. The
+    `explicit_loss` is called as a training with `fused_explicit=True` calls it. The
     bandwidth is that of a copy of 1 GiB on this device.
 
     Args:
@@ -31,10 +30,10 @@ def explicit_kernel(options: Mapping[str, Any], save: Save) -> dict[str, Any]:
         (dict[str, Any]): 'GB/s' of the copy, and 'rows' by cells and precision: ms, ms of the bound, their ratio.
 
     Raises:
-        Skip: If this revision has no kernel.
+        Skip: If Triton is not installed.
     """
-    if find_spec(KERNEL) is None:
-        raise Skip(f"not available: this revision has no {KERNEL}")
+    if find_spec("triton") is None:
+        raise Skip("not available: Triton is not installed")
     device, rows = torch.device(f"cuda:{options['device']}"), {}
     bandwidth = copy_bandwidth(device)
     for dtype in (torch.float32, torch.float16):
@@ -62,7 +61,7 @@ def explicit_step(batch: int, cells: int, dtype: torch.dtype, device: torch.devi
     weight = 1 + torch.rand(batch, 1, cells // 2, cells // 2, device=device)
 
     def step() -> object:
-        low, high = explicit_loss(student, teacher, weight)
+        low, high = explicit_loss(student, teacher, weight, fused=True)
         return torch.autograd.grad(0.7 * low + 0.3 * high, student)
 
     return step, TENSORS * teacher.nbytes
