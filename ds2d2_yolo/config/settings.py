@@ -107,9 +107,6 @@ class Settings(Options):
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
         gain_refresh (float): Share of the run after which the automatic gains are measured anew, again and again; 0
             measures them once. Not part of the published method.
-        assign_epochs (int): First epochs in which the teacher's predictions assign the ground truth of the student's
-            task loss, 0 is none. Not part of the published method. It needs no active term, all of the student's levels
-            and label classes, and acts on the one-to-many branch of an end-to-end student only.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
         feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
@@ -183,9 +180,6 @@ class Settings(Options):
     gain_refresh: float = _experimental(
         0.0, ok.number(0, 1), "share of the run after which automatic gains are measured anew; 0 measures them once"
     )
-    assign_epochs: int = _experimental(
-        0, ok.integer(0), "first epochs in which the teacher assigns the objects to the student's cells; 0 is none"
-    )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
     feature_norm: Literal["none", "channel", "standard"] = _experimental(
@@ -252,11 +246,6 @@ class Settings(Options):
     def active(self) -> tuple[Term, ...]:
         """(tuple[Term, ...]): The terms that are on: stream on, gain not 0."""
         return tuple(term for term in TERMS if getattr(self, term.stream) and self._gain_of(term) != 0)
-
-    @property
-    def needs_teacher(self) -> bool:
-        """(bool): Whether the teacher has an effect on the training: a term is on, or the teacher assigns."""
-        return bool(self.active) or self.assign_epochs > 0
 
     def _gain_of(self, term: Term) -> float | Literal["auto"]:
         """Return the gain of a term: its number, else `gains`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +11,6 @@ from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, Tea
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 from ds2d2_yolo.bridge.distillation.weighting import (
     level_scores,
     level_weights,
@@ -30,16 +27,12 @@ from ds2d2_yolo.core import explicit_loss
 from ds2d2_yolo.core.aligned_scale import align_scale
 from ds2d2_yolo.core.explained_variance import explained_variance
 
-if TYPE_CHECKING:
-    from ultralytics.nn.modules.head import Detect
-
 
 class Distiller:
     """Computes the active terms of one batch at gain 1. `build.build_distiller` assembles one.
 
     Args:
         settings (Settings): Of the run.
-        student_head (Detect): The student's head, uncompiled.
         teacher (FrozenTeacher): Bound to the student's levels.
         adapters (nn.ModuleList): One 1 x 1 convolution per pair of levels.
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is active.
@@ -49,13 +42,11 @@ class Distiller:
     Attributes:
         adapter_fit (AdapterFit): Sets the adapters in the first `adapter_fit_epochs` epochs.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
-        assigns (bool): Whether the teacher assigns the ground truth in the current epoch.
     """
 
     def __init__(
         self,
         settings: Settings,
-        student_head: Detect,
         teacher: FrozenTeacher,
         adapters: nn.ModuleList,
         amplifier: Amplifier | None,
@@ -71,11 +62,9 @@ class Distiller:
         self.student_columns = student_columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
-        self.assigns = settings.assign_epochs > 0
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
-        self._student_classes = int(student_head.nc)
 
     def to(self, device: torch.device) -> Distiller:
         """Move teacher, adapters and amplifier to a device and return the distiller.
@@ -98,13 +87,12 @@ class Distiller:
         return [student_level for student_level, _ in self.teacher.pairs]
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch, which determines who assigns the ground truth and whether adapters are fitted.
+        """Begin an epoch, which determines whether adapters are fitted.
 
         Args:
             epoch (int): Epoch, from 0.
         """
         self.adapter_fit.start_epoch(epoch)
-        self.assigns = epoch < self.settings.assign_epochs
 
     def fit_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
         """Set the adapters from the features of a batch, in the epochs of `adapter_fit_epochs`.
@@ -129,7 +117,7 @@ class Distiller:
         active = self.settings.active
         uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
         needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
-        if not (needs_scores or self.assigns or set(active) & set(IMPLICIT)):
+        if not (needs_scores or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), {}, None, None)
         raw = self.teacher(images)
@@ -143,12 +131,7 @@ class Distiller:
         if "imhi" in active and self.amplifier is not None:
             high = logits_and_boxes(self.amplifier.head, self.amplifier(features))
             predictions["imhi"] = HeadOutputs(*high, valid & valid_images(list(high)))
-        score_sum = teacher_score_sum(shared_logits, valid)
-        assignment = None
-        if self.assigns:
-            columns, classes = self.student_columns, self._student_classes
-            assignment = TeacherAssignment.of(shared_logits, decoded[1], valid, columns, classes)
-        return TeacherOutputs(features, valid, predictions, score_sum, scores, assignment)
+        return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores)
 
     def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         """Return the active terms at gain 1.

@@ -78,7 +78,7 @@ class DS2D2Trainer(DetectionTrainer):
     Attributes:
         run (PreparedRun): Settings, teacher and data of the run.
         state (RunState): What checkpoints and launched processes carry.
-        distiller (Distiller | None): Computes the terms; None before the model is set up, or without use for a teacher.
+        distiller (Distiller | None): Computes the terms; None before the model is set up, or where no term is active.
         gains (Gains): Factors of the terms; set when training is set up.
 
     Raises:
@@ -237,7 +237,7 @@ class DS2D2Trainer(DetectionTrainer):
         super().set_model_attributes()
         student_head = dense_head(self.model, "student")
         run = self.run
-        if not run.settings.needs_teacher:
+        if not run.settings.active:
             return
         restored = self._restored_adapters
         self.distiller = build_distiller(

@@ -49,8 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "wavelet": {"wavelet": "db2", "feature_norm": "standard", "level_balance": "cells", "weight_map": "score"},
     "adapters": {"adapter_gate": True, "adapter_scale": "aligned", "adapter_fit_epochs": 1, "levels": [8, 16]},
     "no wavelet terms": {"explicit": False, "adapter_scale": "aligned"},
-    "assignment alone": {"gains": 0.0, "assign_epochs": 1},
-    "classes": {"columns": ([1, 2], [1, 0]), "assign_epochs": 1},
+    "classes": {"columns": [1, 2]},
 }  # fmt: skip
 Checkpoint = Callable[..., Path]
 

@@ -27,7 +27,6 @@ CASES = {
     "sgd": ("detect", {"optimizer": "SGD", "multi_scale": 0.3, "mixup": 0.3, "workers": 2}),
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
-    "assigned": ("obb", {"assign_epochs": 2, "imfu": 0.0, "close_mosaic": 0}),
     # the fit ends with the second epoch
     "adapter fit": (
         "obb",
@@ -99,8 +98,8 @@ def run(
     return train
 
 
-# cuts within the assigned or fitted epochs, and at their end
-FAST = [("workers", (0, 2)), ("assigned", (0, 1)), ("adapter fit", (0, 1))]
+# cuts within the fitted epochs, and at their end
+FAST = [("workers", (0, 2)), ("adapter fit", (0, 1))]
 EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
 
 
