@@ -119,13 +119,7 @@ class Settings(Options):
         level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
             cells) or 'score' (share of the teacher's class scores), both times the number of levels.
             Not part of the published method.
-        adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
-            teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
-            afterwards. 0 is none: random weights at the start. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
-        adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
-            explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
-            which the fit has seen. Of several processes each has its own. Not part of the published method.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
@@ -200,13 +194,7 @@ class Settings(Options):
         ok.one_of("none", "cells", "score"),
         "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
     )
-    adapter_fit_epochs: int = _experimental(
-        0, ok.integer(0), "first epochs in which ridge regression sets the adapters; then the optimizer trains them"
-    )
     adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
-    adapter_gate: bool = _experimental(
-        False, ok.flag, "explicit terms of a level count only while its adapter explains some of the teacher's variance"
-    )
     adapter_scale: Literal["none", "aligned"] = _experimental(
         "none",
         ok.one_of("none", "aligned"),
@@ -225,10 +213,6 @@ class Settings(Options):
         ]
         if self.levels is not None and len(set(self.levels)) < len(self.levels):
             errors.append(f"levels={self.levels} names a level twice")
-        if self.adapter_gate and not self.adapter_fit_epochs:
-            errors.append("adapter_gate=True needs adapter_fit_epochs: random adapters never open the gate")
-        if self.adapter_gate and self.feature_norm != "none":
-            errors.append(f"adapter_gate=True needs feature_norm=none, {self.feature_norm} compares other features")
         return errors
 
     @property

@@ -82,8 +82,6 @@ def test_every_setting_says_what_it_is() -> None:
         ({"levels": []}, "levels=[]"),
         ({"levels": [8, "a"]}, "levels=[8, 'a'] holds 'a', which must be a whole number"),
         ({"levels": [8, 8]}, "names a level twice"),
-        ({"adapter_gate": True}, "adapter_gate=True needs adapter_fit_epochs"),
-        ({"adapter_gate": True, "adapter_fit_epochs": 1, "feature_norm": "standard"}, "needs feature_norm=none"),
         ({"gain_refresh": 1.5}, "gain_refresh=1.5 must be a finite number of at least 0 and at most 1"),
         ({"feature_norm": "batch"}, "none, channel, standard"),
         ({"level_balance": "cell"}, "did you mean 'cells'"),

@@ -179,7 +179,6 @@ def build_step(
     assert distiller is not None
     if columns is not None:
         distiller.teacher_columns = columns
-    distiller.start_epoch(0)
     for _ in range(0 if measured else MONITOR_BATCHES):
         criterion.gains.calibrate(dict.fromkeys((TASK, *distiller.settings.active), 1.0), 1.0)
     assert criterion.gains.calibrating == measured

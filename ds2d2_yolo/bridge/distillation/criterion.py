@@ -91,7 +91,6 @@ class DistillationCriterion:
         with capture_targets(self.base) as targets:
             loss, items = self.base(preds, batch)
         student = StudentInputs.of(self.base, preds, targets[0])
-        distiller.fit_adapters(student, teacher)
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

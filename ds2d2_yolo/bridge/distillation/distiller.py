@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
@@ -25,7 +24,6 @@ from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core import explicit_loss
 from ds2d2_yolo.core.aligned_scale import align_scale
-from ds2d2_yolo.core.explained_variance import explained_variance
 
 
 class Distiller:
@@ -40,7 +38,6 @@ class Distiller:
         student_columns (list[int] | None): The student's classes that are distilled, in the order of `teacher_columns`.
 
     Attributes:
-        adapter_fit (AdapterFit): Sets the adapters in the first `adapter_fit_epochs` epochs.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
     """
 
@@ -56,7 +53,6 @@ class Distiller:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
-        self.adapter_fit = AdapterFit(settings.adapter_fit_epochs)
         self.amplifier = amplifier
         self.teacher_columns = teacher_columns
         self.student_columns = student_columns
@@ -85,24 +81,6 @@ class Distiller:
     def levels(self) -> list[int]:
         """(list[int]): Indices of the student's levels that are distilled."""
         return [student_level for student_level, _ in self.teacher.pairs]
-
-    def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch, which determines whether adapters are fitted.
-
-        Args:
-            epoch (int): Epoch, from 0.
-        """
-        self.adapter_fit.start_epoch(epoch)
-
-    def fit_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
-        """Set the adapters from the features of a batch, in the epochs of `adapter_fit_epochs`.
-
-        Args:
-            student (StudentInputs): The student's side of the batch.
-            teacher (TeacherOutputs): The teacher's side.
-        """
-        features = [student.features[level] for level in self.levels]
-        self.adapter_fit.update(self.adapters, features, teacher.features, teacher.valid)
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor) -> TeacherOutputs:
@@ -177,9 +155,6 @@ class Distiller:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
         options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         low, high = explicit_loss(student, teacher, weight, *options, valid)
-        if self.settings.adapter_gate:
-            gate = (explained_variance(student, teacher, valid) > 0).to(low.dtype)
-            low, high = low * gate, high * gate
         return {"exlo": low, "exhi": high}
 
     def _implicit(
