@@ -105,11 +105,11 @@ def arm_settings(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
         if arm.settings.get("recipe"):
             excluded |= load_recipe(str(arm.settings["recipe"])).keys()
         settings = {**{k: v for k, v in shared.items() if k not in excluded}, **arm.settings}
-        needs_teacher = resolve_settings(settings).needs_teacher
+        active = resolve_settings(settings).active
     except BadUseError as e:
         raise BadUseError(f"arm {arm.name}: {e}") from e
-    if not needs_teacher:
-        raise BadUseError(f"arm {arm.name} has no term that is on and no assign_epochs: that is the arm plain")
+    if not active:
+        raise BadUseError(f"arm {arm.name} has no term that is on: that is the arm plain")
     return settings
 
 

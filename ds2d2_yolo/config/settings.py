@@ -107,9 +107,6 @@ class Settings(Options):
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
         gain_refresh (float): Share of the run after which the automatic gains are measured anew, again and again; 0
             measures them once. Not part of the published method.
-        assign_epochs (int): First epochs in which the teacher's predictions assign the ground truth of the student's
-            task loss, 0 is none. Not part of the published method. It needs no active term, all of the student's levels
-            and label classes, and acts on the one-to-many branch of an end-to-end student only.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
         feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
@@ -122,13 +119,7 @@ class Settings(Options):
         level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
             cells) or 'score' (share of the teacher's class scores), both times the number of levels.
             Not part of the published method.
-        adapter_fit_epochs (int): Epochs, from the first, in which the adapters are set by ridge regression of the
-            teacher's features on the student's, on moving sums of about eight batches. The optimizer trains them
-            afterwards. 0 is none: random weights at the start. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
-        adapter_gate (bool): Whether the explicit terms of a level count only in batches in which its adapted feature
-            explains some of the teacher's variance (R^2 above 0). In the epochs of the fit R^2 is that of a batch
-            which the fit has seen. Of several processes each has its own. Not part of the published method.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
@@ -185,9 +176,6 @@ class Settings(Options):
     gain_refresh: float = _experimental(
         0.0, ok.number(0, 1), "share of the run after which automatic gains are measured anew; 0 measures them once"
     )
-    assign_epochs: int = _experimental(
-        0, ok.integer(0), "first epochs in which the teacher assigns the objects to the student's cells; 0 is none"
-    )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
     feature_norm: Literal["none", "channel", "standard"] = _experimental(
@@ -208,13 +196,7 @@ class Settings(Options):
         ok.one_of("none", "cells", "score"),
         "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
     )
-    adapter_fit_epochs: int = _experimental(
-        0, ok.integer(0), "first epochs in which ridge regression sets the adapters; then the optimizer trains them"
-    )
     adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
-    adapter_gate: bool = _experimental(
-        False, ok.flag, "explicit terms of a level count only while its adapter explains some of the teacher's variance"
-    )
     adapter_scale: Literal["none", "aligned"] = _experimental(
         "none",
         ok.one_of("none", "aligned"),
@@ -236,10 +218,6 @@ class Settings(Options):
         ]
         if self.levels is not None and len(set(self.levels)) < len(self.levels):
             errors.append(f"levels={self.levels} names a level twice")
-        if self.adapter_gate and not self.adapter_fit_epochs:
-            errors.append("adapter_gate=True needs adapter_fit_epochs: random adapters never open the gate")
-        if self.adapter_gate and self.feature_norm != "none":
-            errors.append(f"adapter_gate=True needs feature_norm=none, {self.feature_norm} compares other features")
         return errors
 
     @property
@@ -257,11 +235,6 @@ class Settings(Options):
     def active(self) -> tuple[Term, ...]:
         """(tuple[Term, ...]): The terms that are on: stream on, gain not 0."""
         return tuple(term for term in TERMS if getattr(self, term.stream) and self._gain_of(term) != 0)
-
-    @property
-    def needs_teacher(self) -> bool:
-        """(bool): Whether the teacher has an effect on the training: a term is on, or the teacher assigns."""
-        return bool(self.active) or self.assign_epochs > 0
 
     def _gain_of(self, term: Term) -> float | Literal["auto"]:
         """Return the gain of a term: its number, else `gains`."""

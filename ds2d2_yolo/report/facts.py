@@ -153,7 +153,6 @@ class GainFacts:
         schedule (str): 'constant', 'linear' or 'cosine'.
         final (float): Fraction of the gains at which 'linear' and 'cosine' end.
         last_epoch (int): Last epoch with distillation, counted from 1.
-        assign_epochs (int): First epochs in which the teacher assigns the ground truth.
     """
 
     shares: dict[str, float]
@@ -163,7 +162,6 @@ class GainFacts:
     schedule: str
     final: float
     last_epoch: int
-    assign_epochs: int = 0
 
 
 @dataclass(frozen=True)

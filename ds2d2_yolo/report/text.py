@@ -157,8 +157,6 @@ def _gains(gains: GainFacts) -> list[str]:
         course = gains.schedule if gains.schedule == "constant" else f"{gains.schedule} to {gains.final:g} of them"
         warmup = f"rising over {gains.warmup:g} epochs, then " if gains.warmup else ""
         lines += _row("", f"{warmup}{course}, last epoch {gains.last_epoch}")
-    if gains.assign_epochs:
-        lines += _row("", f"the teacher's predictions assign the objects until epoch {gains.assign_epochs}")
     return [f"{'gains':{LABEL_WIDTH}}{lines[0][LABEL_WIDTH:]}", *lines[1:]]
 
 

@@ -105,5 +105,3 @@ def test_wrong_settings_name_their_arm() -> None:
         arm_settings(read_arms("odd:wavelet=db")[0], {})
     with pytest.raises(BadUseError, match="arm nothing has no term"):
         arm_settings(read_arms("nothing:gains=0")[0], {})
-    assigned = arm_settings(read_arms("assigned:gains=0")[0], {"assign_epochs": 3})
-    assert assigned == {"gains": 0, "assign_epochs": 3}

@@ -76,15 +76,12 @@ def test_every_setting_says_what_it_is() -> None:
         ({"gain_schedule": "cosin"}, "did you mean 'cosine'"),
         ({"gain_final": 1.5}, "gain_final=1.5 must be a finite number of at least 0 and at most 1"),
         ({"gain_epochs": 0}, "gain_epochs=0"),
-        ({"assign_epochs": -1}, "assign_epochs=-1 must be a whole number of at least 0"),
         ({"explicit": "yes"}, "explicit='yes' must be True or False"),
         ({"implicit": 1}, "implicit=1 must be True or False"),
         ({"levels": 8}, "levels=8 must be a list, such as [8,16]"),
         ({"levels": []}, "levels=[]"),
         ({"levels": [8, "a"]}, "levels=[8, 'a'] holds 'a', which must be a whole number"),
         ({"levels": [8, 8]}, "names a level twice"),
-        ({"adapter_gate": True}, "adapter_gate=True needs adapter_fit_epochs"),
-        ({"adapter_gate": True, "adapter_fit_epochs": 1, "feature_norm": "standard"}, "needs feature_norm=none"),
         ({"gain_refresh": 1.5}, "gain_refresh=1.5 must be a finite number of at least 0 and at most 1"),
         ({"feature_norm": "batch"}, "none, channel, standard"),
         ({"level_balance": "cell"}, "did you mean 'cells'"),
@@ -119,12 +116,6 @@ def test_active_terms_follow_gains_and_streams() -> None:
     assert Settings(implicit=False, exlo=0).active == ("exhi",)
     assert Settings(gains=0, imfu=1).active == ("imfu",)
     assert Settings(gains=0).active == ()
-
-
-def test_a_teacher_is_needed_for_terms_or_assignment() -> None:
-    assert Settings(gains=0, imfu=1).needs_teacher
-    assert Settings(gains=0, assign_epochs=1).needs_teacher
-    assert not Settings(gains=0).needs_teacher
 
 
 def test_each_term_has_a_number_or_a_share() -> None:

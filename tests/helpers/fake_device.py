@@ -157,7 +157,7 @@ def answer(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 def build_step(
     student: str,
     teacher: Path,
-    columns: tuple[list[int], list[int]] | None = None,
+    columns: list[int] | None = None,
     measured: bool = False,
     **settings: Any,
 ) -> tuple[nn.Module, DistillationCriterion]:
@@ -166,7 +166,7 @@ def build_step(
     Args:
         student (str): Model YAML.
         teacher (Path): Checkpoint.
-        columns (tuple[list[int], list[int]] | None): Columns of teacher and student with the classes that they share.
+        columns (list[int] | None): Columns of the teacher with the classes that the student shares.
         measured (bool): Whether the gradients of the next batch are measured.
         **settings (Any): Of the distillation; gains are 1.
 
@@ -178,8 +178,7 @@ def build_step(
     distiller = criterion.distiller
     assert distiller is not None
     if columns is not None:
-        distiller.teacher_columns, distiller.student_columns = columns
-    distiller.start_epoch(0)
+        distiller.teacher_columns = columns
     for _ in range(0 if measured else MONITOR_BATCHES):
         criterion.gains.calibrate(dict.fromkeys((TASK, *distiller.settings.active), 1.0), 1.0)
     assert criterion.gains.calibrating == measured

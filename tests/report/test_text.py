@@ -190,8 +190,6 @@ def test_open_batch(report: Report) -> None:
 def test_all_gains_zero(report: Report) -> None:
     gains = GainFacts({}, {}, dict.fromkeys(("exlo", "exhi"), "gains=0"), 0, "constant", 0, 10)
     assert block(render(replace(report, gains=gains)), "gains") == ["off: exlo (gains=0), exhi (gains=0)"]
-    assigned = block(render(replace(report, gains=replace(gains, assign_epochs=3))), "gains")
-    assert assigned[1:] == ["the teacher's predictions assign the objects until epoch 3"]
 
 
 def test_needs_neither_torch_nor_ultralytics() -> None:

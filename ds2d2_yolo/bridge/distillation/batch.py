@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
-from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class TeacherOutputs:
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
         scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
             `level_balance` needs it.
-        assignment (TeacherAssignment | None): Predictions of all images in the epochs in which the teacher assigns.
     """
 
     features: list[Tensor]
@@ -45,7 +43,6 @@ class TeacherOutputs:
     predictions: dict[str, HeadOutputs]
     score_sum: Tensor | None
     scores: list[Tensor] | None
-    assignment: TeacherAssignment | None = None
 
 
 @dataclass(frozen=True)

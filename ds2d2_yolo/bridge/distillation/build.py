@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.teacher_assignment import refuse_missing_levels
 from ds2d2_yolo.bridge.models.adapters import make_adapters
 from ds2d2_yolo.bridge.models.amplifier import Amplifier, one_to_many
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, pair_levels, strides_of
@@ -36,7 +35,7 @@ def build_distiller(
     Args:
         student_head (Detect): The student's head, uncompiled.
         teacher (Teacher): Loaded teacher. Its model is folded in place: pass a copy to keep it.
-        settings (Settings): DS2D2 settings with at least one active term, or with `assign_epochs`.
+        settings (Settings): DS2D2 settings with at least one active term.
         class_map (ClassMap | None): Classes of teacher and data; None for identical classes.
         amplifier_state (Mapping[str, Tensor] | None): Weights of the high-frequency amplifier's head. None takes the
             teacher's own, of the same size and cost.
@@ -47,13 +46,11 @@ def build_distiller(
         (Distiller): On the device of the teacher.
 
     Raises:
-        BadUseError: If the models share no level, the teacher lacks one that `assign_epochs` needs, or the amplifier's
-            weights do not fit the teacher's head.
+        BadUseError: If the models share no level, or the amplifier's weights do not fit the teacher's head.
     """
     teacher_head = dense_head(teacher.model, "the teacher")
     student_strides, student_channels = strides_of(student_head), level_channels(student_head)
     pairs = pair_levels(student_strides, teacher.strides, settings.levels)
-    refuse_missing_levels(settings, student_strides, pairs)
     teacher_channels = level_channels(teacher_head)
     amplifier = None
     if "imhi" in settings.active:  # before the teacher is folded: it copies the teacher's unfolded head
@@ -64,4 +61,4 @@ def build_distiller(
         widths = [student_channels[s] for s, _ in pairs], [teacher_channels[t] for _, t in pairs]
         adapters = make_adapters(*widths, seed)
     teacher_columns, student_columns = class_map.compared_columns if class_map else (None, None)
-    return Distiller(settings, student_head, frozen, adapters, amplifier, teacher_columns, student_columns)
+    return Distiller(settings, frozen, adapters, amplifier, teacher_columns, student_columns)

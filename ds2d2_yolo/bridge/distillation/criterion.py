@@ -14,7 +14,6 @@ from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import capture_targets
-from ds2d2_yolo.bridge.distillation.teacher_assignment import assign_by_teacher
 from ds2d2_yolo.config.settings import TERMS
 
 if TYPE_CHECKING:
@@ -43,14 +42,14 @@ class DistillationCriterion:
 
     total = YOLO loss + batch size x sum over the terms of gain x term; the logged columns hold gain x term. Where
     gradients are off (validation) or no term is active in the epoch, the plain loss is returned with zeros in the
-    columns. In the first `assign_epochs` epochs the teacher's predictions assign the ground truth of the YOLO loss.
+    columns.
 
     A copy or a pickle of it is None: Ultralytics copies and saves the plain student.
 
     Args:
         base (Any): The criterion that the student would have had (v8DetectionLoss, v8OBBLoss or E2ELoss).
         head (Detect): The student's head, uncompiled.
-        distiller (Distiller | None): Computes the terms; None where no term is active and the teacher never assigns.
+        distiller (Distiller | None): Computes the terms; None where no term is active.
         gains (Gains): Factors of the terms.
     """
 
@@ -85,19 +84,13 @@ class DistillationCriterion:
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector, multiplied by the batch size as Ultralytics does, and its detached parts."""
         distiller = self.distiller
-        if distiller is None or not torch.is_grad_enabled():
-            return self._plain(preds, batch)
-        distilled = self.gains.factor > 0 and bool(distiller.settings.active)
-        if not (distilled or distiller.assigns):
+        if distiller is None or not torch.is_grad_enabled() or self.gains.factor == 0:
             return self._plain(preds, batch)
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
         teacher = distiller.teacher_outputs(batch["img"])
-        with capture_targets(self.base) as targets, assign_by_teacher(self.base, teacher.assignment):
-            if not distilled:
-                return self._plain(preds, batch)
+        with capture_targets(self.base) as targets:
             loss, items = self.base(preds, batch)
         student = StudentInputs.of(self.base, preds, targets[0])
-        distiller.fit_adapters(student, teacher)
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.distillation.teacher_assignment import TeacherAssignment
 from ds2d2_yolo.bridge.distillation.weighting import (
     level_scores,
     level_weights,
@@ -28,10 +24,6 @@ from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core import explicit_loss
 from ds2d2_yolo.core.aligned_scale import align_scale
-from ds2d2_yolo.core.explained_variance import explained_variance
-
-if TYPE_CHECKING:
-    from ultralytics.nn.modules.head import Detect
 
 
 class Distiller:
@@ -39,7 +31,6 @@ class Distiller:
 
     Args:
         settings (Settings): Of the run.
-        student_head (Detect): The student's head, uncompiled.
         teacher (FrozenTeacher): Bound to the student's levels.
         adapters (nn.ModuleList): One 1 x 1 convolution per pair of levels.
         amplifier (Amplifier | None): High-frequency amplifier, needed while `imhi` is active.
@@ -47,15 +38,12 @@ class Distiller:
         student_columns (list[int] | None): The student's classes that are distilled, in the order of `teacher_columns`.
 
     Attributes:
-        adapter_fit (AdapterFit): Sets the adapters in the first `adapter_fit_epochs` epochs.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
-        assigns (bool): Whether the teacher assigns the ground truth in the current epoch.
     """
 
     def __init__(
         self,
         settings: Settings,
-        student_head: Detect,
         teacher: FrozenTeacher,
         adapters: nn.ModuleList,
         amplifier: Amplifier | None,
@@ -65,17 +53,14 @@ class Distiller:
         self.settings = settings
         self.teacher = teacher
         self.adapters = adapters
-        self.adapter_fit = AdapterFit(settings.adapter_fit_epochs)
         self.amplifier = amplifier
         self.teacher_columns = teacher_columns
         self.student_columns = student_columns
         self.strides = strides_of(teacher.head)
         self.left_out: dict[str, Tensor] = {}
-        self.assigns = settings.assign_epochs > 0
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
-        self._student_classes = int(student_head.nc)
 
     def to(self, device: torch.device) -> Distiller:
         """Move teacher, adapters and amplifier to a device and return the distiller.
@@ -97,25 +82,6 @@ class Distiller:
         """(list[int]): Indices of the student's levels that are distilled."""
         return [student_level for student_level, _ in self.teacher.pairs]
 
-    def start_epoch(self, epoch: int) -> None:
-        """Begin an epoch, which determines who assigns the ground truth and whether adapters are fitted.
-
-        Args:
-            epoch (int): Epoch, from 0.
-        """
-        self.adapter_fit.start_epoch(epoch)
-        self.assigns = epoch < self.settings.assign_epochs
-
-    def fit_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
-        """Set the adapters from the features of a batch, in the epochs of `adapter_fit_epochs`.
-
-        Args:
-            student (StudentInputs): The student's side of the batch.
-            teacher (TeacherOutputs): The teacher's side.
-        """
-        features = [student.features[level] for level in self.levels]
-        self.adapter_fit.update(self.adapters, features, teacher.features, teacher.valid)
-
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor) -> TeacherOutputs:
         """Return the outputs of teacher and amplifiers for a batch.
@@ -129,7 +95,7 @@ class Distiller:
         active = self.settings.active
         uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
         needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
-        if not (needs_scores or self.assigns or set(active) & set(IMPLICIT)):
+        if not (needs_scores or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), {}, None, None)
         raw = self.teacher(images)
@@ -143,12 +109,7 @@ class Distiller:
         if "imhi" in active and self.amplifier is not None:
             high = logits_and_boxes(self.amplifier.head, self.amplifier(features))
             predictions["imhi"] = HeadOutputs(*high, valid & valid_images(list(high)))
-        score_sum = teacher_score_sum(shared_logits, valid)
-        assignment = None
-        if self.assigns:
-            columns, classes = self.student_columns, self._student_classes
-            assignment = TeacherAssignment.of(shared_logits, decoded[1], valid, columns, classes)
-        return TeacherOutputs(features, valid, predictions, score_sum, scores, assignment)
+        return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores)
 
     def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
@@ -194,9 +155,6 @@ class Distiller:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
         options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
         low, high = explicit_loss(student, teacher, weight, *options, valid, self.settings.fused_explicit)
-        if self.settings.adapter_gate:
-            gate = (explained_variance(student, teacher, valid) > 0).to(low.dtype)
-            low, high = low * gate, high * gate
         return {"exlo": low, "exhi": high}
 
     def _implicit(

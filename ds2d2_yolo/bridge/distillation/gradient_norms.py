@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK, level_key
-from ds2d2_yolo.bridge.distillation.teacher_assignment import assign_by_teacher
 from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
@@ -114,8 +113,7 @@ def neck_losses(
     buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
     outputs = torch.func.functional_call(head, buffers, (list(features),))
     inputs = replace(student, features=features)
-    with assign_by_teacher(criterion, teacher.assignment):  # the task loss of the training step
-        task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
+    task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
     return {TASK: task, **distiller(inputs, teacher)}, [features[i] for i in distiller.levels]
 
 

@@ -147,7 +147,7 @@ def _build_copy(run: PreparedRun, student: Any) -> Distiller | None:
 
     The amplifier has the teacher's own weights: it may not be trained yet, and only its size matters here.
     """
-    if not run.settings.needs_teacher:
+    if not run.settings.active:
         return None
     teacher = replace(run.teacher, model=copy.deepcopy(run.teacher.model))
     head = dense_head(student, "the student")

@@ -104,8 +104,6 @@ def class_facts(run: PreparedRun) -> ClassFacts:
     counts = len(classes.teacher), len(classes.data)
     if not shared:
         consequence = "the explicit stream alone can be distilled, it needs no classes"
-    elif not set(run.settings.active) & set(IMPLICIT) and run.settings.assign_epochs:
-        consequence = "the implicit stream is off, the teacher's assignment needs all classes of the data"
     elif not set(run.settings.active) & set(IMPLICIT):
         consequence = "the implicit stream is off, nothing compares them"
     elif len(shared) < max(counts):
@@ -169,7 +167,6 @@ def gain_facts(run: PreparedRun) -> GainFacts:
         schedule=settings.gain_schedule,
         final=settings.gain_final,
         last_epoch=max((e + 1 for e in range(epochs) if gain_factor(settings, e, epochs) > 0), default=0),
-        assign_epochs=min(settings.assign_epochs, epochs),
     )
 
 

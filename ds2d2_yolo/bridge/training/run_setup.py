@@ -20,7 +20,6 @@ from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import safe_loading_active
-from ds2d2_yolo.bridge.distillation.teacher_assignment import refuse_unknown_classes
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
@@ -176,7 +175,6 @@ def prepare_run(
     # absolute, so that a resume from another folder and the processes of DDP find it
     settings = replace(settings, teacher=teacher.path)
     if args.model is not None:
-        refuse_unknown_classes(settings, class_map, args)
         settings = _with_shared_classes(settings, class_map)
     args.device = parse_device(args.device)
     run = PreparedRun(args, settings, teacher, data, class_map, channels, check_device(args.device))

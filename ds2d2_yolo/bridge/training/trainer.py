@@ -78,7 +78,7 @@ class DS2D2Trainer(DetectionTrainer):
     Attributes:
         run (PreparedRun): Settings, teacher and data of the run.
         state (RunState): What checkpoints and launched processes carry.
-        distiller (Distiller | None): Computes the terms; None before the model is set up, or without use for a teacher.
+        distiller (Distiller | None): Computes the terms; None before the model is set up, or where no term is active.
         gains (Gains): Factors of the terms; set when training is set up.
 
     Raises:
@@ -237,7 +237,7 @@ class DS2D2Trainer(DetectionTrainer):
         super().set_model_attributes()
         student_head = dense_head(self.model, "student")
         run = self.run
-        if not run.settings.needs_teacher:
+        if not run.settings.active:
             return
         restored = self._restored_adapters
         self.distiller = build_distiller(
@@ -339,16 +339,12 @@ class DS2D2Trainer(DetectionTrainer):
 
     # While training -----------------------------------------------------------------------------------------------
     def _start_epoch(self) -> None:
-        """Begin an epoch of gains and distiller (callback `on_train_epoch_start`); a rerun begins it again."""
+        """Begin an epoch of the gains (callback `on_train_epoch_start`); a rerun begins it again."""
         self.adapter_optimizer.step_norms = []
         batches = len(self.train_loader)
         # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
         epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
-        if self.distiller is not None:
-            if self.distiller.adapter_fit.active:  # accumulated for adapters that the fit has replaced since
-                self.adapter_optimizer.drop_gradients(self.model)
-            self.distiller.start_epoch(self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
@@ -364,8 +360,6 @@ class DS2D2Trainer(DetectionTrainer):
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""
         if not self.exact_resume.step_due():
             return
-        if self.distiller is not None and self.distiller.adapter_fit.active:
-            self.adapter_optimizer.drop_gradients(self.model)
         if self.finite_steps.allow_step():
             self.adapter_optimizer.step(self, super().optimizer_step)
 

@@ -47,10 +47,9 @@ END_TO_END = [("yolo26n-obb.yaml", "yolo11s-obb.yaml"), ("yolov10n.yaml", "yolov
 SETTINGS: dict[str, dict[str, Any]] = {
     "maps": {"weight_map": "both", "level_balance": "score", "feature_norm": "channel", "robust": True, "disw": 0.5},
     "wavelet": {"wavelet": "db2", "feature_norm": "standard", "level_balance": "cells", "weight_map": "score"},
-    "adapters": {"adapter_gate": True, "adapter_scale": "aligned", "adapter_fit_epochs": 1, "levels": [8, 16]},
+    "adapters": {"adapter_scale": "aligned", "levels": [8, 16]},
     "no wavelet terms": {"explicit": False, "adapter_scale": "aligned"},
-    "assignment alone": {"gains": 0.0, "assign_epochs": 1},
-    "classes": {"columns": ([1, 2], [1, 0]), "assign_epochs": 1},
+    "classes": {"columns": [1, 2]},
 }  # fmt: skip
 Checkpoint = Callable[..., Path]
 

@@ -91,25 +91,6 @@ def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tin
     assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0] * len(TERMS)
 
 
-@pytest.mark.parametrize("kind", ["obb", "detect", pytest.param("end-to-end", marks=pytest.mark.slow)])
-def test_the_teacher_assigns_in_the_first_epochs(kind: str, plain: Any, tiny_trainer: Trainer) -> None:
-    task = "obb" if kind == "obb" else "detect"
-    trainer, trace = tiny_trainer(task, model=STUDENTS[kind], epochs=2, assign_epochs=1, **OFF), Trace()
-    trace.follow(trainer)
-    assigned: list[bool] = []
-    trainer.add_callback("on_train_batch_end", lambda t: assigned.append(t.distiller.assigns))
-    trainer.train()
-    assert assigned == [True, True, False, False]
-    assert trace.losses[0] != plain(kind).losses[0]
-    assert all(torch.isfinite(v).all() for v in trace.weights.values())
-    changed = {k for k, v in plain(kind).weights.items() if not torch.equal(trace.weights[k], v)}
-    assert {"model.0.conv.weight", "model.15.cv2.conv.weight"} <= changed
-    assert [float(trainer.tloss[f"{t}_loss"]) for t in TERMS] == [0] * len(TERMS)
-    report = (trainer.save_dir / "preflight.txt").read_text(encoding="utf-8")
-    assert "the teacher's predictions assign the objects until epoch 1" in report
-    assert "this is a plain training" not in report
-
-
 @pytest.mark.parametrize(
     ("task", "term"),
     [
@@ -259,20 +240,19 @@ def test_adapters_have_a_parameter_group_of_their_own(optimizer: str, tiny_train
     assert not group.get("use_muon", False)
 
 
-def test_the_optimizer_takes_the_adapters_over_after_the_fit(tiny_trainer: Trainer) -> None:
-    trainer = tiny_trainer("obb", imhi=0, epochs=3, warmup_epochs=2, adapter_fit_epochs=1, adapter_lr=5)
-    seen: list[tuple[int, bool]] = []
+def test_learning_rate_of_the_adapters(tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer("obb", imhi=0, epochs=3, warmup_epochs=2, adapter_lr=5)
+    rates: list[float] = []
 
     def look(t: Any) -> None:
         group = t.optimizer.param_groups[-1]
         student = next(g for g in t.optimizer.param_groups if g["param_group"] == "weight")
         assert group["lr"] == pytest.approx(5 * student["lr"]), "in warm-up and schedule"
-        seen.append((t.epoch, any(p in t.optimizer.state for p in group["params"])))
+        rates.append(group["lr"])
 
     trainer.add_callback("on_train_batch_end", look)
     trainer.train()
-    assert {epoch for epoch, trained in seen if trained} == {1, 2}
-    assert all(not trained for epoch, trained in seen if epoch == 0)
+    assert len(set(rates)) > 2
 
 
 def test_finished_files_are_plain(tiny_trainer: Trainer) -> None:
@@ -425,9 +405,7 @@ def test_refuses_a_teacher_that_leaves_nothing_to_distil(
     assert not list(Path(str(tiny_settings["project"])).glob("*"))
 
 
-@pytest.mark.parametrize(
-    "keys", [{"levels": [8, 12]}, {"classes": [5], "explicit": False}, {"levels": [8], "assign_epochs": 1}]
-)
+@pytest.mark.parametrize("keys", [{"levels": [8, 12]}, {"classes": [5], "explicit": False}])
 def test_what_is_wrong_leaves_no_folder(
     keys: dict[str, Any], tiny_trainer: Trainer, tiny_settings: dict[str, Any]
 ) -> None:

@@ -61,16 +61,6 @@ class AdapterOptimizer:
         optimizer.add_param_group(group)
         return optimizer
 
-    def drop_gradients(self, model: nn.Module) -> None:
-        """Drop the gradients of fitted adapters: the optimizer's state then begins with the first real gradient.
-
-        Args:
-            model (nn.Module): The student, with or without adapters.
-        """
-        adapters = get_adapters(unwrap_model(model))
-        for p in adapters.parameters() if adapters is not None else ():
-            p.grad = None
-
     def step(self, trainer: Any, optimizer_step: Callable[[], None]) -> None:
         """Step as Ultralytics does, with the adapters clipped separately.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,8 +74,7 @@ class WithTeacher(nn.Module):
         distiller.adapters = get_adapters(self.student) or distiller.adapters  # a copy's adapters take the gradient
         student = StudentInputs.of(_SumCriterion(), outputs, self._targets(images))
         with torch.enable_grad():
-            # the stand-in for the criterion has no assigner
-            teacher = replace(distiller.teacher_outputs(images.detach()), assignment=None)
+            teacher = distiller.teacher_outputs(images.detach())
             head = dense_head(self.student, "the student")
             measure_gradients(_SumCriterion(), head, distiller, student, teacher, {"img": images})
             return outputs, distiller(student, teacher)

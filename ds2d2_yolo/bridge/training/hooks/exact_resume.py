@@ -2,8 +2,8 @@
 
 last.pt holds the averaged weights in half precision and no random state (Ultralytics 8.4.190). A run resumed from it
 only is another run from there on. The resume file holds the live and the averaged weights and the optimizer's state in
-full precision, pending gradients, random states, the loader's position and the sums of the adapters' fit. It is written
-before last.pt and named after its epoch, so a kill between the two leaves a matching pair.
+full precision, pending gradients, random states and the loader's position. It is written before last.pt and named after
+its epoch, so a kill between the two leaves a matching pair.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,10 +26,6 @@ from ds2d2_yolo.bridge.training.hooks.loader_state import LoaderRecord, Stateful
 from ds2d2_yolo.bridge.upstream.rng_state import RandomState
 from ds2d2_yolo.utils.atomic_files import replacing
 
-if TYPE_CHECKING:
-    from ds2d2_yolo.bridge.distillation.adapter_fit import AdapterFit
-    from ds2d2_yolo.bridge.distillation.distiller import Distiller
-
 FORMAT = "ds2d2-resume-1"
 
 
@@ -38,8 +34,7 @@ class ResumeState:
     """The state that a run needs besides last.pt to continue exactly.
 
     Attributes:
-        tensors (dict[str, Tensor]): By part: `model.`, `ema.`, `optimizer.`, `gradient.`, `adapter_fit.`,
-            `random.` and `loader.`.
+        tensors (dict[str, Tensor]): By part: `model.`, `ema.`, `optimizer.`, `gradient.`, `random.` and `loader.`.
         facts (dict[str, Any]): All other values, as JSON.
     """
 
@@ -212,8 +207,6 @@ class ExactResume:
         tensors = {f"model.{k}": t.clone() for k, t in model.state_dict().items()}
         tensors |= {f"ema.{k}": t.clone() for k, t in trainer.ema.ema.state_dict().items()}
         tensors |= {f"gradient.{k}": p.grad for k, p in model.named_parameters() if p.grad is not None}
-        if self._adapter_fit is not None:
-            tensors |= {f"adapter_fit.{k}": t for k, t in self._adapter_fit.state().items()}
         numbers: dict[str, dict[str, Any]] = {}
         for i, state in trainer.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
@@ -228,12 +221,6 @@ class ExactResume:
             loader_tensors, facts["loader"] = pack_loader(self._record.state())
             tensors |= {f"loader.{k}": t for k, t in loader_tensors.items()}
         return ResumeState(tensors, facts)
-
-    @property
-    def _adapter_fit(self) -> AdapterFit | None:
-        """(AdapterFit | None): That of the run; None without distillation, as in the training of an amplifier."""
-        distiller: Distiller | None = getattr(self._trainer, "distiller", None)
-        return None if distiller is None else distiller.adapter_fit
 
     def _shape(self) -> list[int]:
         """Return the conditions under which the loader's position is valid: images, batch size, workers, image size."""
@@ -260,8 +247,6 @@ class ExactResume:
             i, _, key = name.partition(".")
             optimizer[int(i)][key] = tensor
         trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": optimizer})
-        if self._adapter_fit is not None:
-            self._adapter_fit.restore(state.part("adapter_fit"), trainer.device)
         trainer.stopper.possible_stop = state.facts["possible_stop"]
         trainer.metrics = {**trainer.metrics, **state.facts["metrics"]}
         trainer.fitness = state.facts["fitness"]

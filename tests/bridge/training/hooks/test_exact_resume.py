@@ -27,12 +27,7 @@ CASES = {
     "sgd": ("detect", {"optimizer": "SGD", "multi_scale": 0.3, "mixup": 0.3, "workers": 2}),
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
-    "assigned": ("obb", {"assign_epochs": 2, "imfu": 0.0, "close_mosaic": 0}),
-    # the fit ends with the second epoch
-    "adapter fit": (
-        "obb",
-        {"adapter_fit_epochs": 2, "adapter_lr": 5, "adapter_gate": True, "adapter_scale": "aligned"},
-    ),
+    "adapters": ("obb", {"adapter_lr": 5, "adapter_scale": "aligned"}),
     "rect": ("detect", {"rect": True, "workers": 2}),
 }
 
@@ -99,8 +94,7 @@ def run(
     return train
 
 
-# cuts within the assigned or fitted epochs, and at their end
-FAST = [("workers", (0, 2)), ("assigned", (0, 1)), ("adapter fit", (0, 1))]
+FAST = [("workers", (0, 2))]
 EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
 
 
