@@ -29,6 +29,10 @@ os.environ["YOLO_OFFLINE"] = "true"
 os.environ["WANDB_MODE"] = "disabled"
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():  # Triton's kernels then run on a CPU; it reads this where the core first imports it
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # the same examples each time, however busy the machine is; a search among others is `--hypothesis-profile=search`
 settings.register_profile("gate", derandomize=True, database=None, deadline=None, print_blob=True)

@@ -282,6 +282,9 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         teacher = train_teacher(
             resolve_data(data), folder / "teacher", teacher_schedule, protocol.teacher, given.teacher_trained_in_bf16
         )
+    if all(arm.kind == "teacher" for arm in read_arms(given.arms)):  # nothing to compare it with
+        print(f"the teacher is {teacher}")
+        return
     comparison = compare(
         teacher=str(teacher), student=STUDENT, data=data, arms=given.arms, seeds=given.seeds,
         parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare", **schedule,

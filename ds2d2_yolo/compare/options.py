@@ -58,7 +58,7 @@ def read_slurm(value: Any) -> dict[str, Any]:
 
 
 def _slurm_error(value: Any) -> str | None:
-    """Return the error of the parameters of Slurm jobs; `slurm_launcher` checks their names."""
+    """Return the error of the parameters of Slurm jobs; `launchers.slurm` checks their names."""
     try:
         parameters = read_slurm(value)
     except ValueError:

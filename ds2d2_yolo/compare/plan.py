@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.compare.arms import Arm, arm_settings, read_arms
-from ds2d2_yolo.compare.child import read_result
+from ds2d2_yolo.compare.launchers.child import read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ds2d2_yolo.compare.child import RESULT_FILE, TASK_FILE, read_result
+from ds2d2_yolo.compare.launchers.child import RESULT_FILE, TASK_FILE, read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, default_settings, make_jobs
 from ds2d2_yolo.compare.plot import draw
@@ -206,7 +206,7 @@ def job_command(job: Job, device: str) -> list[str]:
     """
     write_json(job.folder / TASK_FILE, {**job.task, "device": device})
     (job.folder / RESULT_FILE).unlink(missing_ok=True)
-    return child_command("ds2d2_yolo.compare.child", job.folder / TASK_FILE, job.folder / RESULT_FILE)
+    return child_command("ds2d2_yolo.compare.launchers.child", job.folder / TASK_FILE, job.folder / RESULT_FILE)
 
 
 def _collect_results(plan: ComparePlan, state: CompareState) -> None:

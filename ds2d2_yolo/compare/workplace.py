@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ds2d2_yolo.compare.local_launcher import LocalLauncher
+from ds2d2_yolo.compare.launchers.local import LocalLauncher
+from ds2d2_yolo.compare.launchers.slurm import SlurmLauncher, slurm_device, slurm_executor
 from ds2d2_yolo.compare.options import read_slurm
 from ds2d2_yolo.compare.plan import ComparePlan, run_slots
 from ds2d2_yolo.compare.schedule import Command, Launcher
-from ds2d2_yolo.compare.slurm_launcher import SlurmLauncher, slurm_device, slurm_executor
 from ds2d2_yolo.utils.threads import thread_count, usable_cores
 
 

@@ -123,6 +123,8 @@ class Settings(Options):
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
+        fused_explicit (bool): Whether one Triton kernel for each direction computes the explicit terms on a GPU. It is
+            for Haar without `robust`; elsewhere it has no effect. Not measured on a GPU yet.
 
     Raises:
         BadUseError: If any value is invalid, or two contradict each other; one line names all of them.
@@ -202,6 +204,9 @@ class Settings(Options):
     )
     teacher_bf16: bool = _experimental(
         False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"
+    )
+    fused_explicit: bool = _experimental(
+        False, ok.flag, "explicit terms in one Triton kernel for each direction on a GPU, not measured on one yet"
     )
 
     def _contradictions(self) -> list[str]:

@@ -194,11 +194,13 @@ class MemoryFacts:
         ema (int): Averaged copy of the student.
         teacher (int): Teacher, with folded batch norms.
         amplifier (int): Amplifier, with folded batch norms.
+        copies (int): Copies of weights that autograd stores for the backward pass, whatever the images.
         activations (int): Activations of one image that autograd stores for the backward pass.
-        measuring (int): A second head and task loss of one image, in batches that calibrate the gains.
+        measuring (int): More of them in batches that measure the gains: head, task loss and terms in float32, less the
+            terms of the step.
         images (int | None): Images per step on one device, None if AutoBatch chooses.
         imgsz (int): Side of the largest images in pixels.
-        halved (bool): Whether `activations` are halved for mixed precision, instead of measured with it.
+        amp (bool): Whether the activations are those of mixed precision.
     """
 
     weights: int
@@ -207,16 +209,18 @@ class MemoryFacts:
     ema: int
     teacher: int
     amplifier: int
+    copies: int
     activations: int
     measuring: int
     images: int | None
     imgsz: int
-    halved: bool
+    amp: bool
 
     @property
     def fixed(self) -> int:
         """(int): Memory that does not depend on the number of images."""
-        return self.weights + self.gradients + self.optimizer + self.ema + self.teacher + self.amplifier
+        states = self.weights + self.gradients + self.optimizer + self.ema
+        return states + self.teacher + self.amplifier + self.copies
 
     @property
     def per_image(self) -> int:

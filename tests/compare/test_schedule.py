@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2d2_yolo.compare.local_launcher import LocalLauncher
+from ds2d2_yolo.compare.launchers.local import LocalLauncher
 from ds2d2_yolo.compare.schedule import Job, run_jobs
 
 HERE = Path(__file__).resolve().parents[2]
@@ -84,12 +84,12 @@ def test_a_job_whose_need_failed_is_not_run(tmp_path: Path) -> None:
 
 PARENT = """
 import sys, pathlib
-from ds2d2_yolo.compare.local_launcher import LocalLauncher
+from ds2d2_yolo.compare.launchers.local import LocalLauncher
 from ds2d2_yolo.compare.schedule import Job, run_jobs
 folder = pathlib.Path(sys.argv[1])
 child = '''
 import pathlib, subprocess, sys, time
-from ds2d2_yolo.compare.local_launcher import die_with_parent
+from ds2d2_yolo.compare.launchers.local import die_with_parent
 die_with_parent()
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 pathlib.Path(sys.argv[1]).write_text(str(other.pid))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -32,3 +34,39 @@ class Live(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.now -= size
+
+
+class SavedPeak(saved_tensors_hooks):
+    """Follows the bytes that autograd keeps for backward passes while the context lasts, freed graphs left out.
+
+    Each storage counts once while a node keeps it. Parameters and buffers of `owners` do not count.
+    """
+
+    def __init__(self, *owners: nn.Module) -> None:
+        super().__init__(self._pack, lambda kept: kept.tensor)
+        self.now = self.peak = 0
+        self.excluded = {t.untyped_storage()._cdata for m in owners for t in (*m.parameters(), *m.buffers())}
+        self.users: Counter[int] = Counter()
+
+    def _pack(self, tensor: Tensor) -> Kept:
+        # detached: a node that keeps its own output would never be freed
+        kept, storage = Kept(tensor.detach()), tensor.untyped_storage()
+        if storage._cdata not in self.excluded:
+            self.users[storage._cdata] += 1
+            if self.users[storage._cdata] == 1:
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+            weakref.finalize(kept, self._drop, storage._cdata, storage.nbytes())
+        return kept
+
+    def _drop(self, key: int, size: int) -> None:
+        self.users[key] -= 1
+        if not self.users[key]:
+            self.now -= size
+
+
+class Kept:
+    """What autograd keeps in the place of a tensor: it dies with its node."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor

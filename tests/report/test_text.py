@@ -22,7 +22,7 @@ from ds2d2_yolo.report.facts import (
     Report,
     RunFacts,
 )
-from ds2d2_yolo.report.text import WIDTH, render
+from ds2d2_yolo.report.text import MEMORY_ERROR, WIDTH, render
 
 MIB = 2**20
 
@@ -53,7 +53,7 @@ def report() -> Report:
         gains=GainFacts({"exlo": 0.05, "imfu": 0.1}, {"exhi": 0.5}, {"imhi": "imhi=0"}, 3, "cosine", 0.1, 80),
         parameters=ParameterFacts(3_000_000, 80_000, 170_000, 68_150_000, 2_400_000),
         memory=MemoryFacts(
-            12 * MIB, 11 * MIB, 22 * MIB, 12 * MIB, 260 * MIB, 9 * MIB, 300 * MIB, 20 * MIB, 8, 1280, True
+            12 * MIB, 11 * MIB, 22 * MIB, 12 * MIB, 260 * MIB, 9 * MIB, 0, 300 * MIB, 20 * MIB, 8, 1280, True
         ),
     )
 
@@ -100,8 +100,10 @@ def test_says_what_is_known(report: Report) -> None:
         "trained: student 3.00 M, adapters 0.17 M; frozen: teacher 68.15 M, amplifier 2.40 M, student 0.08 M"
     )
     memory = " ".join(block(text, "memory"))
-    assert memory.startswith("about 2.82 GiB on each device: 8 x 320 MiB for each image of 1280 px weights 12 MiB,")
-    assert "an estimate, activations halved for AMP, which was not measured; on a CPU" in memory
+    assert memory.startswith(
+        "about 2.82 GiB on each device: 8 x 320 MiB for each image of 1280 px, with AMP weights 12 MiB,"
+    )
+    assert f"amplifier 9 MiB an estimate: {MEMORY_ERROR}" in memory
     assert block(text, "warnings") == ["none"]
 
 
@@ -178,10 +180,11 @@ def test_what_may_be_missing(changes: dict[str, Any], label: str, said: str, rep
 
 def test_open_batch(report: Report) -> None:
     assert report.memory is not None
-    text = render(replace(report, memory=replace(report.memory, images=None, halved=False)))
+    text = render(replace(report, memory=replace(report.memory, images=None, copies=7 * MIB, amp=False)))
     memory = " ".join(block(text, "memory"))
     assert memory.startswith("batch not known yet: 320 MiB for each image of 1280 px")
     assert "AMP" not in memory
+    assert "copies of weights 7 MiB" in memory
 
 
 def test_all_gains_zero(report: Report) -> None:

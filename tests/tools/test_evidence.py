@@ -183,6 +183,11 @@ def test_pretrained_weights_are_those_of_a_folder(
     assert (taught["model"], taught["pretrained"], taught["fraction"]) == ("yolo11s-obb.yaml", str(teacher), 1.0)
     assert (seen["student"], seen["pretrained"], seen["fraction"]) == ("yolov8n-obb.yaml", str(student), 0.5)
     assert seen["epochs"] == 40
+    seen.clear()
+    capsys.readouterr()
+    evidence.main([*command, "--arms", "teacher"])
+    assert not seen, "a teacher alone is not compared"
+    assert capsys.readouterr().out == f"the teacher is {tmp_path / 'runs/teacher/weights/best.pt'}\n"
 
 
 def test_training_in_bfloat16_has_float32_weights_and_outputs(evidence: Any) -> None:

@@ -33,7 +33,7 @@ from ds2d2_yolo.bridge.preflight.facts import (
     parameter_facts,
     run_facts,
 )
-from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, sample_batch, saved_for_backward
+from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, step_bytes
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
@@ -203,7 +203,6 @@ def _teacher_quality(run: PreparedRun, gflops: float | None, warnings: list[str]
 
 
 def _memory(run: PreparedRun, student: Any, distiller: Distiller | None, imgsz: int) -> MemoryFacts:
-    """Measure one image in float32 on the CPU, and extrapolate to a training step."""
-    batch = sample_batch(dense_head(student, "the student"), int(run.data["channels"]), imgsz)
-    saved = saved_for_backward(student, distiller, batch)
-    return expected_memory(student, distiller, run.args, saved, imgsz, run.devices, run.amp)
+    """Measure one image on the CPU, and extrapolate to a training step."""
+    step = step_bytes(student, distiller, int(run.data["channels"]), imgsz, run.amp)
+    return expected_memory(student, distiller, run.args, step, imgsz, run.devices, run.amp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class SavedBytes(saved_tensors_hooks):
 
     Args:
         *owners (nn.Module): Modules whose parameters and buffers do not count, since they exist anyway.
+        images (int | None): Images of the batch. Four-dimensional tensors with another first dimension are then copies
+            of weights: casts to half precision, and products of adapters and heads (`composed_head.py`).
 
     Examples:
         >>> x, layer = torch.ones(2, 3), nn.Linear(3, 4)
@@ -37,9 +40,10 @@ class SavedBytes(saved_tensors_hooks):
         24
     """
 
-    def __init__(self, *owners: nn.Module) -> None:
+    def __init__(self, *owners: nn.Module, images: int | None = None) -> None:
         super().__init__(self._save, lambda x: x)
         self._excluded = {_address(t) for m in owners for t in (*m.parameters(), *m.buffers())}
+        self._images = images
         self._saved: dict[int, Tensor] = {}
 
     @property
@@ -47,11 +51,20 @@ class SavedBytes(saved_tensors_hooks):
         """(int): Bytes saved so far."""
         return sum(t.untyped_storage().nbytes() for t in self._saved.values())
 
+    @property
+    def copies(self) -> int:
+        """(int): Bytes of the copies of weights among them, 0 without `images`."""
+        if self._images is None:
+            return 0
+        # one channel: a wavelet transform, which takes channels as images
+        weights = [t for t in self._saved.values() if t.ndim == 4 and t.shape[0] != self._images and t.shape[1] > 1]
+        return sum(t.untyped_storage().nbytes() for t in weights)
+
     def _save(self, tensor: Tensor) -> Tensor:
         """Note a tensor that autograd saves, and return it."""
         address = _address(tensor)
         if address not in self._excluded:
-            self._saved[address] = tensor
+            self._saved.setdefault(address, tensor)
         return tensor
 
 
@@ -60,36 +73,104 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def saved_for_backward(student: Any, distiller: Distiller | None, batch: dict[str, Any]) -> tuple[int, int]:
-    """Return the bytes that autograd saves for a batch: in the student, its task loss and the distilled terms.
+@dataclass(frozen=True)
+class SavedParts:
+    """Bytes that autograd saves for the backward pass of a batch.
+
+    Attributes:
+        neck (int): For the images, in the student's layers before its head.
+        head (int): For the images, in its head and the task loss.
+        terms (int): For the images, in the distilled terms.
+        copies (int): Copies of weights, whatever the images.
+    """
+
+    neck: int
+    head: int
+    terms: int
+    copies: int
+
+    @property
+    def images(self) -> int:
+        """(int): All that grows with the images."""
+        return self.neck + self.head + self.terms
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """Memory of a training step that autograd decides.
+
+    Attributes:
+        activations (int): Bytes that autograd saves for one image.
+        measuring (int): More of them for one image in the batches that measure the gains.
+        copies (int): Copies of weights, whatever the images.
+    """
+
+    activations: int
+    measuring: int
+    copies: int
+
+
+def saved_for_backward(
+    student: Any, distiller: Distiller | None, batch: dict[str, Any], amp: bool = False
+) -> SavedParts:
+    """Return the bytes that autograd saves for a batch.
 
     Args:
         student (Any): A copy of the student, on the batch's device; its BatchNorm statistics change.
         distiller (Distiller | None): Built from copies; None where no term is on.
         batch (dict[str, Any]): See `sample_batch`.
+        amp (bool): Whether the step runs under autocast, in bfloat16.
 
     Returns:
-        total (int): Bytes of all of it.
-        head (int): Bytes of the student's head and task loss among them.
+        (SavedParts): By part.
     """
     student.train()
     criterion = student.init_criterion()
     modules = (student,) if distiller is None else (student, *frozen_and_adapters(distiller))
-    before_head: list[int] = []
-    saved = SavedBytes(*modules)
-    with saved:
-        handle = dense_head(student, "the student").register_forward_pre_hook(
-            lambda *_: before_head.append(saved.bytes)
-        )
+    saved = SavedBytes(*modules, images=len(batch["img"]))
+    marks: list[int] = []
+
+    def mark(*_: Any) -> None:
+        """Note the bytes so far, without copies of weights."""
+        marks.append(saved.bytes - saved.copies)
+
+    with saved, torch.autocast(batch["img"].device.type, torch.bfloat16, enabled=amp):
+        handle = dense_head(student, "the student").register_forward_pre_hook(mark)
         outputs = student(batch["img"])
         handle.remove()
         with capture_targets(criterion) as targets:
             loss = criterion(outputs, batch)[0]
-        head = saved.bytes - before_head[0]
+        mark()
         if distiller is not None:
             inputs = StudentInputs.of(criterion, outputs, targets[0])
             loss = loss, distiller(inputs, distiller.teacher_outputs(batch["img"]))
-    return saved.bytes, head
+        mark()
+    neck, student_bytes, total = marks
+    return SavedParts(neck, student_bytes - neck, total - student_bytes, saved.copies)
+
+
+def step_bytes(student: Any, distiller: Distiller | None, channels: int, imgsz: int, amp: bool) -> StepBytes:
+    """Measure one image on the CPU.
+
+    The batches that measure the gains run head, task loss and terms a second time, in float32 and before the terms of
+    the step exist (`gradient_norms.py`), so that ``measuring = head + terms in float32 - terms``.
+
+    Args:
+        student (Any): As in `saved_for_backward`.
+        distiller (Distiller | None): As in `saved_for_backward`.
+        channels (int): Channels of the image.
+        imgsz (int): Its side in pixels.
+        amp (bool): Whether the run takes mixed precision. It is measured in bfloat16, which has the size of float16.
+
+    Returns:
+        (StepBytes): For images of `imgsz`.
+    """
+    batch = sample_batch(dense_head(student, "the student"), channels, imgsz)
+    parts = saved_for_backward(student, distiller, batch, amp)
+    if distiller is None:
+        return StepBytes(parts.images, 0, parts.copies)
+    single = saved_for_backward(student, distiller, batch) if amp else parts
+    return StepBytes(parts.images, single.head + single.terms - parts.terms, parts.copies)
 
 
 def frozen_and_adapters(distiller: Distiller) -> list[nn.Module]:
@@ -132,26 +213,26 @@ def expected_memory(
     student: Any,
     distiller: Distiller | None,
     args: Namespace,
-    saved: tuple[int, int],
+    step: StepBytes,
     imgsz: int,
     devices: int,
     amp: bool,
 ) -> MemoryFacts:
     """Estimate what a training step needs on one device.
 
-    ``weights + gradients + optimizer + EMA + teacher + amplifier + images x (activations + measuring)``. Short-lived
-    memory is not included: buffers of the teacher's pass and of the backward pass, workspaces of convolution kernels,
-    the driver's memory and the allocator's reserve. On a CPU the process of a YOLOv8s -> YOLOv8n run (obb, 320 px with
-    8 images, 640 px with 4) grew by 1.2 to 1.5 times the estimate; no GPU was measured.
+    ``weights + gradients + optimizer + EMA + teacher + amplifier + copies + images x (activations + measuring)``. It is
+    the memory at the beginning of the backward pass. Short-lived memory is not included: buffers of the teacher's pass
+    and of the backward pass, workspaces of convolution kernels, the driver's memory and the allocator's reserve.
+    `docs/training.md` has the error that was measured on a CPU; no GPU was measured.
 
     Args:
         student (Any): The student; the layers that `freeze=` names are frozen.
         distiller (Distiller | None): The distillation, None where no term is on.
         args (Namespace): The run's Ultralytics settings.
-        saved (tuple[int, int]): `saved_for_backward` of one image of `imgsz`, in float32.
+        step (StepBytes): `step_bytes` of one image of `imgsz`.
         imgsz (int): Side of the image in pixels.
         devices (int): Devices that share a batch.
-        amp (bool): Whether the run takes mixed precision; the activations are then halved.
+        amp (bool): Whether `step` was measured in mixed precision.
 
     Returns:
         (MemoryFacts): In bytes.
@@ -172,11 +253,12 @@ def expected_memory(
         ema=weights,
         teacher=teacher,
         amplifier=amplifier,
-        activations=round(saved[0] * area / (2 if amp else 1)),
-        measuring=0 if distiller is None else round(saved[1] * area),
+        copies=step.copies,
+        activations=round(step.activations * area),
+        measuring=round(step.measuring * area),
         images=max(args.batch // devices, 1) if known else None,
         imgsz=round(largest),
-        halved=amp,
+        amp=amp,
     )
 
 

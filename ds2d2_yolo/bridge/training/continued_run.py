@@ -13,8 +13,8 @@ from typing import Any
 from ultralytics.utils import LOGGER, RANK
 
 from ds2d2_yolo.bridge.training.find_run import Unfinished, find_last_of_launch, find_unfinished
-from ds2d2_yolo.bridge.training.launch import launch_name, restarted
-from ds2d2_yolo.bridge.training.machine_store import CONTINUED, SEEN, MachineStore, machine_store, several_machines
+from ds2d2_yolo.bridge.training.machines.launch import launch_name, restarted
+from ds2d2_yolo.bridge.training.machines.store import CONTINUED, SEEN, MachineStore, machine_store, several_machines
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import RANK
 
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints, remove_leftovers
-from ds2d2_yolo.bridge.training.launch import is_marked
+from ds2d2_yolo.bridge.training.machines.launch import is_marked
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 

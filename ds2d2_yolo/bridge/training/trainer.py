@@ -42,9 +42,9 @@ from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
 from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
 from ds2d2_yolo.bridge.training.hooks.logger_columns import LoggerColumns
 from ds2d2_yolo.bridge.training.hooks.run_folder import RunFolder
-from ds2d2_yolo.bridge.training.launch import mark_folder
-from ds2d2_yolo.bridge.training.machine_inputs import compare_machines
-from ds2d2_yolo.bridge.training.machine_store import BEGUN, machine_store, several_machines
+from ds2d2_yolo.bridge.training.machines.inputs import compare_machines
+from ds2d2_yolo.bridge.training.machines.launch import mark_folder
+from ds2d2_yolo.bridge.training.machines.store import BEGUN, machine_store, several_machines
 from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
 from ds2d2_yolo.bridge.training.run_setup import (
     AMPLIFIER_FILE,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_feature_map, check_same_shape
 from ds2d2_yolo.core.haar_energy import HaarEnergy
+from ds2d2_yolo.core.haar_fused import FusedHaarEnergy, can_fuse
 from ds2d2_yolo.core.robust import channel_scale, robust_energies
 from ds2d2_yolo.core.standardise import standardise
 from ds2d2_yolo.core.wavelet import band_shape, dwt2, is_haar
@@ -20,6 +21,7 @@ def explicit_loss(
     norm: str = "none",
     robust: bool = False,
     counted: Tensor | None = None,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the low and the high term of the explicit stream for one level.
 
@@ -49,6 +51,8 @@ def explicit_loss(
         robust (bool): Whether large coefficients count linearly. Not part of the published method.
         counted (torch.Tensor, optional): Boolean mask (B,) of the images from which ``norm`` and ``robust`` take
             their statistics; default all. An image that is False must have a weight of 0.
+        fused (bool): Whether one kernel computes Haar with squares in each direction, where it can (`haar_fused`): on
+            a GPU with Triton. The results are equal but for rounding.
 
     Returns:
         low (torch.Tensor): Scalar of the low band.
@@ -84,7 +88,9 @@ def explicit_loss(
         if robust:
             return robust_energies(student, teacher, weight.to(dtype), scale, wavelet, counted)
         if is_haar(wavelet) and not torch.compiler.is_compiling():
-            return HaarEnergy.apply(student, teacher, weight.to(dtype), scale)  # type: ignore[no-any-return]
+            weight = weight.to(dtype)
+            energy = FusedHaarEnergy if fused and can_fuse(student, teacher, weight) else HaarEnergy
+            return energy.apply(student, teacher, weight, scale)  # type: ignore[no-any-return]
         difference = student.to(dtype) - teacher.to(dtype)
         low, high = dwt2(difference if scale is None else difference * scale, wavelet)
         weight = weight.to(dtype)

@@ -163,7 +163,7 @@ def test_what_fails_becomes_a_warning(tiny_trainer: Trainer, monkeypatch: pytest
 
     monkeypatch.setattr(module, "get_flops", lambda *_: 0.0)
     monkeypatch.setattr(module, "teacher_map", fail)
-    monkeypatch.setattr(module, "saved_for_backward", fail)
+    monkeypatch.setattr(module, "step_bytes", fail)
     report = report_of(tiny_trainer("obb"))
     assert (report.teacher.gflops, report.student.gflops, report.memory, report.quality.map50) == (None,) * 4
     assert len(report.warnings) == 4

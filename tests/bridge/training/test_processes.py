@@ -19,7 +19,7 @@ from torch import distributed as dist
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.training import run_setup
 from ds2d2_yolo.bridge.training import trainer as trainer_module
-from ds2d2_yolo.bridge.training.machine_store import MachineStore
+from ds2d2_yolo.bridge.training.machines.store import MachineStore
 from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state

@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.preflight.memory_estimate import sample_batch, saved_for_backward
+from ds2d2_yolo.bridge.preflight.memory_estimate import sample_batch, saved_for_backward, step_bytes
 from ds2d2_yolo.bridge.training.hooks.autobatch import WithTeacher
 from tests.helpers.memory import Live
 from tests.helpers.settings import OFF
@@ -59,10 +59,10 @@ def test_counts_what_a_step_keeps(task: str, profiled: Callable[..., Any]) -> No
     distiller = copy(trainer.distiller)
     distiller.adapters = student.ds2d2_adapters
     batch = sample_batch(dense_head(student, "the student"), 3, seen["imgsz"])
-    kept, measuring = saved_for_backward(student, distiller, batch)
-    plain, _ = saved_for_backward(student, None, batch)
-    assert 0.85 < seen["slope"] / (kept + measuring) < 1.25
-    assert seen["slope"] > 1.2 * plain
+    expected = step_bytes(student, distiller, 3, seen["imgsz"], amp=False)
+    plain = saved_for_backward(student, None, batch)
+    assert 0.85 < seen["slope"] / (expected.activations + expected.measuring) < 1.25
+    assert seen["slope"] > 1.2 * plain.images
     assert seen["objects"] == 4 * 4  # four objects an image, four images in a mosaic
     assert trainer.batch_size == trainer.args.batch == int((2e8 - seen["start"]) / seen["slope"])
 

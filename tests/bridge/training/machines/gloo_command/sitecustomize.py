@@ -1,4 +1,4 @@
-"""Lets the real command train in several processes over gloo on a CPU; test_machines.py puts this folder on PYTHONPATH.
+"""Lets the real command train over gloo on a CPU; test_two_launches.py puts this folder on PYTHONPATH.
 
 Python imports a module of this name when it starts. This one acts in the processes of the package's command alone. It
 stands in for what Ultralytics takes from accelerators: their selection, the number of processes, the group, DDP without

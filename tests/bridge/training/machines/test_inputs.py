@@ -13,8 +13,8 @@ import pytest
 from torch import distributed as dist
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.training.machine_inputs import compare_machines, describe_refusal, run_inputs
-from ds2d2_yolo.bridge.training.machine_store import INPUTS, MachineStore
+from ds2d2_yolo.bridge.training.machines.inputs import compare_machines, describe_refusal, run_inputs
+from ds2d2_yolo.bridge.training.machines.store import INPUTS, MachineStore
 from ds2d2_yolo.errors import BadUseError
 
 INPUT = {"torch": "2.15", "classes": "red, green", "training images": "8", "contents of the training data": "ab12"}

@@ -12,10 +12,10 @@ import torch
 from torch import distributed as dist
 
 from ds2d2_yolo.bridge.training import continued_run as continued
-from ds2d2_yolo.bridge.training import launch as module
 from ds2d2_yolo.bridge.training.continued_run import continued_run
-from ds2d2_yolo.bridge.training.launch import LAUNCH_FILE, is_marked, launch_name, mark_folder, restarted
-from ds2d2_yolo.bridge.training.machine_store import CONTINUED, MachineStore
+from ds2d2_yolo.bridge.training.machines import launch as module
+from ds2d2_yolo.bridge.training.machines.launch import LAUNCH_FILE, is_marked, launch_name, mark_folder, restarted
+from ds2d2_yolo.bridge.training.machines.store import CONTINUED, MachineStore
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 

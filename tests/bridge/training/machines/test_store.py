@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from torch import distributed as dist
 
-from ds2d2_yolo.bridge.training import machine_store as module
 from ds2d2_yolo.bridge.training.continued_run import shared_file
-from ds2d2_yolo.bridge.training.machine_store import (
+from ds2d2_yolo.bridge.training.machines import store as module
+from ds2d2_yolo.bridge.training.machines.store import (
     BEGUN,
     CHUNK,
     CONTINUED,

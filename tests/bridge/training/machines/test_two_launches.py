@@ -26,7 +26,7 @@ from tests.helpers.data import write_tiny_data
 from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 STAND_IN = Path(__file__).with_name("gloo_command")
 SIZE = ("imgsz=64", "epochs=3", "batch=8", "nbs=8", "optimizer=AdamW", "lr0=0.001", "warmup_epochs=0", "plots=False",
         "seed=3", "amplifier_epochs=1", "name=run")  # fmt: skip

@@ -17,9 +17,9 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from ds2d2_yolo.compare.child import RESULT_FILE
+from ds2d2_yolo.compare.launchers.child import RESULT_FILE
+from ds2d2_yolo.compare.launchers.slurm_job import SlurmJob
 from ds2d2_yolo.compare.schedule import Command, Job
-from ds2d2_yolo.compare.slurm_job import SlurmJob
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.child_process import reported_error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ds2d2_yolo.compare.local_launcher import kill_process, start_process
+from ds2d2_yolo.compare.launchers.local import kill_process, start_process
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.child_process import ERROR_PREFIX
 

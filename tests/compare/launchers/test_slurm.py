@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from ds2d2_yolo.compare import slurm_job, slurm_launcher
-from ds2d2_yolo.compare.child import RESULT_FILE
+from ds2d2_yolo.compare.launchers import slurm as slurm_launcher
+from ds2d2_yolo.compare.launchers import slurm_job
+from ds2d2_yolo.compare.launchers.child import RESULT_FILE
+from ds2d2_yolo.compare.launchers.slurm import SlurmLauncher, slurm_device, slurm_executor, slurm_name
+from ds2d2_yolo.compare.launchers.slurm_job import SlurmJob
 from ds2d2_yolo.compare.schedule import Job
-from ds2d2_yolo.compare.slurm_job import SlurmJob
-from ds2d2_yolo.compare.slurm_launcher import SlurmLauncher, slurm_device, slurm_executor, slurm_name
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.child_process import reported_error
 from tests.helpers.slurm_programs import SlurmPrograms

@@ -1,4 +1,4 @@
-"""The child process of one job: `python -m ds2d2_yolo.compare.child TASK.json RESULT.json`."""
+"""The child process of one job: `python -m ds2d2_yolo.compare.launchers.child TASK.json RESULT.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ds2d2_yolo.compare.local_launcher import die_with_parent
+from ds2d2_yolo.compare.launchers.local import die_with_parent
 from ds2d2_yolo.utils.child_process import serve
 
 TASK_FILE = "task.json"

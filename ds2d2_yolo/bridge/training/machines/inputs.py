@@ -19,7 +19,7 @@ from ds2d2_yolo._version import __version__
 from ds2d2_yolo.bridge.data.dataset import data_hash
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
-from ds2d2_yolo.bridge.training.machine_store import INPUTS, MachineStore, machine_name
+from ds2d2_yolo.bridge.training.machines.store import INPUTS, MachineStore, machine_name
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 

@@ -1,0 +1,1 @@
+"""Agreement of the machines of one run, before and between their trainings."""
