@@ -51,6 +51,7 @@ OURS: dict[str, dict[str, Any]] = {
     "explicit only, by scores": {"implicit": False, "weight_map": "score"},
     "imfu only": {"explicit": False, "imhi": 0.0},
     "explicit + imfu": {"imhi": 0.0},
+    "explicit + imfu, balanced": {"imhi": 0.0, "level_balance": "cells", "feature_norm": "standard"},
     "all four terms": {},
     "all four, by scores": {"weight_map": "score"},
     "all four, stride 8 alone": {"levels": [8]},
