@@ -59,7 +59,7 @@ def measured(
     batch: dict[str, Tensor], levels: tuple[int, ...] = (0, 1, 2), optional: tuple[str, ...] = (),
 ) -> dict[str, float]:  # fmt: skip
     targets = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))
-    teacher = TeacherOutputs([], torch.ones(2, dtype=torch.bool), None, {}, None, None)
+    teacher = TeacherOutputs([], torch.ones(2, dtype=torch.bool), {}, None, None)
     inputs = StudentInputs(features, targets)
     distiller: Any = Terms(terms, list(levels))
     return measure_gradients(criterion, dense_head(model, "student"), distiller, inputs, teacher, batch, optional)
