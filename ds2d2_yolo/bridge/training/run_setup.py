@@ -182,9 +182,7 @@ def prepare_run(
         return run
     if named and RANK in {-1, 0}:
         load_checked_amplifier(run, named, check_data=True)
-    elif (
-        named is None and run_amplifier is None and RANK == -1
-    ):  # one of several processes gets the file, see `prepare_process`
+    elif not (named or run_amplifier) and RANK == -1:  # one of several processes gets the file, see `prepare_process`
         card = card_for(teacher, data, args, settings.wavelet, settings.amplifier_epochs, channels)
         return replace(run, amplifier_card=card)
     return replace(run, amplifier_path=named or run_amplifier)
