@@ -75,6 +75,8 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
     )),
     "recipes": (DEFAULTS, (
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "together"),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", ("hituav5",), "together"),
+        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", ("heldout5",), "together"),
         OverviewRow(SCENES, "S3", "`recipe=stride8`", ("scenes3",), "all8"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=stride8`", T1_VALIDATION, "all8"),
         OverviewRow(HELD_OUT, "T1", "`recipe=stride8`", T1_HELD_OUT, "all8"),

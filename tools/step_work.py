@@ -204,7 +204,7 @@ class Step:
             for n, cells in zip(self.channels, self.cells, strict=True)
         ]
         boxes = torch.empty(self.case.batch, self.case.boxes, 5 if self.rotated else 4)
-        return StudentInputs([x.requires_grad_() for x in features], {}, Targets(boxes, boxes[..., 0] > 0))
+        return StudentInputs([x.requires_grad_() for x in features], Targets(boxes, boxes[..., 0] > 0))
 
     def _clear_gradients(self, student: StudentInputs) -> None:
         """Forget gradients of an earlier pass: the next one would be added to them."""

@@ -74,7 +74,7 @@ def test_steps_take_the_passes_of_their_terms_and_no_more(
     amplified = 2 * head + back + passes["adapters forward and backward"]
     assert flops["all four terms"] == about(explicit + head + back + amplified)
     assert flops["all four, by scores"] == flops["all four terms"]
-    assert flops["all four, 1/4 of the images"] == about(explicit + (head + back + amplified) / 4)
+    assert flops["explicit + imfu, balanced"] == flops["explicit + imfu"]
 
 
 def test_heads_take_fewer_operations_where_adapters_are_composed(

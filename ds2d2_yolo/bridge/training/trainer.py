@@ -105,7 +105,7 @@ class DS2D2Trainer(DetectionTrainer):
         earlier = request.resumed_state(args) if resumed else request.launched
         settings = earlier.settings if earlier else request.settings
         if RANK >= 0 and not self._launched:
-            refuse_process_count(args.device, args.batch, int(os.environ["WORLD_SIZE"]))
+            refuse_process_count(args.device, args.batch, int(os.environ.get("WORLD_SIZE", "1")))
         self.run = prepare_run(args, settings, isinstance(self, OBBTrainer), earlier)
         if several_machines():
             compare_machines(self.run, machine_store())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ultralytics.utils import LOGGER
 
@@ -65,18 +66,32 @@ def logged_to(path: Path) -> Iterator[None]:
     Yields:
         (None): While it lasts, standard output and error of Python's code are the file.
     """
-    handlers = [handler for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)]
+    handlers = _stream_handlers()
+    previous, outside = {handler: handler.stream for handler in handlers}, sys.stdout
     with path.open("a", encoding="utf-8", buffering=1) as file:
         log = LineLog(file)
-        streams = [handler.setStream(log) for handler in handlers]
         try:
+            for handler in handlers:
+                _set_stream(handler, log)
             with redirect_stdout(log), redirect_stderr(log):
                 yield
         finally:
+            for handler in _stream_handlers():
+                if handler.stream is log:  # one that was made meanwhile took it as the standard output
+                    _set_stream(handler, previous.get(handler, outside))
             log.end()
-            for handler, stream in zip(handlers, streams, strict=True):
-                if stream is not None:
-                    handler.setStream(stream)
+
+
+def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+    """Return the handlers of Ultralytics' logger that write to a stream."""
+    return [handler for handler in LOGGER.handlers if isinstance(handler, logging.StreamHandler)]
+
+
+def _set_stream(handler: logging.StreamHandler[Any], stream: Any) -> None:
+    """Replace the stream of a handler; the former one may be closed, which `setStream` does not bear."""
+    with suppress(ValueError):
+        handler.flush()
+    handler.stream = stream
 
 
 @contextmanager

@@ -96,6 +96,23 @@ def test_an_error_ends_the_log(tmp_path: Path) -> None:
     assert before == (sys.stdout, [getattr(handler, "stream", None) for handler in LOGGER.handlers])
 
 
+def test_a_closed_stream_and_a_handler_made_meanwhile_leave_no_stale_one(tmp_path: Path) -> None:
+    closed = io.StringIO()
+    closed.close()
+    handlers = [logging.StreamHandler(closed)]
+    LOGGER.addHandler(handlers[0])
+    before = [getattr(handler, "stream", None) for handler in LOGGER.handlers]
+    try:
+        with logged_to(tmp_path / "log.txt"):
+            handlers.append(logging.StreamHandler(sys.stdout))
+            LOGGER.addHandler(handlers[1])
+        after = [getattr(handler, "stream", None) for handler in LOGGER.handlers]
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+    assert after == [*before, sys.stdout]
+
+
 @pytest.mark.parametrize(
     ("parts", "lines"),
     [
