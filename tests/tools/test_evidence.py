@@ -126,20 +126,26 @@ def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
     assert threads == [parallel]
 
 
-def test_teacher_may_be_trained_longer_and_from_another(
-    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen: dict[str, Any] = {}
+def watch_trainings(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train nothing: the keys of the last comparison and of the last teacher's training appear in two dictionaries."""
+    compared: dict[str, Any] = {}
     taught: dict[str, Any] = {}
-    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
+    monkeypatch.setattr(comparing, "compare", lambda **keys: compared.update(keys))
 
     def train(model: str, keys: dict[str, Any], callbacks: Any) -> None:
         taught.update(keys, model=model, callbacks=callbacks)
         Path(keys["project"], keys["name"]).mkdir(parents=True)
 
     monkeypatch.setattr(plain_run, "train_plain", train)
+    return compared, taught
+
+
+def test_teacher_may_be_trained_longer_and_from_another(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen, taught = watch_trainings(monkeypatch)
     start = tmp_path / "start.pt"
     command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--teacher-epochs", "7", "--teacher-from"]
     with pytest.raises(SystemExit):
@@ -162,15 +168,7 @@ def test_pretrained_weights_are_those_of_a_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen: dict[str, Any] = {}
-    taught: dict[str, Any] = {}
-    monkeypatch.setattr(comparing, "compare", lambda **keys: seen.update(keys))
-
-    def train(model: str, keys: dict[str, Any], callbacks: Any) -> None:
-        taught.update(keys, model=model, callbacks=callbacks)
-        Path(keys["project"], keys["name"]).mkdir(parents=True)
-
-    monkeypatch.setattr(plain_run, "train_plain", train)
+    seen, taught = watch_trainings(monkeypatch)
     command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--pretrained", str(tmp_path)]
     with pytest.raises(SystemExit, match="1"):
         evidence.main(command)
