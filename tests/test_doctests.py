@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 PACKAGES = ["core", "config", "utils", "report"]
-TRITON = "ds2d2_yolo.core.haar_kernel"  # the one module that imports Triton, which not every platform has
+TRITON = "ds2d2_yolo.core.haar.kernel"  # the one module that imports Triton, which not every platform has
 
 
 def modules_with_examples() -> list[str]:

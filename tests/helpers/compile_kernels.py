@@ -9,8 +9,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ds2d2_yolo.core.haar_fused import _CELLS, _CHANNELS
-from ds2d2_yolo.core.haar_kernel import energy_kernel, gradient_kernel
+from ds2d2_yolo.core.haar.fused import _CELLS, _CHANNELS
+from ds2d2_yolo.core.haar.kernel import energy_kernel, gradient_kernel
 
 CAPABILITIES = (87, 89, 90)  # Jetson Orin, RTX 4090, H200
 

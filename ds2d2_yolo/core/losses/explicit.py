@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_feature_map, check_same_shape
-from ds2d2_yolo.core.haar_energy import HaarEnergy
-from ds2d2_yolo.core.haar_fused import FusedHaarEnergy, can_fuse
+from ds2d2_yolo.core.haar.energy import HaarEnergy
+from ds2d2_yolo.core.haar.fused import FusedHaarEnergy, can_fuse
 from ds2d2_yolo.core.robust import channel_scale, robust_energies
 from ds2d2_yolo.core.standardise import standardise
 from ds2d2_yolo.core.wavelet import band_shape, dwt2, is_haar
@@ -38,7 +38,7 @@ def explicit_loss(
     HL and HH for the high term) in the median image of the batch.
 
     The computation runs in float32 with autocast off, or in float64 if an input is float64. Haar with squares takes
-    little memory (`haar_energy.HaarEnergy`); ``norm="standard"`` adds a copy of each feature. These forms and
+    little memory (`haar.energy.HaarEnergy`); ``norm="standard"`` adds a copy of each feature. These forms and
     ``robust`` are differentiable once.
 
     Args:
@@ -51,7 +51,7 @@ def explicit_loss(
         robust (bool): Whether large coefficients count linearly. Not part of the published method.
         counted (torch.Tensor, optional): Boolean mask (B,) of the images from which ``norm`` and ``robust`` take
             their statistics; default all. An image that is False must have a weight of 0.
-        fused (bool): Whether one kernel computes Haar with squares in each direction, where it can (`haar_fused`): on
+        fused (bool): Whether one kernel computes Haar with squares in each direction, where it can (`haar.fused`): on
             a GPU with Triton. The results are equal but for rounding.
 
     Returns:

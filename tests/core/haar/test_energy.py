@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 import torch
 
-from ds2d2_yolo.core import haar_energy
-from ds2d2_yolo.core.haar_energy import HaarEnergy, _device_energy, _device_gradient
+from ds2d2_yolo.core.haar import energy
+from ds2d2_yolo.core.haar.energy import HaarEnergy, _device_energy, _device_gradient
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from tests.helpers.haar import (
     EVEN,
@@ -25,7 +25,7 @@ from tests.helpers.haar import (
 @pytest.mark.parametrize("elements", [1, 250, 10**9], ids=["small pieces", "pieces", "one piece"])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_form_for_other_devices_equals_the_definition(shape, memory_format, elements, scaled) -> None:
-    with mock.patch.object(haar_energy, "_SLICE", elements):
+    with mock.patch.object(energy, "_SLICE", elements):
         assert_energy_and_gradient(_device_energy, _device_gradient, shape, memory_format, scaled)
 
 

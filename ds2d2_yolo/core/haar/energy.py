@@ -1,7 +1,7 @@
 """A memory-lean autograd function for the explicit terms with the Haar wavelet.
 
 Plain autograd would keep several feature-sized intermediates for the backward pass. `HaarEnergy` saves its inputs and,
-on a CPU, the bands of the difference in the memory that becomes the gradient (`haar_cpu`). On other devices a few
+on a CPU, the bands of the difference in the memory that becomes the gradient (`haar.cpu`). On other devices a few
 images at a time pass through a handful of kernels.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ds2d2_yolo.core.haar_cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
+from ds2d2_yolo.core.haar.cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
 
 # Elements of a feature that are transformed at a time on other devices: large enough to occupy one, small in memory.
 _SLICE = 2**25

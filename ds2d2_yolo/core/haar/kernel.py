@@ -1,4 +1,4 @@
-"""Triton kernels of the Haar energies; `haar_fused` imports this module where it launches one of them.
+"""Triton kernels of the Haar energies; `haar.fused` imports this module where it launches one of them.
 
 A program takes a tile of 2 x 2 blocks of one image: channels along axis 0, cells of the weight map along axis 1. Such a
 tile has short rows in either memory order, channels first or last, so that student and teacher may differ in it.

@@ -4,7 +4,7 @@
 DS2D2 (arXiv 2512.04413). The gradient of a sample x of D is ``2 k W (h (x - m) + l m)``: m is the mean of its 2 x 2
 block, l and h are the incoming gradients over the numbers of coefficients.
 
-The operators of `haar_energy` write intermediates to memory: counted for half precision, they move 13 times the bytes
+The operators of `haar.energy` write intermediates to memory: counted for half precision, they move 13 times the bytes
 that the terms need at least. Those are two reads of the features for the energies, and two reads and one write for the
 gradient, which computes D again. A kernel each moves just these, for any memory order of student and teacher.
 ``torch.compile`` fuses operators too, but it compiles anew for new shapes, and what it fuses is its choice. The kernels
@@ -90,7 +90,7 @@ def haar_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor 
     Returns:
         (torch.Tensor): Low and high energy of each tile, shape (tiles, 2), float32.
     """
-    from ds2d2_yolo.core.haar_kernel import energy_kernel
+    from ds2d2_yolo.core.haar.kernel import energy_kernel
 
     sums = _empty_sums(student, teacher, weight, scale)
     weight = weight.contiguous()
@@ -133,7 +133,7 @@ def haar_gradient(
     Returns:
         (torch.Tensor): Shape (B, C, H, W).
     """
-    from ds2d2_yolo.core.haar_kernel import gradient_kernel
+    from ds2d2_yolo.core.haar.kernel import gradient_kernel
 
     grad, weight = torch.empty_like(student), weight.contiguous()
     factors = weight if scale is None else scale.contiguous()
@@ -151,7 +151,7 @@ haar_gradient.register_fake(_empty_gradient)
 
 
 class FusedHaarEnergy(torch.autograd.Function):
-    """`haar_energy.HaarEnergy` with the same arguments, where `can_fuse` is True; differentiable once."""
+    """`haar.energy.HaarEnergy` with the same arguments, where `can_fuse` is True; differentiable once."""
 
     @staticmethod
     def forward(

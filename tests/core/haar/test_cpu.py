@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ds2d2_yolo.core import haar_cpu
-from ds2d2_yolo.core.haar_cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
+from ds2d2_yolo.core.haar import cpu
+from ds2d2_yolo.core.haar.cpu import bands_energy, bands_to_gradient, can_hold_bands, cpu_energy, cpu_gradient
 from tests.helpers.haar import EVEN, ODD, assert_energy_and_gradient, assert_subtracts_in_single_precision, haar_inputs
 
 
@@ -28,7 +28,7 @@ def in_place_gradient(
 @pytest.mark.parametrize("elements", [1, 250, 10**9], ids=["small chunks", "chunks", "one chunk"])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_bands_in_place_equal_the_definition(shape, elements, scaled) -> None:
-    with mock.patch.object(haar_cpu, "_CHUNK", elements):
+    with mock.patch.object(cpu, "_CHUNK", elements):
         assert_energy_and_gradient(bands_energy, in_place_gradient, shape, torch.contiguous_format, scaled)
 
 
@@ -37,7 +37,7 @@ def test_bands_in_place_equal_the_definition(shape, elements, scaled) -> None:
 @pytest.mark.parametrize("elements", [1, 250, 10**9], ids=["small chunks", "chunks", "one chunk"])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_features_of_any_layout_equal_the_definition(shape, memory_format, elements, scaled) -> None:
-    with mock.patch.object(haar_cpu, "_CHUNK", elements):
+    with mock.patch.object(cpu, "_CHUNK", elements):
         assert_energy_and_gradient(cpu_energy, cpu_gradient, shape, memory_format, scaled)
 
 

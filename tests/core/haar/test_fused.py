@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ds2d2_yolo.core.haar_energy import HaarEnergy
-from ds2d2_yolo.core.haar_fused import FusedHaarEnergy, can_fuse, haar_energy, haar_gradient
+from ds2d2_yolo.core.haar.energy import HaarEnergy
+from ds2d2_yolo.core.haar.fused import FusedHaarEnergy, can_fuse, haar_energy, haar_gradient
 from ds2d2_yolo.core.losses.explicit import explicit_loss
 from ds2d2_yolo.core.wavelet import dwt2
 from tests.helpers.core_inputs import feature_inputs, wide_values
