@@ -33,6 +33,7 @@ class PreparedRun:
         device (torch.device): The first device.
         amplifier_path (Path | None): The amplifier that the user named, or the copy in a resumed run's folder.
         amplifier_card (AmplifierCard | None): Origin of the amplifier to look up in the store or to train.
+        processes (int): Processes of the run, one on each of its devices; 1 where Ultralytics starts them later.
     """
 
     args: Namespace
@@ -44,11 +45,13 @@ class PreparedRun:
     device: torch.device
     amplifier_path: Path | None = None
     amplifier_card: AmplifierCard | None = None
+    processes: int = 1
 
     @property
     def devices(self) -> int:
         """(int): Devices that share a batch."""
-        return len(str(self.args.device).split(",")) if self.device.type == "cuda" else 1
+        named = len(str(self.args.device).split(",")) if self.device.type == "cuda" else 1
+        return max(named, self.processes)
 
     @property
     def amp(self) -> bool:

@@ -20,11 +20,12 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP
 RANK_PREFIXES = ("ROLE_", "TORCHELASTIC_", "TORCH_NCCL_")
 
 
-def prepare_in_process(keys: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
+def prepare_in_process(keys: Mapping[str, Any], processes: int) -> tuple[dict[str, str], str | None]:
     """Report on a run and obtain its amplifier in a process of its own, which writes to this one's output.
 
     Args:
         keys (Mapping[str, Any]): DS2D2 and Ultralytics settings of the run, with one device.
+        processes (int): Processes of the run, which share a batch.
 
     Returns:
         files (dict[str, str]): Contents of the report's files by name.
@@ -35,7 +36,7 @@ def prepare_in_process(keys: Mapping[str, Any]) -> tuple[dict[str, str], str | N
     """
     single = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES and not k.startswith(RANK_PREFIXES)}
     try:
-        files, amplifier = run_child(WORKER, dict(keys), single, show_output=True)
+        files, amplifier = run_child(WORKER, {"keys": dict(keys), "processes": processes}, single, show_output=True)
     except ChildError as e:
         raise DS2D2Error("the report or the amplifier's training failed, see above: the run has not begun") from e
     return files, amplifier

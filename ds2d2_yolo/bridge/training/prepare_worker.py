@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,19 @@ from ds2d2_yolo.utils.child_process import serve
 
 
 @cpu_threads()
-def prepare(keys: dict[str, Any]) -> tuple[dict[str, str], str | None]:
+def prepare(job: dict[str, Any]) -> tuple[dict[str, str], str | None]:
     """Prepare and begin a run.
 
     Args:
-        keys (dict[str, Any]): DS2D2 and Ultralytics settings of the run.
+        job (dict[str, Any]): `keys`, the DS2D2 and Ultralytics settings of the run, and its number of `processes`.
 
     Returns:
         files (dict[str, str]): Contents of the report's files by name.
         amplifier (str | None): Path of the amplifier.
     """
-    request = RunRequest.of(keys)
+    request = RunRequest.of(job["keys"])
     args, _ = request.arguments()
-    run = prepare_run(args, request.settings)
+    run = replace(prepare_run(args, request.settings), processes=job["processes"])
     with tempfile.TemporaryDirectory() as folder:
         return begin_run(run, build_student(run.args, run.data), Path(folder))
 

@@ -205,7 +205,8 @@ class DS2D2Trainer(DetectionTrainer):
             left_out = {ARGS_KEY, "save_dir", "resume", "device"}
             keys = {k: v for k, v in vars(self.args).items() if k not in left_out}
             device = str(self.args.device or "").split(",")[0]
-            files, amplifier = prepare_in_process({**keys, **self.run.settings.as_dict(), "device": device})
+            settings = {**keys, **self.run.settings.as_dict(), "device": device}
+            files, amplifier = prepare_in_process(settings, int(os.environ.get("WORLD_SIZE", "1")))
             write_files(files, self.save_dir)
         self.state = replace(self.state, amplifier_path=amplifier)
         self.state.store(self.args)

@@ -67,6 +67,8 @@ def test_ranks_agree(
     seen, said = train(ranks, settings, tmp_path)
     run = tmp_path / "runs" / "run-2"
     assert said.count("rect=True does not go with several processes") == 1
+    memory = json.loads((run / "preflight.json").read_text(encoding="utf-8"))["memory"]
+    assert memory["images"] == settings["batch"] // ranks  # on each device
     assert [p.name for p in earlier.parent.iterdir()] == ["results.csv"]
     weights = [run / "weights" / name for name in ("last.pt", "best.pt")]
     assert all(s["places"] == [str(p) for p in (run, *weights, run / "results.csv", run)] for s in seen)
@@ -122,7 +124,7 @@ def test_other_machines_wait_for_rank_0_to_begin(
     store = dist.HashStore()
     ranks = [MachineStore(store, rank, 2, timedelta(seconds=20)) for rank in range(2)]
 
-    def fail(keys: dict[str, Any]) -> None:
+    def fail(keys: dict[str, Any], processes: int) -> None:
         raise DS2D2Error("the amplifier's training failed")
 
     monkeypatch.setattr(trainer_module, "several_machines", lambda: True)
