@@ -31,8 +31,8 @@ def channel_wise_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Ten
     Examples:
         >>> import torch
         >>> x = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
-        >>> channel_wise_loss(x, x + 5), channel_wise_loss(x, -x)
-        (tensor(0.), tensor(2.0170))
+        >>> channel_wise_loss(x, x), channel_wise_loss(x, -x)
+        (tensor(0.), tensor(1.9853))
     """
     check_same_shape(student, teacher, "features")
     rows = softmax_kd(student.flatten(2), teacher.flatten(2), tau)

@@ -86,7 +86,7 @@ def _make_needed_adapters(widths: list[tuple[int, int]], seed: int) -> nn.Module
     """Return a 1 x 1 convolution for each level whose widths differ and identities elsewhere, None if none differ."""
     if all(student == teacher for student, teacher in widths):
         return None
-    convolutions = make_adapters(*(list(side) for side in zip(*widths, strict=True)), seed)
+    convolutions = make_adapters([student for student, _ in widths], [teacher for _, teacher in widths], seed)
     return nn.ModuleList(
         nn.Identity() if student == teacher else convolution
         for (student, teacher), convolution in zip(widths, convolutions, strict=True)

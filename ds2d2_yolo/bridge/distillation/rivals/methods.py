@@ -120,12 +120,12 @@ class LocalizationRival:
 
     def _shared(self, x: Tensor, features: list[Tensor]) -> Tensor:
         """Return the anchors (last axis) of the levels that student and teacher share."""
-        parts = x.split([f.shape[2:].numel() for f in features], -1)
+        parts = torch.split(x, [f.shape[2:].numel() for f in features], -1)
         return torch.cat([parts[level] for level, _ in self.teacher.pairs], -1)
 
     def _edges(self, boxes: Tensor) -> Tensor:
         """Return B x 4 bins x anchors as B x anchors x 4 x bins."""
-        return boxes.unflatten(1, (4, self._bins)).permute(0, 3, 1, 2)
+        return boxes.reshape(boxes.shape[0], 4, self._bins, -1).permute(0, 3, 1, 2)
 
 
 def bins_of(head: Detect) -> int:
