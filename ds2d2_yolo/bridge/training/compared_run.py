@@ -310,7 +310,7 @@ def train_arm(
     paths = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
     trainer: Any = TRAINERS[kind, subjects["task"]]
     if kind == "rival":
-        trainer = partial(trainer, rival=settings)
+        trainer = partial(trainer, rival=settings)  # Ultralytics only calls it (8.4.190), in a single process
     if trained is None:
         YOLO(student).train(trainer=trainer, **{**keys, **arm_keys, **paths})
     else:

@@ -12,7 +12,7 @@ from ds2d2_yolo.bridge.models.adapters import make_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, level_channels, pair_levels, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher
 from ds2d2_yolo.config.options import Options
-from ds2d2_yolo.config.rivals import CWDOptions, LDOptions, PKDOptions
+from ds2d2_yolo.config.rivals import RIVALS, CWDOptions, LDOptions, PKDOptions
 from ds2d2_yolo.core.rivals.cwd import channel_wise_loss
 from ds2d2_yolo.core.rivals.ld import localization_loss
 from ds2d2_yolo.core.rivals.pkd import pearson_feature_loss
@@ -62,7 +62,7 @@ def build_rival(
         BadUseError: See `check_rival`.
     """
     teacher_head = dense_head(teacher.model, "the teacher")
-    check_rival("ld" if isinstance(options, LDOptions) else "", student_head, teacher_head)
+    check_rival(next(name for name, kind in RIVALS.items() if isinstance(options, kind)), student_head, teacher_head)
     teacher_channels = level_channels(teacher_head)
     frozen = FrozenTeacher(teacher, strides_of(student_head))
     if isinstance(options, LDOptions):
