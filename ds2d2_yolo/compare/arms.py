@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ds2d2_yolo.config.recipes import load_recipe, resolve_settings
+from ds2d2_yolo.config.rivals import RIVAL_KEY, RIVALS, rival_settings
 from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
 
@@ -27,9 +28,9 @@ class Arm:
     Attributes:
         name (str): Name of the arm and of its folder.
         kind (str): 'teacher' (measured, not trained), 'plain' (training without a teacher), 'distill_model'
-            (Ultralytics' own distillation) or 'ds2d2'.
+            (Ultralytics' own distillation), 'rival' (another method of `config.rivals`) or 'ds2d2'.
         settings (dict[str, Any]): Settings that differ from the shared ones: of DS2D2, or `dis` of Ultralytics'
-            distillation.
+            distillation. Those of a rival are complete.
     """
 
     name: str
@@ -44,6 +45,7 @@ BUILT_IN = {
     "ds2d2": Arm("ds2d2", "ds2d2"),
     "explicit": Arm("explicit", "ds2d2", {"implicit": False}),
     "implicit": Arm("implicit", "ds2d2", {"explicit": False}),
+    **{name: Arm(name, "rival", rival_settings(name, {})) for name in RIVALS},
 }
 
 
@@ -121,12 +123,15 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(BUILT_IN)}"
             raise BadUseError(f"unknown arm '{name}': {hint} A custom arm has settings: {name}:wavelet=db2")
         return BUILT_IN[name]
-    if name in BUILT_IN:
+    rival = name if name in RIVALS else settings.get(RIVAL_KEY)
+    if name in BUILT_IN and name not in RIVALS:
         raise BadUseError(f"arm '{name}' is built in: give the one with other settings another name")
     if not ARM_NAME.fullmatch(name) or name == "amplifiers":  # the folder of those
         raise BadUseError(
             f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not 'amplifiers'"
         )
+    if rival is not None:
+        return _rival_arm(name, rival, settings)
     known = {*Settings.keys(), UPSTREAM_KEY} - {"teacher", "safe"}
     if unknown := [k for k in settings if k not in known]:
         near = get_close_matches(unknown[0], known, n=1)
@@ -138,6 +143,18 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
     if UPSTREAM_KEY in settings and len(settings) > 1:
         raise BadUseError(f"arm {name}: {UPSTREAM_KEY}= is of Ultralytics' own distillation and goes with nothing else")
     return Arm(name, "distill_model" if UPSTREAM_KEY in settings else "ds2d2", dict(settings))
+
+
+def _rival_arm(name: str, rival: Any, settings: Mapping[str, Any]) -> Arm:
+    """Return the arm of a rival with settings, checked."""
+    if rival not in RIVALS:
+        raise BadUseError(f"arm {name}: {RIVAL_KEY}={rival} must be one of {', '.join(RIVALS)}")
+    if settings.get(RIVAL_KEY, rival) != rival:
+        raise BadUseError(f"arm {name}: {RIVAL_KEY}={settings[RIVAL_KEY]} contradicts its name: choose another name")
+    try:
+        return Arm(name, "rival", rival_settings(rival, {k: v for k, v in settings.items() if k != RIVAL_KEY}))
+    except BadUseError as e:
+        raise BadUseError(f"arm {name}: {e}") from e
 
 
 def _parse(text: str, settings: str) -> dict[str, Any]:

@@ -110,7 +110,9 @@ class CompareOptions(Options):
     student: str | None = option(None, ok.optional(ok.path), "model YAML or checkpoint that the arms train, needed")
     data: str | None = option(None, ok.optional(ok.path), "data-set YAML, needed")
     arms: str | list[str] = option(
-        ARMS, NAMES, "teacher, plain, distill_model, ds2d2, explicit, implicit, or your own; a YAML names many"
+        ARMS,
+        NAMES,
+        "teacher, plain, distill_model, ds2d2, explicit, implicit, pkd, cwd, ld, or your own; a YAML names many",
     )
     seeds: int | list[int] = option((0, 1, 2), SEEDS, "seeds that every arm runs with")
     baseline: str = option("plain", ok.text, "arm that the others are compared with")

@@ -46,7 +46,7 @@ class ComparePlan:
     Attributes:
         options (CompareOptions): Options of the comparison.
         arms (tuple[Arm, ...]): Its arms.
-        settings (dict[str, dict[str, Any]]): Name of each arm -> its DS2D2 settings, or `dis`.
+        settings (dict[str, dict[str, Any]]): Name of each arm -> its DS2D2 settings, `dis`, or a rival's.
         keys (dict[str, Any]): Ultralytics' training settings, the same for all arms.
     """
 
@@ -121,7 +121,7 @@ def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mappi
             raise BadUseError(
                 f"arm {name}: safe=True of the recipe {values.recipe} holds for all arms: give it to the command too"
             )
-    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model")]
+    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model", "rival")]
     if others and any(values.teacher_channels is not None for values in resolved.values()):
         raise BadUseError(
             f"teacher_channels= does not hold for {', '.join(others)}: the teacher would get all channels there; name "

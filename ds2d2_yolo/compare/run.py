@@ -20,6 +20,7 @@ from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
 from ds2d2_yolo.compare.workplace import Workplace
+from ds2d2_yolo.config.rivals import RIVAL_KEY
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json, write_whole
@@ -118,8 +119,9 @@ def _run_all(plan: ComparePlan) -> dict[str, str]:
     o = plan.options
     place = Workplace.of(plan)
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
-    mixed = len({arm.kind == "ds2d2" for arm in plan.arms if arm.kind != "teacher"}) == 2
-    subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed))
+    mixed = len({arm.kind in ("ds2d2", "rival") for arm in plan.arms if arm.kind != "teacher"}) == 2
+    rivals = [arm.settings[RIVAL_KEY] for arm in plan.arms if arm.kind == "rival"]
+    subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed, rivals))
     state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
     checks = _check_arms(plan, state, subjects, place.check_device)
     try:

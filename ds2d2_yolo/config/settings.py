@@ -122,6 +122,8 @@ class Settings(Options):
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
+        box_distance (str): Distance of the boxes in the implicit terms: 'iou' is the method's, 1 - GIoU of upright and
+            1 - ProbIoU of oriented boxes; 'kfiou' is for oriented boxes. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
         fused_explicit (bool): Whether one Triton kernel for each direction computes the explicit terms on a GPU. It is
             for Haar without `robust`; elsewhere it has no effect. Not measured on a GPU yet.
@@ -201,6 +203,11 @@ class Settings(Options):
         "none",
         ok.one_of("none", "aligned"),
         "aligned: adapted features get the teacher's mean and deviation per channel before its head in imfu",
+    )
+    box_distance: Literal["iou", "kfiou"] = _experimental(
+        "iou",
+        ok.one_of("iou", "kfiou"),
+        "distance of the boxes in the implicit terms: GIoU or, for obb, ProbIoU; kfiou, for obb only",
     )
     teacher_bf16: bool = _experimental(
         False, ok.flag, "the teacher's forward pass in bfloat16: faster on processors that compute in it"

@@ -6,11 +6,21 @@ import torch
 from torch import Tensor
 
 _MIN_AREA = 1e-6
-_MIN_SIDE = 1e-3
+MIN_SIDE = 1e-3
 
 
-def _check_pairs(a: Tensor, b: Tensor, columns: int, layout: str) -> None:
-    """Raise unless both tensors hold boxes of the given number of columns."""
+def check_pairs(a: Tensor, b: Tensor, columns: int, layout: str) -> None:
+    """Refuse boxes of another number of columns.
+
+    Args:
+        a (torch.Tensor): Boxes.
+        b (torch.Tensor): Boxes.
+        columns (int): Size that their last axis must have.
+        layout (str): Layout of a box for the message, such as 'xyxy'.
+
+    Raises:
+        ValueError: If one of the last axes has another size.
+    """
     if a.shape[-1:] != (columns,) or b.shape[-1:] != (columns,):
         raise ValueError(f"expected boxes (..., {columns}) as {layout}, got {tuple(a.shape)} and {tuple(b.shape)}")
 
@@ -41,7 +51,7 @@ def giou(a: Tensor, b: Tensor, empty: float = 1.0) -> Tensor:
         >>> giou(a, a), giou(a, b)
         (tensor(1.), tensor(0.0400))
     """
-    _check_pairs(a, b, 4, "xyxy")
+    check_pairs(a, b, 4, "xyxy")
     a_low, b_low = a[..., :2], b[..., :2]
     # where() rather than maximum(): the gradient of a box of zero width goes to that box's upper side only.
     a_high = torch.where(a[..., 2:] < a_low, a_low, a[..., 2:])
@@ -89,16 +99,12 @@ def probiou(a: Tensor, b: Tensor) -> Tensor:
         >>> probiou(a, a), probiou(a, a + torch.tensor([1.0, 0.0, 0.0, 0.0, 0.2]))
         (tensor(1.), tensor(0.8090))
     """
-    _check_pairs(a, b, 5, "xywhr")
+    check_pairs(a, b, 5, "xywhr")
     ax, ay, aw, ah, ar = a.unbind(-1)
     bx, by, bw, bh, br = b.unbind(-1)
-    aw, ah, bw, bh = (side.clamp(min=_MIN_SIDE) for side in (aw, ah, bw, bh))
+    aw, ah, bw, bh = (side.clamp(min=MIN_SIDE) for side in (aw, ah, bw, bh))
     dx, dy, turn = ax - bx, ay - by, ar - br
-    excess = (
-        (aw * ah - bw * bh).square()
-        + turn.cos().square() * (aw * bh - ah * bw).square()
-        + turn.sin().square() * (aw * bw - ah * bh).square()
-    )
+    excess = gaussian_excess(aw, ah, bw, bh, turn)
     scale = 4 * aw * ah * bw * bh
     spread = _spread(dx, dy, aw, ah, ar) + _spread(dx, dy, bw, bh, br)
     distance = 3 * spread / (scale + excess) + 0.5 * torch.log1p(excess / scale)
@@ -106,6 +112,28 @@ def probiou(a: Tensor, b: Tensor) -> Tensor:
     # The square root has no derivative at zero: identical boxes take the constant branch.
     apart = squared > 0
     return 1 - torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
+def gaussian_excess(aw: Tensor, ah: Tensor, bw: Tensor, bh: Tensor, turn: Tensor) -> Tensor:
+    """Return E of ``probiou``: how far the sum of two boxes' covariances is from twice their geometric mean.
+
+    ``|R1 diag(w1^2, h1^2) R1^T + R2 diag(w2^2, h2^2) R2^T| = 4 w1 h1 w2 h2 + E``.
+
+    Args:
+        aw (torch.Tensor): Widths w1, any shape.
+        ah (torch.Tensor): Heights h1, same shape.
+        bw (torch.Tensor): Widths w2.
+        bh (torch.Tensor): Heights h2.
+        turn (torch.Tensor): Angle between the boxes in radians.
+
+    Returns:
+        (torch.Tensor): A sum of squares, exactly 0 for boxes of one size and one angle.
+    """
+    return (
+        (aw * ah - bw * bh).square()
+        + turn.cos().square() * (aw * bh - ah * bw).square()
+        + turn.sin().square() * (aw * bw - ah * bh).square()
+    )
 
 
 def _spread(dx: Tensor, dy: Tensor, w: Tensor, h: Tensor, r: Tensor) -> Tensor:

@@ -25,6 +25,17 @@ def test_dis_makes_an_arm_of_upstreams_distillation() -> None:
     assert read_arms("strong:dis=12")[0] == Arm("strong", "distill_model", {"dis": 12})
 
 
+def test_rivals_have_their_published_settings_or_others() -> None:
+    found = read_arms("pkd,cwd:tau=4,ld,soft:rival=cwd;tau=4;weight=50")
+    assert found == (
+        Arm("pkd", "rival", {"rival": "pkd", "weight": 10.0}),
+        Arm("cwd", "rival", {"rival": "cwd", "tau": 4, "weight": 10.0}),
+        Arm("ld", "rival", {"rival": "ld", "temperature": None, "weight": None}),
+        Arm("soft", "rival", {"rival": "cwd", "tau": 4, "weight": 50}),
+    )
+    assert all(arm_settings(arm, {"gains": 1}) == {} for arm in found)
+
+
 def test_yaml_of_arms(tmp_path: Path) -> None:
     file = tmp_path / "ablation.yaml"
     file.write_text("plain:\nno-hi: {imhi: 0}\nsmall: {exlo: 1e-5}\n", encoding="utf-8")
@@ -56,6 +67,10 @@ def test_drive_letter_is_not_an_arm() -> None:
         ("a:lr0=0.1", "the same for all arms"),
         ("a:teacher=other.pt", "no setting of an arm"),
         ("a:dis=3;imhi=0", "goes with nothing else"),
+        ("pkd:tau=4", "arm pkd: unknown key: 'tau'"),
+        ("cwd:tau=0", "arm cwd: tau=0 must be a finite number above 0"),
+        ("a:rival=afd", "arm a: rival=afd must be one of pkd, cwd, ld"),
+        ("pkd:rival=cwd", "contradicts its name"),
         ("a:", "name:key=value"),
         ("a:imhi", "name:key=value"),
         ("a:imhi=0;imhi=1", "each key once"),

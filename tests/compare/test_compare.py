@@ -25,6 +25,7 @@ from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.slurm_programs import SlurmPrograms
+from tests.helpers.trainers import PAIRS
 
 # Notes that it ran, and leaves a result: mAP50 0.1 for plain, 0.2 for any other, a hundredth more for each seed.
 STAND_IN = """
@@ -264,6 +265,33 @@ def test_one_real_run_of_an_arm(keys: dict[str, Any]) -> None:
     assert row.initial_weights
     assert row.versions.startswith("ds2d2-yolo ")
     assert "| plain |          1 |" in found.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["obb", "detect"])
+def test_real_runs_of_the_rivals(
+    task: str, keys: dict[str, Any], tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path]
+) -> None:
+    teacher, student = PAIRS[task]
+    models = {"teacher": str(checkpoint(teacher)), "student": student, "data": str(tiny_data(task))}
+    found = compare(**{**keys, **models, "arms": "plain,pkd,cwd:tau=4,ld", "seeds": 3})
+    rows = [row for row in found.summary.rows if row.by == "all" and row.weights == "last"]
+    assert {row.arm: row.settings for row in rows} == {
+        "plain": "{}",
+        "pkd": '{"rival": "pkd", "weight": 10.0}',
+        "cwd": '{"rival": "cwd", "tau": 4, "weight": 10.0}',
+        "ld": '{"rival": "ld", "temperature": null, "weight": null}',
+    }
+    assert len({row.initial_weights for row in rows}) == 1
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in found.text
+
+
+def test_a_rival_that_cannot_compare_the_models_is_refused_before_anything_runs(
+    keys: dict[str, Any], ran: Callable[[], Any], checkpoint: Callable[..., Path]
+) -> None:
+    with pytest.raises(BadUseError, match="ld compares box distributions of one number of bins above 1"):
+        compare(**{**keys, "student": "yolo26n-obb.yaml", "arms": "plain,ld"})
+    assert ran() == []
 
 
 @pytest.mark.slow

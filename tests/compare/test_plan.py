@@ -152,6 +152,7 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
             "teacher_channels= does not hold for teacher:",
         ),
         ({"teacher_channels": [2, 1, 0], "arms": "distill_model,plain,ds2d2"}, "does not hold for distill_model: "),
+        ({"teacher_channels": [2, 1, 0], "arms": "plain,pkd,ds2d2"}, "does not hold for pkd: "),
         (
             {"arms": "plain,a:amplifier_epochs=1,b:amplifier_epochs=9;exlo=0"},
             "the arms a, b differ in amplifier_epochs=",

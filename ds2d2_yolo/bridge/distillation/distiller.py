@@ -166,7 +166,9 @@ class Distiller:
             guard = FiniteGuard()
             predictions = self._amplified(term, guard, features, adapted, teacher)
             assert teacher.score_sum is not None
-            value = prediction_loss(predictions, wanted, teacher.score_sum, self.teacher_columns)
+            value = prediction_loss(
+                predictions, wanted, teacher.score_sum, self.teacher_columns, self.settings.box_distance
+            )
             (losses[term],) = guard.outputs(value)
             self.left_out[term] = guard.left_out
         return losses

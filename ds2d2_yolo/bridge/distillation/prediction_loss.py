@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ def prediction_loss(
     wanted: HeadOutputs,
     score_sum: Tensor,
     teacher_columns: list[int] | None,
+    box_distance: Literal["iou", "kfiou"] = "iou",
 ) -> Tensor:
     """Return class and box distillation of predictions against those from the teacher's features.
 
@@ -36,6 +39,7 @@ def prediction_loss(
         wanted (HeadOutputs): From the teacher's features.
         score_sum (Tensor): Normaliser, see `weighting.teacher_score_sum`.
         teacher_columns (list[int] | None): The teacher's classes that are distilled, None for all.
+        box_distance (str): Distance of the boxes, see `implicit_box_loss`.
 
     Returns:
         (Tensor): Float32 scalar.
@@ -48,4 +52,4 @@ def prediction_loss(
         torch.where(valid, x, 0) for x in (logits, teacher_logits, boxes, wanted.boxes)
     )
     class_loss = implicit_class_loss(logits, teacher_logits, score_sum)
-    return class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)
+    return class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum, box_distance)

@@ -7,8 +7,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from ds2d2_yolo.bridge.data.class_map import match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.distillation.rivals.build import check_rival
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
@@ -34,6 +36,7 @@ from ds2d2_yolo.bridge.training.find_run import is_over
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints, finalize_checkpoints
 from ds2d2_yolo.bridge.training.hooks.image_size import refuse_uneven
 from ds2d2_yolo.bridge.training.plain_run import trained_epochs
+from ds2d2_yolo.bridge.training.rival_trainer import RivalOBBTrainer, RivalTrainer
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.hardware import peak_memory
 from ds2d2_yolo.config.resources import resolve_data
@@ -180,6 +183,14 @@ class DS2D2OBBArm(WatchedTrainer, DS2D2OBBTrainer):
     """The same for oriented boxes."""
 
 
+class RivalArm(WatchedTrainer, RivalTrainer):
+    """Training with a rival for upright boxes."""
+
+
+class RivalOBBArm(WatchedTrainer, RivalOBBTrainer):
+    """The same for oriented boxes."""
+
+
 TRAINERS = {
     ("plain", "detect"): PlainArm,
     ("plain", "obb"): PlainOBBArm,
@@ -187,6 +198,8 @@ TRAINERS = {
     ("distill_model", "obb"): PlainOBBArm,
     ("ds2d2", "detect"): DS2D2Arm,
     ("ds2d2", "obb"): DS2D2OBBArm,
+    ("rival", "detect"): RivalArm,
+    ("rival", "obb"): RivalOBBArm,
 }
 
 
@@ -214,7 +227,8 @@ class Subjects:
 
 
 def identify(
-    teacher: str, student: str, data: str, keys: Mapping[str, Any], upstream: bool, mixed: bool = True
+    teacher: str, student: str, data: str, keys: Mapping[str, Any], upstream: bool, mixed: bool = True,
+    rivals: Collection[str] = (),
 ) -> Subjects:  # fmt: skip
     """Load and check what a comparison is about, and read the labels so that its runs find their cache.
 
@@ -224,7 +238,8 @@ def identify(
         data (str): Data YAML.
         keys (Mapping[str, Any]): Ultralytics' settings of all arms.
         upstream (bool): Whether Ultralytics' own distillation is among the arms: it pairs levels by their order.
-        mixed (bool): Whether there are arms of DS2D2 and others: their image sizes have to be the same.
+        mixed (bool): Whether there are arms of DS2D2 or rivals and others: their image sizes have to be the same.
+        rivals (Collection[str]): The rivals among the arms, keys of `config.rivals.RIVALS`.
 
     Returns:
         (Subjects): Resolved.
@@ -234,12 +249,15 @@ def identify(
     """
     model = load_student(student)
     loaded = load_teacher(teacher, model.task)
-    levels = [len(strides_of(dense_head(m, "model"))) for m in (loaded.model, model.model)]
+    heads = [dense_head(m, "model") for m in (loaded.model, model.model)]
+    levels = [len(strides_of(head)) for head in heads]
     if upstream and levels[0] != levels[1]:
         raise BadUseError(
             f"arm distill_model: Ultralytics wants as many levels in the teacher ({levels[0]}) as in the student "
             f"({levels[1]}): leave that arm out"
         )
+    for rival in rivals:
+        check_rival(rival, heads[1], heads[0])
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
     check_pretrained(args.pretrained)
     check_freeze(model.model, args.freeze)
@@ -264,7 +282,7 @@ def train_arm(
     """Train one arm with one seed, go on with a training that was cut off, or do nothing where it is finished.
 
     Args:
-        kind (str): 'plain', 'distill_model' or 'ds2d2'.
+        kind (str): 'plain', 'distill_model', 'ds2d2' or 'rival'.
         folder (Path): Folder of this run alone.
         student (str): Student, as Ultralytics resolves its name.
         keys (Mapping[str, Any]): Ultralytics training settings, seed and device included.
@@ -288,9 +306,11 @@ def train_arm(
     notes.sessions, notes.parallel = notes.sessions + 1, max(notes.parallel, parallel)
     notes.write(folder)
     teaching = {"plain": {}, "distill_model": {"distill_model": subjects["teacher"]}}
-    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"]}), **settings}
+    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"]}), **({} if kind == "rival" else settings)}
     paths = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
-    trainer = TRAINERS[kind, subjects["task"]]
+    trainer: Any = TRAINERS[kind, subjects["task"]]
+    if kind == "rival":
+        trainer = partial(trainer, rival=settings)  # Ultralytics only calls it (8.4.190), in a single process
     if trained is None:
         YOLO(student).train(trainer=trainer, **{**keys, **arm_keys, **paths})
     else:

@@ -6,12 +6,15 @@ and is computed in float32 with autocast off (in float64 for float64 inputs): in
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_same_shape
 from ds2d2_yolo.core.iou import giou, probiou
+from ds2d2_yolo.core.losses.kfiou import kfiou_distance
 from ds2d2_yolo.core.precision import float32_or_64
 
 # Added to every normaliser, as in the published code: a zero normaliser gives a huge loss, not a division by zero.
@@ -121,20 +124,26 @@ def implicit_class_loss(
 
 
 def implicit_box_loss(
-    student_boxes: Tensor, teacher_boxes: Tensor, teacher_logits: Tensor, normalizer: Tensor | float
+    student_boxes: Tensor,
+    teacher_boxes: Tensor,
+    teacher_logits: Tensor,
+    normalizer: Tensor | float,
+    distance: Literal["iou", "kfiou"] = "iou",
 ) -> Tensor:
     """Return the box term of the implicit stream of a dense detector: ``sum(max_c q_c (1 - IoU*)) / P``.
 
-    IoU* is ``giou`` for upright boxes (xyxy) and ``probiou`` for rotated ones (xywhr), q_c the teacher's scores.
+    IoU* is ``giou`` for upright boxes (xyxy) and ``probiou`` for rotated ones (xywhr), q_c the teacher's scores. With
+    the distance 'kfiou', ``kfiou_distance`` takes the place of 1 - IoU* for rotated boxes.
 
     Source: implicit distillation of DS2D2, arXiv 2512.04413, for one-stage detectors with upright boxes. Rotated boxes
-    are not part of the published method.
+    and 'kfiou' are not part of the published method.
 
     Args:
         student_boxes (torch.Tensor): Decoded boxes of the amplifier on the adapted student, (B, N, 4) or (B, N, 5).
         teacher_boxes (torch.Tensor): Decoded boxes of the amplifier on the teacher, same shape; get no gradient.
         teacher_logits (torch.Tensor): Logits of the amplifier on the teacher, shape (B, N, nc); get no gradient.
         normalizer (torch.Tensor | float): P, the sum over images of max(positives, 1).
+        distance (str): 'iou', or 'kfiou' for rotated boxes.
 
     Returns:
         (torch.Tensor): Scalar, exactly 0 with zero gradient on identical boxes.
@@ -154,9 +163,13 @@ def implicit_box_loss(
         raise ValueError(
             f"one row of logits per box: got {tuple(teacher_logits.shape)} for boxes {tuple(teacher_boxes.shape)}"
         )
+    if distance not in ("iou", "kfiou") or (distance == "kfiou" and student_boxes.shape[-1] == 4):
+        raise ValueError(f"distance must be 'iou', or 'kfiou' for xywhr boxes, got {distance!r}")
     with torch.autocast(student_boxes.device.type, enabled=False):
         student, teacher = float32_or_64(student_boxes), float32_or_64(teacher_boxes.detach())
         confidence = float32_or_64(teacher_logits.detach()).amax(-1).sigmoid()
+        if distance == "kfiou":
+            return (confidence * kfiou_distance(student, teacher)).sum() / (normalizer + _EPS)
         overlap = giou(student, teacher) if student.shape[-1] == 4 else probiou(student, teacher)
         return (confidence * (1 - overlap)).sum() / (normalizer + _EPS)
 

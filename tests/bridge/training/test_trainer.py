@@ -320,6 +320,11 @@ def test_refuses_before_a_run_folder_is_made(
     assert not Path(str(tiny_settings["project"])).exists()
 
 
+def test_kfiou_is_refused_for_upright_boxes(tiny_trainer: Trainer) -> None:
+    with pytest.raises(BadUseError, match="box_distance=kfiou compares oriented boxes: leave it out for a detect"):
+        tiny_trainer("detect", box_distance="kfiou")
+
+
 def test_a_student_that_is_frozen_altogether_is_refused(tiny_trainer: Trainer, tiny_settings: dict[str, Any]) -> None:
     with pytest.raises(BadUseError, match="freeze=23 leaves nothing of the student to train"):
         tiny_trainer("obb", freeze=23).train()

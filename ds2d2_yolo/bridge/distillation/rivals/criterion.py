@@ -1,0 +1,84 @@
+"""The criterion of a rival's student: its usual loss plus the rival's term. The model stays the plain student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ds2d2_yolo.bridge.distillation.rivals.methods import Rival, RivalBatch
+from ds2d2_yolo.bridge.distillation.targets import dense_criterion
+
+MASK = 3  # position of the assigned cells in what Ultralytics' assigners return (8.4.190)
+
+
+@contextmanager
+def capture_assigned(criterion: Any) -> Iterator[list[Tensor]]:
+    """Record which cells a criterion's assigner gives an object while the context lasts.
+
+    Args:
+        criterion (Any): The student's criterion.
+
+    Yields:
+        (list[Tensor]): B x anchors bool for each call of the one-to-many assigner.
+    """
+    masks: list[Tensor] = []
+
+    def record(_: nn.Module, __: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        masks.append(outputs[MASK].detach().bool())
+
+    handle = dense_criterion(criterion).assigner.register_forward_hook(record)
+    try:
+        yield masks
+    finally:
+        handle.remove()  # the live tensors that it holds would break a copy or a pickle of the criterion
+
+
+class RivalCriterion:
+    """A student's usual criterion with a rival's term added.
+
+    total = YOLO loss + batch size x term, as DS2D2 adds its terms. For an end-to-end student the term follows the
+    weight of the one-to-many branch. Where gradients are off (validation) the usual loss is returned.
+
+    A copy or a pickle of it is None: Ultralytics copies and saves the plain student.
+
+    Args:
+        base (Any): The criterion that the student would have had (v8DetectionLoss, v8OBBLoss or E2ELoss).
+        rival (Rival): Computes the term.
+        name (str): Name of the term's column, such as 'pkd'.
+    """
+
+    def __init__(self, base: Any, rival: Rival, name: str) -> None:
+        self.base = base
+        self.rival = rival
+        self.column = f"{name}_loss"
+        self.end_to_end = hasattr(base, "one2many")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Leave nothing of the distillation in a copy of the model."""
+        return None
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Leave nothing of the distillation in a checkpoint."""
+        return type(None), ()
+
+    def update(self) -> None:
+        """Pass the end of an epoch on to an end-to-end criterion, which shifts its weights then."""
+        if self.end_to_end:
+            self.base.update()
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss vector, multiplied by the batch size as Ultralytics does, and its detached parts."""
+        if not torch.is_grad_enabled():
+            loss, items = self.base(preds, batch)
+            return loss, {**items, self.column: loss.detach().new_zeros(())}
+        with capture_assigned(self.base) as masks:
+            loss, items = self.base(preds, batch)
+        parsed = dense_criterion(self.base).parse_output(preds)
+        term = self.rival(RivalBatch(batch["img"], parsed.get("one2many", parsed), masks[0]))
+        if self.end_to_end:
+            term = term * float(self.base.o2m / self.base.o2m_copy)
+        return torch.cat((loss, (term * batch["img"].shape[0])[None])), {**items, self.column: term.detach()}
