@@ -14,6 +14,7 @@ class RunFacts:
         task (str): 'detect' or 'obb'.
         device (str): Device, with its name where it has one.
         imgsz (int): Image size in pixels, a multiple of the strides.
+        teacher_imgsz (int): Size of the images that the teacher sees in pixels.
         batch (float): Images per step over all devices; below 1 Ultralytics' AutoBatch chooses.
         epochs (int): Epochs.
         amp (bool): Whether automatic mixed precision is on and the device supports it.
@@ -23,6 +24,7 @@ class RunFacts:
     task: str
     device: str
     imgsz: int
+    teacher_imgsz: int
     batch: float
     epochs: int
     amp: bool

@@ -35,6 +35,7 @@ from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsuppor
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
+from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import IMPLICIT, Settings
@@ -154,6 +155,7 @@ def prepare_run(
     refuse_yaml(args.model, "the student")
     if not args.resume:
         check_pretrained(args.pretrained)
+    ratio = size_ratio(args.imgsz, settings.teacher_imgsz)
     run_amplifier = _run_amplifier(args, state)
     if args.model is not None:  # None for an amplifier without a student
         rotated = args.task == "obb" if rotated is None else rotated
@@ -164,7 +166,7 @@ def prepare_run(
         raise BadUseError(
             f"teacher={settings.teacher} is not the one that this run began with: name that one to resume"
         )
-    fit_imgsz(args, teacher)
+    fit_imgsz(args, teacher, ratio)
     named = Path(settings.amplifier) if settings.amplifier and run_amplifier is None else None
     if named and "imhi" in settings.active and RANK in {-1, 0}:  # the other processes get the amplifier of rank 0
         load_amplifier(named)  # a missing or broken one is refused before the data are read
@@ -174,6 +176,8 @@ def prepare_run(
     class_map = match_run_classes(teacher.names, data, args)
     # absolute, so that a resume from another folder and the processes of DDP find it
     settings = replace(settings, teacher=teacher.path)
+    if settings.teacher_imgsz is not None:
+        settings = replace(settings, teacher_imgsz=ratio * args.imgsz)  # rounded too
     if args.model is not None:
         settings = _with_shared_classes(settings, class_map)
     args.device = parse_device(args.device)
@@ -183,7 +187,7 @@ def prepare_run(
     if named and RANK in {-1, 0}:
         load_checked_amplifier(run, named, check_data=True)
     elif not (named or run_amplifier) and RANK == -1:  # one of several processes gets the file, see `prepare_process`
-        card = card_for(teacher, data, args, settings.wavelet, settings.amplifier_epochs, channels)
+        card = card_for(teacher, data, run.teacher_args, settings.wavelet, settings.amplifier_epochs, channels)
         return replace(run, amplifier_card=card)
     return replace(run, amplifier_path=named or run_amplifier)
 
@@ -262,7 +266,7 @@ def begin_run(run: PreparedRun, student: Any, folder: Path) -> tuple[dict[str, s
     amplifier = run.amplifier_path
     if run.amplifier_card is not None:
         with isolate_training_rng(run.args.seed, run.args.deterministic):
-            amplifier = obtain_amplifier(run.amplifier_card, run.teacher, run.args)
+            amplifier = obtain_amplifier(run.amplifier_card, run.teacher, run.teacher_args)
     files[RUN_FILE] = append_provenance(folder, provenance_of(run, amplifier), bool(run.args.resume))
     write_files({RUN_FILE: files[RUN_FILE]}, folder)
     return files, None if amplifier is None else str(amplifier)

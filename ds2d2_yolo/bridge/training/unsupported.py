@@ -33,6 +33,8 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         raise BadUseError("amp=bf16 needs a CUDA device: leave amp= out, training on a CPU is in float32")
     if args.batch < 1 and "," in str(args.device):
         raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
+    if args.multi_scale and settings.teacher_imgsz is not None:
+        raise BadUseError(f"multi_scale={args.multi_scale} does not go with teacher_imgsz=: leave one of them out")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
     if (
