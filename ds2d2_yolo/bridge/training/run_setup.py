@@ -28,7 +28,7 @@ from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
-from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier
+from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier, rounded_imgsz
 from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
@@ -225,7 +225,7 @@ def _run_amplifier(args: Namespace, state: RunState | None) -> Path | None:
 
 
 def load_checked_amplifier(run: PreparedRun, path: Path, check_data: bool = False) -> dict[str, Tensor]:
-    """Load the weights of an amplifier that fits a run.
+    """Load the weights of an amplifier that fits a run. One that was trained at another size is named in a warning.
 
     Args:
         run (PreparedRun): The run.
@@ -242,6 +242,8 @@ def load_checked_amplifier(run: PreparedRun, path: Path, check_data: bool = Fals
     weights, card = load_amplifier(path)
     data, shared = (data_hash(run.data), run.class_map.shared) if check_data else (None, None)
     check_amplifier(card, run.teacher, run.settings.wavelet, path, data, run.channels, shared)
+    if check_data and card.imgsz != (size := rounded_imgsz(run.teacher, run.teacher_args)):
+        LOGGER.warning(f"DS2D2: amplifier={path} was trained at {card.imgsz} px, and the teacher sees {size} px here")
     return weights
 
 
