@@ -14,21 +14,21 @@ class RunFacts:
         task (str): 'detect' or 'obb'.
         device (str): Device, with its name where it has one.
         imgsz (int): Image size in pixels, a multiple of the strides.
-        teacher_imgsz (int): Size of the images that the teacher sees in pixels.
         batch (float): Images per step over all devices; below 1 Ultralytics' AutoBatch chooses.
         epochs (int): Epochs.
         amp (bool): Whether automatic mixed precision is on and the device supports it.
         resumed (bool): Whether the run continues an unfinished one.
+        teacher_imgsz (int | None): Size of the teacher's images in pixels, None if it is that of the student's.
     """
 
     task: str
     device: str
     imgsz: int
-    teacher_imgsz: int
     batch: float
     epochs: int
     amp: bool
     resumed: bool = False
+    teacher_imgsz: int | None = None
 
 
 @dataclass(frozen=True)

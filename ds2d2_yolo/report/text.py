@@ -82,7 +82,7 @@ def _run(run: RunFacts) -> str:
 
 def _image_size(run: RunFacts) -> str:
     """Return the size of the images, with that of the teacher's where they are larger."""
-    larger = "" if run.teacher_imgsz == run.imgsz else f" (the teacher {run.teacher_imgsz} px)"
+    larger = "" if run.teacher_imgsz is None else f" (the teacher {run.teacher_imgsz} px)"
     return f"{run.imgsz} px{larger}"
 
 

@@ -37,11 +37,11 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
         task=str(run.args.task),
         device=device,
         imgsz=run.imgsz(student),
-        teacher_imgsz=run.size_ratio * run.imgsz(student),
         batch=run.args.batch,
         epochs=int(run.args.epochs),
         amp=run.amp,
         resumed=bool(run.args.resume),
+        teacher_imgsz=run.settings.teacher_imgsz,
     )
 
 
