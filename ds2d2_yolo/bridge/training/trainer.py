@@ -300,7 +300,8 @@ class DS2D2Trainer(DetectionTrainer):
         if ratio > 1 or coarse_stride(self.run.teacher):
             self._fit_stride()
             options = {"mode": mode, "rect": False, "stride": ratio * self.stride}
-            dataset = build_yolo_dataset(self.run.teacher_args, img_path, batch, self.data, **options)
+            args = self.run.teacher_args if ratio > 1 else self.args
+            dataset = build_yolo_dataset(args, img_path, batch, self.data, **options)
         else:
             dataset = super().build_dataset(img_path, mode, batch)
         return self.exact_resume.prepare_dataset(dataset)
