@@ -216,6 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="runs at the same time, one CPU thread each; also the threads of the teacher's training",
     )
     parser.add_argument("--teacher-epochs", type=int, help="epochs of the teacher, instead of those of the protocol")
+    parser.add_argument(
+        "--teacher-imgsz", type=int, help="image size of the teacher's training; arms take it as teacher_imgsz="
+    )
     parser.add_argument("--teacher-from", type=Path, help="checkpoint that the teacher's training starts from")
     parser.add_argument(
         "--pretrained",
@@ -261,11 +264,14 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
     protocol = protocol_of(given.data, given.pretrained)
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())
-    folder = given.folder or Path("runs/evidence", protocol.name)
+    name = f"{protocol.name}-{given.teacher_imgsz}" if given.teacher_imgsz else protocol.name
+    folder = given.folder or Path("runs/evidence", name)
     folder, schedule = folder.resolve(), {**protocol.schedule}
     teacher_schedule = {**schedule, **protocol.teacher_schedule}
     if teacher_epochs := given.teacher_epochs or given.epochs:
         teacher_schedule["epochs"] = teacher_epochs
+    if given.teacher_imgsz:
+        teacher_schedule["imgsz"] = given.teacher_imgsz
     if protocol.student_weights:
         schedule["pretrained"] = protocol.student_weights
     if given.teacher_from:

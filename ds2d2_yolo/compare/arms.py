@@ -107,10 +107,10 @@ def arm_settings(arm: Arm, shared: Mapping[str, Any]) -> dict[str, Any]:
         if arm.settings.get("recipe"):
             excluded |= load_recipe(str(arm.settings["recipe"])).keys()
         settings = {**{k: v for k, v in shared.items() if k not in excluded}, **arm.settings}
-        active = resolve_settings(settings).active
+        resolved = resolve_settings(settings)
     except BadUseError as e:
         raise BadUseError(f"arm {arm.name}: {e}") from e
-    if not active:
+    if not resolved.active and resolved.teacher_imgsz is None:  # which changes the student's images without a term too
         raise BadUseError(f"arm {arm.name} has no term that is on: that is the arm plain")
     return settings
 

@@ -13,6 +13,7 @@ from ds2d2_yolo.compare.launchers.child import read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
+from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -33,7 +34,7 @@ REFUSED_KEYS = {
     "explicit": "the streams are what arms differ in: name the arms explicit and implicit",
     "implicit": "the streams are what arms differ in: name the arms explicit and implicit",
 }
-AMPLIFIER_KEYS = ("wavelet", "teacher_channels", "amplifier_epochs")
+AMPLIFIER_KEYS = ("wavelet", "teacher_channels", "amplifier_epochs", "teacher_imgsz")
 MEMORY_SHARE = 0.8  # share of the free memory that the runs may use
 STEP_FACTOR = 2.0  # the estimate of a step leaves out short-lived tensors
 PROCESS_BYTES = 1e9  # of a process before it trains
@@ -89,6 +90,7 @@ class ComparePlan:
         if shared and not any(arm.kind == "ds2d2" for arm in arms):
             raise BadUseError(f"{', '.join(f'{k}=' for k in shared)}: no arm takes DS2D2 settings")
         _check_recipes(options, arms, settings)
+        _check_sizes(arms, settings, keys.get("imgsz", 640))
         _check_amplifiers(arms, settings)
         return cls(options, arms, settings, {"plots": False, **keys})
 
@@ -129,6 +131,16 @@ def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mappi
         )
 
 
+def _check_sizes(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]], imgsz: int) -> None:
+    """Refuse a size of the teacher's images that does not fit that of the student's."""
+    for arm in arms:
+        if arm.kind == "ds2d2":
+            try:
+                size_ratio(imgsz, resolve_settings(settings[arm.name]).teacher_imgsz)
+            except BadUseError as e:
+                raise BadUseError(f"arm {arm.name}: {e}") from e
+
+
 def _check_amplifiers(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse arms that would share one stored amplifier although they want different ones."""
     epochs: dict[tuple[Any, ...], dict[int | None, str]] = {}
@@ -136,7 +148,7 @@ def _check_amplifiers(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, A
         resolved = resolve_settings(settings[arm.name]) if arm.kind == "ds2d2" else None
         if resolved is None or "imhi" not in resolved.active or resolved.amplifier:
             continue
-        origin = resolved.wavelet, tuple(resolved.teacher_channels or ())
+        origin = resolved.wavelet, tuple(resolved.teacher_channels or ()), resolved.teacher_imgsz
         epochs.setdefault(origin, {})[resolved.amplifier_epochs] = arm.name
     for names in epochs.values():
         if len(names) > 1:

@@ -89,9 +89,12 @@ class Settings(Options):
         exhi (float | None): Gain of the explicit high-frequency term.
         imfu (float | None): Gain of the implicit term through the full-frequency amplifier.
         imhi (float | None): Gain of the implicit term through the high-frequency amplifier.
-        levels (list[int] | None): Strides of the distilled levels in pixels; None takes all levels of both models.
+        levels (list[int] | None): Strides of the distilled levels in pixels of the student's images; None takes all
+            levels of both models.
         amplifier (str | None): High-frequency amplifier file; None finds a stored one or trains one.
         amplifier_epochs (int | None): Epochs of its training; None is a quarter of the student's, at least 1.
+        teacher_imgsz (int | None): Side of the teacher's images in pixels, the student's times 2, 4 or 8; None is the
+            student's. Not part of the published method.
         teacher_channels (list[int] | None): Channels of the data, from 0, in the order of the teacher's input; None
             takes all.
         exact_resume (bool): Whether each epoch writes a resume file; a resumed run then ends as an uninterrupted one.
@@ -155,6 +158,9 @@ class Settings(Options):
     )
     amplifier_epochs: int | None = option(
         None, ok.optional(ok.integer(1)), "epochs of the amplifier's training; unset, a quarter of epochs"
+    )
+    teacher_imgsz: int | None = option(
+        None, ok.optional(ok.integer(1)), "side of the teacher's images, imgsz times 2, 4 or 8; unset, imgsz"
     )
     teacher_channels: list[int] | None = option(
         None, ok.optional(ok.many(ok.integer(0))), "channels of the data that the teacher takes, from 0; unset, all"

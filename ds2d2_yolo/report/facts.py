@@ -18,6 +18,7 @@ class RunFacts:
         epochs (int): Epochs.
         amp (bool): Whether automatic mixed precision is on and the device supports it.
         resumed (bool): Whether the run continues an unfinished one.
+        teacher_imgsz (int | None): Size of the teacher's images in pixels, None if it is that of the student's.
     """
 
     task: str
@@ -27,6 +28,7 @@ class RunFacts:
     epochs: int
     amp: bool
     resumed: bool = False
+    teacher_imgsz: int | None = None
 
 
 @dataclass(frozen=True)

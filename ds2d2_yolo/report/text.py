@@ -76,13 +76,19 @@ def _table(label: str, rows: Sequence[Sequence[str]], left: Iterable[int]) -> li
 def _run(run: RunFacts) -> str:
     """Return the settings of the run."""
     batch = f"batch {run.batch:g}" if run.batch >= 1 else "batch chosen by AutoBatch"
-    parts = [run.task, f"{run.imgsz} px", batch, f"{run.epochs} epochs", run.device, "AMP" if run.amp else "no AMP"]
+    parts = [run.task, _image_size(run), batch, f"{run.epochs} epochs", run.device, "AMP" if run.amp else "no AMP"]
     return ", ".join(parts) + (", resumed" if run.resumed else "")
+
+
+def _image_size(run: RunFacts) -> str:
+    """Return the size of the images, with that of the teacher's where they are larger."""
+    larger = "" if run.teacher_imgsz is None else f" (the teacher {run.teacher_imgsz} px)"
+    return f"{run.imgsz} px{larger}"
 
 
 def _models(report: Report) -> list[str]:
     """Return the table of the two models, and below it the sources that are longer than a file name."""
-    rows: list[tuple[str, ...]] = [("", "file", "SHA-256", "parameters", f"GFLOPs at {report.run.imgsz} px")]
+    rows: list[tuple[str, ...]] = [("", "file", "SHA-256", "parameters", f"GFLOPs at {_image_size(report.run)}")]
     sources: list[str] = []
     for role, model in (("teacher", report.teacher), ("student", report.student)):
         name = PurePath(model.source).name

@@ -120,3 +120,8 @@ def test_wrong_settings_name_their_arm() -> None:
         arm_settings(read_arms("odd:wavelet=db")[0], {})
     with pytest.raises(BadUseError, match="arm nothing has no term"):
         arm_settings(read_arms("nothing:gains=0")[0], {})
+
+
+def test_an_arm_without_a_term_may_change_the_students_images() -> None:
+    arm = read_arms("zero:exlo=0;exhi=0;imfu=0;imhi=0;teacher_imgsz=640")[0]
+    assert arm_settings(arm, {}) == {"exlo": 0, "exhi": 0, "imfu": 0, "imhi": 0, "teacher_imgsz": 640}

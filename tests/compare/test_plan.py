@@ -53,6 +53,18 @@ def test_one_amplifier_for_all_arms_that_it_fits(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_each_size_of_the_teacher_has_its_amplifier(tmp_path: Path) -> None:
+    arms = "plain,ds2d2,large:teacher_imgsz=1280,more:teacher_imgsz=1280;amplifier_epochs=3,few:amplifier_epochs=3"
+    with pytest.raises(BadUseError, match="the arms ds2d2, few differ in amplifier_epochs="):
+        planned(arms=arms, seeds=0)
+    plan = planned(arms="plain,ds2d2,large:teacher_imgsz=1280", seeds=0)
+    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
+    amplifiers = [j for j in make_jobs(plan, state, HASHES, 1, 1) if j.task["kind"] == "amplifier"]
+    expected = [{"wavelet": "haar"}, {"wavelet": "haar", "teacher_imgsz": 1280}]
+    assert [j.task["settings"] for j in amplifiers] == expected
+    assert len({j.folder for j in amplifiers}) == 2
+
+
 def test_every_run_gets_the_shared_keys_and_its_seed_alone(tmp_path: Path) -> None:
     plan = planned({"epochs": 7, "lr0": 0.1, "gains": 1}, arms="plain,distill_model,ds2d2", seeds=[0, 4])
     state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
@@ -157,6 +169,8 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
             {"arms": "plain,a:amplifier_epochs=1,b:amplifier_epochs=9;exlo=0"},
             "the arms a, b differ in amplifier_epochs=",
         ),
+        ({"teacher_imgsz": 960, "arms": "plain,ds2d2"}, "arm ds2d2: teacher_imgsz=960 has to be imgsz=640 times"),
+        ({"imgsz": 320, "arms": "plain,large:teacher_imgsz=320"}, "arm large: teacher_imgsz=320 is the student's size"),
         ({"launcher": "slrm"}, "did you mean 'slurm'"),
         ({"launcher": "slurm"}, "launcher=slurm needs slurm=, such as"),
         ({"slurm": "time=5"}, "slurm= needs launcher=slurm"),

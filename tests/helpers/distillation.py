@@ -28,14 +28,18 @@ PAIRS = [
 ]
 
 
-def build(student: str, teacher: Path, **gains: Any) -> tuple[nn.Module, DistillationCriterion]:
-    """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned."""
+def build(student: str, teacher: Path, ratio: int = 1, **gains: Any) -> tuple[nn.Module, DistillationCriterion]:
+    """A student in training mode and its criterion, the amplifier being the teacher's own head, untuned.
+
+    The teacher's images are `ratio` times as large as the student's.
+    """
     rotated = "obb" in student
     torch.manual_seed(0)
     model = (OBBModel if rotated else DetectionModel)(student, nc=2, verbose=False).train()
     model.args = get_cfg()
     settings, head = Settings(**{"gains": 1.0, **gains}), dense_head(model, "student")
-    distiller = build_distiller(head, load_teacher(str(teacher), "obb" if rotated else "detect"), settings)
+    loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
+    distiller = build_distiller(head, loaded, settings, ratio=ratio)
     attach_adapters(model, distiller.adapters)
     return model, DistillationCriterion(model.init_criterion(), head, distiller, Gains(settings))
 

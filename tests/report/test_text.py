@@ -172,6 +172,11 @@ def test_warnings_stand_together(report: Report) -> None:
             "run",
             "batch chosen by AutoBatch, 2 epochs, cpu, no AMP, resumed",
         ),
+        (
+            {"run": RunFacts("obb", "cpu", 320, 8, 2, False, teacher_imgsz=640)},
+            "run",
+            "obb, 320 px (the teacher 640 px), batch 8, 2 epochs",
+        ),
     ],
 )
 def test_what_may_be_missing(changes: dict[str, Any], label: str, said: str, report: Report) -> None:

@@ -91,6 +91,14 @@ def test_command_runs_what_the_page_says(
     evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path)])
     assert "teacher_bf16" not in seen
     assert trained == [tmp_path / "teacher"] * 3
+    schedules: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "train_teacher", lambda _, folder, keys, *__: schedules.append(keys) or folder)
+        larger = ["--arms", "large:teacher_imgsz=640", "--teacher-imgsz", "640", "--folder", str(tmp_path)]
+        evidence.main([str(data), *larger, "--seeds", "1"])
+    assert (schedules[0]["imgsz"], seen["imgsz"], seen["arms"]) == (640, 320, "large:teacher_imgsz=640")
+    evidence.main([str(data), "--arms", "ds2d2", "--seeds", "1", "--folder", str(tmp_path)])
+    trained.pop()
     assert (seen["seeds"], seen["arms"], seen["data"]) == ([1], "ds2d2", str(data))
     measured = read_results(next(file for file in RESULTS if file.parent.name == "hituav"))[0]
     assert (seen["imgsz"], seen["epochs"]) == (measured.imgsz, measured.epochs)

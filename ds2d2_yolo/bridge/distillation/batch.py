@@ -16,7 +16,7 @@ class HeadOutputs:
 
     Attributes:
         logits (Tensor): B x anchors x classes, float32.
-        boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels, float32.
+        boxes (Tensor): B x anchors x 4 (xyxy) or 5 (xywhr, radians) in pixels of the teacher's images, float32.
         valid (Tensor): B bool, images with finite predictions; the others contribute nothing.
     """
 

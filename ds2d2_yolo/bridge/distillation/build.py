@@ -29,6 +29,7 @@ def build_distiller(
     amplifier_state: Mapping[str, Tensor] | None = None,
     adapters: nn.ModuleList | None = None,
     seed: int = 0,
+    ratio: int = 1,
 ) -> Distiller:
     """Pair the levels, make the adapters, load the amplifier, freeze the teacher and bind them to the student's head.
 
@@ -41,6 +42,7 @@ def build_distiller(
             teacher's own, of the same size and cost.
         adapters (nn.ModuleList | None): Adapters of an earlier part of the run; None makes new ones.
         seed (int): Seed of new adapters.
+        ratio (int): Side of the teacher's images over that of the student's, see `config.image_sizes.size_ratio`.
 
     Returns:
         (Distiller): On the device of the teacher.
@@ -50,13 +52,13 @@ def build_distiller(
     """
     teacher_head = dense_head(teacher.model, "the teacher")
     student_strides, student_channels = strides_of(student_head), level_channels(student_head)
-    pairs = pair_levels(student_strides, teacher.strides, settings.levels)
+    pairs = pair_levels(student_strides, teacher.strides, settings.levels, ratio)
     teacher_channels = level_channels(teacher_head)
     amplifier = None
     if "imhi" in settings.active:  # before the teacher is folded: it copies the teacher's unfolded head
         state: Any = amplifier_state or one_to_many(copy.deepcopy(teacher_head)).state_dict()
         amplifier = Amplifier(teacher, state, [t for _, t in pairs], settings.wavelet)
-    frozen = FrozenTeacher(teacher, student_strides, settings.levels, settings.teacher_bf16)
+    frozen = FrozenTeacher(teacher, student_strides, settings.levels, settings.teacher_bf16, ratio)
     if adapters is None:
         widths = [student_channels[s] for s, _ in pairs], [teacher_channels[t] for _, t in pairs]
         adapters = make_adapters(*widths, seed)

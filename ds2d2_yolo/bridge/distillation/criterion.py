@@ -14,6 +14,7 @@ from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.teacher_size import teacher_images
 from ds2d2_yolo.config.settings import TERMS
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class DistillationCriterion:
         if distiller is None or not torch.is_grad_enabled() or self.gains.factor == 0:
             return self._plain(preds, batch)
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
-        teacher = distiller.teacher_outputs(batch["img"])
+        teacher = distiller.teacher_outputs(teacher_images(batch))
         with capture_targets(self.base) as targets:
             loss, items = self.base(preds, batch)
         student = StudentInputs.of(self.base, preds, targets[0])

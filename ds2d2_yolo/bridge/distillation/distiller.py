@@ -38,6 +38,7 @@ class Distiller:
         student_columns (list[int] | None): The student's classes that are distilled, in the order of `teacher_columns`.
 
     Attributes:
+        strides (tuple[float, ...]): Strides of the distilled levels in pixels of the student's images.
         left_out (dict[str, Tensor]): For each term of the last call, whether it was not finite and left out.
     """
 
@@ -56,7 +57,7 @@ class Distiller:
         self.amplifier = amplifier
         self.teacher_columns = teacher_columns
         self.student_columns = student_columns
-        self.strides = strides_of(teacher.head)
+        self.strides = tuple(s / teacher.ratio for s in strides_of(teacher.head))
         self.left_out: dict[str, Tensor] = {}
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
@@ -87,7 +88,7 @@ class Distiller:
         """Return the outputs of teacher and amplifiers for a batch.
 
         Args:
-            images (Tensor): B x C x H x W in [0, 1].
+            images (Tensor): B x C x H x W in [0, 1], of the teacher's size.
 
         Returns:
             (TeacherOutputs): For the call.

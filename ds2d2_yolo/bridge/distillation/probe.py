@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
+from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame, teacher_images
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps
 from ds2d2_yolo.bridge.models.heads import dense_head, logits_and_boxes, strides_of
 from ds2d2_yolo.core.explained_variance import explained_variance
@@ -122,19 +123,21 @@ class Prober:
 
     def _batch(self, batch: dict[str, Any]) -> Probe:
         """Measure one batch."""
-        distiller, images = self.distiller, batch["img"]
+        distiller, images, larger = self.distiller, batch["img"], teacher_images(batch)
         with torch.no_grad():
             buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
             outputs = torch.func.functional_call(self.model, buffers, (images,))
             with capture_assigner_calls(self.criterion) as calls:
                 self.criterion(outputs, batch)
             call = calls[0]
-            logits, boxes = logits_and_boxes(distiller.teacher.head, distiller.teacher(images))
+            logits, boxes = logits_and_boxes(distiller.teacher.head, distiller.teacher(larger))
             assignment = {STUDENT: call.assignment()}
             if (scores := self._scores_of_student_classes(logits)) is not None:
-                assignment[TEACHER] = reassigned(self.criterion, call, scores, boxes).assignment()
+                assignment[TEACHER] = reassigned(
+                    self.criterion, call, scores, in_student_frame(boxes, distiller.teacher.ratio)
+                ).assignment()
         student = StudentInputs.of(self.criterion, outputs, call.targets)
-        teacher = distiller.teacher_outputs(images)
+        teacher = distiller.teacher_outputs(larger)
         cells, weight = self._object_weight(student, call.targets)
         cell_scores = level_scores(shared_classes(logits, distiller.teacher_columns), teacher.features, teacher.valid)
         return Probe(

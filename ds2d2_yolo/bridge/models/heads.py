@@ -120,48 +120,55 @@ def level_channels(head: Detect) -> tuple[int, ...]:
 
 
 def pair_levels(
-    student: tuple[float, ...], teacher: tuple[float, ...], levels: list[int] | None = None
+    student: tuple[float, ...], teacher: tuple[float, ...], levels: list[int] | None = None, ratio: int = 1
 ) -> list[tuple[int, int]]:
-    """Match the levels of two heads by stride.
+    """Match the levels of two heads by grid: by stride, where both models see images of one size.
 
     Args:
         student (tuple[float, ...]): Strides of the student's levels.
         teacher (tuple[float, ...]): Strides of the teacher's levels.
-        levels (list[int] | None): Strides to keep; None keeps all that both have.
+        levels (list[int] | None): The student's strides to keep; None keeps all that are shared.
+        ratio (int): Side of the teacher's images over that of the student's. A level of the teacher then has the grid
+            of the student's stride that is smaller by this ratio.
 
     Returns:
-        (list[tuple[int, int]]): Student index and teacher index of each stride, finest first.
+        (list[tuple[int, int]]): Student index and teacher index of each grid, finest first.
 
     Raises:
-        BadUseError: If no stride is in both, or one of `levels` is not.
+        BadUseError: If no grid is in both, or one of `levels` is not.
     """
-    shared = sorted(set(student) & set(teacher))
+    in_student_frame = [s / ratio for s in teacher]
+    shared = sorted(set(student) & set(in_student_frame))
     if not shared:
+        at = "" if ratio == 1 else f" at {ratio} times the image size"
         raise BadUseError(
-            f"student strides {_join_strides(student)} and teacher strides {_join_strides(teacher)} share no level"
+            f"student strides {_join_strides(student)} and teacher strides {_join_strides(teacher)}{at} share no level"
         )
     lacking = [s for s in levels or () if s not in shared]
     if lacking:
         raise BadUseError(
             f"levels={levels}: student and teacher share the strides {_join_strides(shared)}, choose among them"
         )
-    return [(student.index(s), teacher.index(s)) for s in shared if levels is None or s in levels]
+    return [(student.index(s), in_student_frame.index(s)) for s in shared if levels is None or s in levels]
 
 
 def unpaired_levels(
-    student: tuple[float, ...], teacher: tuple[float, ...]
+    student: tuple[float, ...], teacher: tuple[float, ...], ratio: int = 1
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the levels that only one of two heads has; they are not distilled.
+    """Return the levels whose grid only one of two heads has; they are not distilled.
 
     Args:
         student (tuple[float, ...]): Strides of the student's levels.
         teacher (tuple[float, ...]): Strides of the teacher's levels.
+        ratio (int): As in `pair_levels`.
 
     Returns:
-        student_only (tuple[float, ...]): Strides that only the student has, finest first.
-        teacher_only (tuple[float, ...]): Strides that only the teacher has, finest first.
+        student_only (tuple[float, ...]): Strides of the student's levels that have no partner, finest first.
+        teacher_only (tuple[float, ...]): Likewise of the teacher's, in pixels of its own images.
     """
-    return tuple(sorted(set(student) - set(teacher))), tuple(sorted(set(teacher) - set(student)))
+    student_only = set(student) - {s / ratio for s in teacher}
+    teacher_only = set(teacher) - {s * ratio for s in student}
+    return tuple(sorted(student_only)), tuple(sorted(teacher_only))
 
 
 def _join_strides(strides: Iterable[float]) -> str:

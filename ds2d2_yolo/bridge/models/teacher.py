@@ -132,10 +132,13 @@ class FrozenTeacher:
         student_strides (tuple[float, ...]): Strides of the student's levels.
         levels (list[int] | None): Strides to distil, see `heads.pair_levels`.
         bf16 (bool): Whether the forward pass runs in bfloat16 with channels last; its outputs are float32.
+        ratio (int): Side of the teacher's images over that of the student's.
 
     Attributes:
+        ratio (int): As given.
         pairs (list[tuple[int, int]]): Student index and teacher index of each distilled level.
-        head (Detect): View of the head on these levels, which is the full-frequency amplifier.
+        head (Detect): View of the head on these levels, which is the full-frequency amplifier. Its strides and boxes
+            are in pixels of the teacher's images.
     """
 
     def __init__(
@@ -144,8 +147,10 @@ class FrozenTeacher:
         student_strides: tuple[float, ...],
         levels: list[int] | None = None,
         bf16: bool = False,
+        ratio: int = 1,
     ) -> None:
-        self.pairs = pair_levels(student_strides, teacher.strides, levels)
+        self.ratio = ratio
+        self.pairs = pair_levels(student_strides, teacher.strides, levels, ratio)
         self.model = teacher.model
         teacher_levels = [t for _, t in self.pairs]
         self.model.model[-1] = take_levels(dense_head(self.model, "the teacher"), teacher_levels)
@@ -177,7 +182,7 @@ class FrozenTeacher:
         """Return the raw predictions on the distilled levels; their 'feats' are the neck outputs.
 
         Args:
-            images (Tensor): B x C x H x W in [0, 1], the input of the student.
+            images (Tensor): B x C x H x W in [0, 1], the input of the student; larger by `ratio` in each direction.
 
         Returns:
             (dict[str, Any]): See `heads.raw_predictions`.

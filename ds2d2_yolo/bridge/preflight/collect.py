@@ -34,7 +34,7 @@ from ds2d2_yolo.bridge.preflight.facts import (
     run_facts,
 )
 from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, step_bytes
-from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun, refuse_rounded
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
@@ -66,7 +66,9 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
     with isolate_training_rng(run.args.seed, run.args.deterministic):
         student = _trainable_copy(student, run.args)
         distiller, imgsz = _build_copy(run, student), run.imgsz(student)
-        teacher = _model_facts(run.teacher.model, run.teacher.path, run.teacher.sha256, imgsz, warnings)
+        refuse_rounded(run, imgsz)
+        teacher_imgsz = run.size_ratio * imgsz
+        teacher = _model_facts(run.teacher.model, run.teacher.path, run.teacher.sha256, teacher_imgsz, warnings)
         report = Report(
             versions={
                 "ds2d2-yolo": __version__,
@@ -151,7 +153,9 @@ def _build_copy(run: PreparedRun, student: Any) -> Distiller | None:
         return None
     teacher = replace(run.teacher, model=copy.deepcopy(run.teacher.model))
     head = dense_head(student, "the student")
-    return build_distiller(head, teacher, run.settings, class_map=run.class_map, seed=run.args.seed)
+    return build_distiller(
+        head, teacher, run.settings, class_map=run.class_map, seed=run.args.seed, ratio=run.size_ratio
+    )
 
 
 def _model_facts(model: Any, source: str, sha256: str | None, imgsz: int, warnings: list[str]) -> ModelFacts:
@@ -185,7 +189,7 @@ def _teacher_quality(run: PreparedRun, gflops: float | None, warnings: list[str]
     if not run.class_map.shared:
         warnings.append("the teacher's mAP on these data cannot be measured: they share no class with it")
         return unknown
-    args = copy.copy(run.args)
+    args = run.teacher_args
     if run.device.type != "cuda":
         images = CPU_IMAGES if gflops is None else min(int(CPU_GFLOPS / gflops), CPU_IMAGES)
         args.batch = max(images // BATCHES, 1)
@@ -204,5 +208,5 @@ def _teacher_quality(run: PreparedRun, gflops: float | None, warnings: list[str]
 
 def _memory(run: PreparedRun, student: Any, distiller: Distiller | None, imgsz: int) -> MemoryFacts:
     """Measure one image on the CPU, and extrapolate to a training step."""
-    step = step_bytes(student, distiller, int(run.data["channels"]), imgsz, run.amp)
+    step = step_bytes(student, distiller, int(run.data["channels"]), imgsz, run.amp, run.size_ratio)
     return expected_memory(student, distiller, run.args, step, imgsz, run.devices, run.amp)

@@ -27,7 +27,7 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
         student (Any): The student.
 
     Returns:
-        (RunFacts): Task, device, image size in pixels, batch size, epochs, mixed precision, whether the run is
+        (RunFacts): Task, device, image sizes in pixels, batch size, epochs, mixed precision, whether the run is
             resumed.
     """
     device = str(run.device)
@@ -41,6 +41,7 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
         epochs=int(run.args.epochs),
         amp=run.amp,
         resumed=bool(run.args.resume),
+        teacher_imgsz=run.settings.teacher_imgsz,
     )
 
 
@@ -55,11 +56,11 @@ def level_facts(run: PreparedRun, student: Any, pairs: list[tuple[int, int]]) ->
     Returns:
         (tuple[LevelFacts, ...]): One per pair.
     """
-    facts, imgsz = [], run.imgsz(student)
+    facts, imgsz, ratio = [], run.imgsz(student), run.size_ratio
     for s, t in pairs:
-        student_layer, teacher_layer = _layer(student, s, imgsz), _layer(run.teacher.model, t, imgsz)
+        student_layer, teacher_layer = _layer(student, s, imgsz), _layer(run.teacher.model, t, ratio * imgsz)
         adapter = (teacher_layer.shape[0], student_layer.shape[0], 1, 1)
-        facts.append(LevelFacts(run.teacher.strides[t], student_layer, teacher_layer, adapter))
+        facts.append(LevelFacts(run.teacher.strides[t] / ratio, student_layer, teacher_layer, adapter))
     return tuple(facts)
 
 
@@ -83,10 +84,16 @@ def levels_left_out(run: PreparedRun, student: Any) -> tuple[str, ...]:
             distilled.
     """
     student_strides = strides_of(dense_head(student, "the student"))
-    unpaired = zip(("student", "teacher"), unpaired_levels(student_strides, run.teacher.strides), strict=True)
-    reasons = [f"stride {s:g}: only the {model} has it" for model, strides in unpaired for s in strides]
+    ratio = run.size_ratio
+    student_only, teacher_only = unpaired_levels(student_strides, run.teacher.strides, ratio)
+    if ratio == 1:
+        reasons = [f"stride {s:g}: only the student has it" for s in student_only]
+        reasons += [f"stride {s:g}: only the teacher has it" for s in teacher_only]
+    else:
+        reasons = [f"stride {s:g}: no level of the teacher has its grid" for s in student_only]
+        reasons += [f"the teacher's stride {s:g}: no level of the student has its grid" for s in teacher_only]
     if (levels := run.settings.levels) is not None:
-        shared = [s for s in student_strides if s in run.teacher.strides]
+        shared = [s for s in student_strides if s not in student_only]
         reasons += [f"stride {s:g}: not in levels={levels}" for s in shared if s not in levels]
     return tuple(reasons)
 

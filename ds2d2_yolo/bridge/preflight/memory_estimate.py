@@ -14,6 +14,7 @@ from ultralytics.nn.modules.head import Detect
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE, share_batch, teacher_images
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 from ds2d2_yolo.report.facts import MemoryFacts
 
@@ -100,7 +101,7 @@ class StepBytes:
     """Memory of a training step that autograd decides.
 
     Attributes:
-        activations (int): Bytes that autograd saves for one image.
+        activations (int): Bytes that autograd saves for one image, and the teacher's image where it is larger.
         measuring (int): More of them for one image in the batches that measure the gains.
         copies (int): Copies of weights, whatever the images.
     """
@@ -143,13 +144,15 @@ def saved_for_backward(
         mark()
         if distiller is not None:
             inputs = StudentInputs.of(criterion, outputs, targets[0])
-            loss = loss, distiller(inputs, distiller.teacher_outputs(batch["img"]))
+            loss = loss, distiller(inputs, distiller.teacher_outputs(teacher_images(batch)))
         mark()
     neck, student_bytes, total = marks
     return SavedParts(neck, student_bytes - neck, total - student_bytes, saved.copies)
 
 
-def step_bytes(student: Any, distiller: Distiller | None, channels: int, imgsz: int, amp: bool) -> StepBytes:
+def step_bytes(
+    student: Any, distiller: Distiller | None, channels: int, imgsz: int, amp: bool, ratio: int = 1
+) -> StepBytes:
     """Measure one image on the CPU.
 
     The batches that measure the gains run head, task loss and terms a second time, in float32 and before the terms of
@@ -161,16 +164,18 @@ def step_bytes(student: Any, distiller: Distiller | None, channels: int, imgsz: 
         channels (int): Channels of the image.
         imgsz (int): Its side in pixels.
         amp (bool): Whether the run takes mixed precision. It is measured in bfloat16, which has the size of float16.
+        ratio (int): Side of the teacher's image over that of the student's. A larger image is in memory all the time.
 
     Returns:
         (StepBytes): For images of `imgsz`.
     """
-    batch = sample_batch(dense_head(student, "the student"), channels, imgsz)
+    batch = share_batch(sample_batch(dense_head(student, "the student"), channels, ratio * imgsz), ratio)
+    larger = batch[TEACHER_IMAGE].nbytes if TEACHER_IMAGE in batch else 0
     parts = saved_for_backward(student, distiller, batch, amp)
     if distiller is None:
-        return StepBytes(parts.images, 0, parts.copies)
+        return StepBytes(parts.images + larger, 0, parts.copies)
     single = saved_for_backward(student, distiller, batch) if amp else parts
-    return StepBytes(parts.images, single.head + single.terms - parts.terms, parts.copies)
+    return StepBytes(parts.images + larger, single.head + single.terms - parts.terms, parts.copies)
 
 
 def frozen_and_adapters(distiller: Distiller) -> list[nn.Module]:

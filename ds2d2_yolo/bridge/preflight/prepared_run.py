@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from argparse import Namespace
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ import torch
 from ds2d2_yolo.bridge.data.class_map import ClassMap
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard
 from ds2d2_yolo.bridge.models.teacher import Teacher
+from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.errors import BadUseError
 
 USUAL_STRIDE = 32  # Ultralytics rounds image sizes to multiples of this, or of a coarser stride of the student
 
@@ -58,6 +61,18 @@ class PreparedRun:
         """(bool): Whether the run asks for mixed precision on a device that has it."""
         return self.device.type == "cuda" and self.args.amp not in {False, "fp32"}
 
+    @property
+    def size_ratio(self) -> int:
+        """(int): Side of the teacher's images over that of the student's."""
+        return size_ratio(self.args.imgsz, self.settings.teacher_imgsz)
+
+    @property
+    def teacher_args(self) -> Namespace:
+        """(Namespace): Ultralytics' settings with the size of the teacher's images."""
+        args = copy.copy(self.args)
+        args.imgsz = self.settings.teacher_imgsz or args.imgsz
+        return args
+
     def imgsz(self, student: Any) -> int:
         """Return the side of the training images, a multiple of the student's stride as Ultralytics makes it.
 
@@ -70,3 +85,18 @@ class PreparedRun:
         size = self.args.imgsz if isinstance(self.args.imgsz, int) else max(self.args.imgsz)
         stride = max(int(student.stride.max()), USUAL_STRIDE)
         return max(math.ceil(size / stride), 1) * stride
+
+
+def refuse_rounded(run: PreparedRun, imgsz: int) -> None:
+    """Refuse an image size that Ultralytics rounds, where the teacher has a size of its own.
+
+    Args:
+        run (PreparedRun): The run.
+        imgsz (int): From `PreparedRun.imgsz`.
+
+    Raises:
+        BadUseError: With sizes that stay as they are.
+    """
+    if run.settings.teacher_imgsz is not None and imgsz != run.args.imgsz:
+        sizes = f"imgsz={imgsz} teacher_imgsz={run.size_ratio * imgsz}"
+        raise BadUseError(f"imgsz={run.args.imgsz} is no multiple of the student's coarsest stride: give {sizes}")

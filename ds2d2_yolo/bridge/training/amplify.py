@@ -21,7 +21,7 @@ from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
-AMPLIFY_KEYS = ("recipe", "teacher_channels", "wavelet", "amplifier_epochs", "safe")
+AMPLIFY_KEYS = ("recipe", "teacher_imgsz", "teacher_channels", "wavelet", "amplifier_epochs", "safe")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def amplify(teacher: str | Path | None = None, data: str | Path | None = None, *
     Args:
         teacher (str | Path | None): Trained checkpoint, or a release's name that Ultralytics downloads.
         data (str | Path | None): Data-set YAML; the names of the packaged ones work too, such as 'dota.yaml'.
-        **keys (Any): `wavelet`, `teacher_channels`, `amplifier_epochs`, `recipe`, and the Ultralytics training settings
-            of the student's run, whose `epochs`, `imgsz` and `fraction` should be those of that run.
+        **keys (Any): `wavelet`, `teacher_imgsz`, `teacher_channels`, `amplifier_epochs`, `recipe`, and the Ultralytics
+            training settings of the student's run, whose `epochs`, `imgsz` and `fraction` should be those of that run.
 
     Returns:
         (AmplifierResult): File and card.
@@ -76,10 +76,12 @@ def _obtain(settings: Settings, data: str, ultralytics_args: dict[str, Any]) -> 
     run = prepare_run(args, settings)
     epochs = settings.amplifier_epochs
     # a recipe may turn imhi off, which says nothing about this command
-    card = run.amplifier_card or card_for(run.teacher, run.data, run.args, settings.wavelet, epochs, run.channels)
+    card = run.amplifier_card or card_for(
+        run.teacher, run.data, run.teacher_args, settings.wavelet, epochs, run.channels
+    )
     if not run.class_map.identical:
         LOGGER.info(f"DS2D2: {run.class_map.describe()}")
-    path = obtain_amplifier(card, run.teacher, run.args)
+    path = obtain_amplifier(card, run.teacher, run.teacher_args)
     return AmplifierResult(path, load_amplifier(path)[1])
 
 

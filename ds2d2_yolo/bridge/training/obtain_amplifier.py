@@ -64,8 +64,6 @@ def card_for(
     Raises:
         BadUseError: If teacher and data share no class.
     """
-    size = args.imgsz if isinstance(args.imgsz, int) else max(args.imgsz)
-    stride = max(int(max(teacher.strides)), 32)
     return AmplifierCard(
         teacher=teacher.sha256,
         data=data_hash(data),
@@ -73,13 +71,28 @@ def card_for(
         classes=teacher.names,
         shared=_shared_classes(teacher, data, args),
         channels=tuple(range(data["channels"])) if channels is None else channels,
-        imgsz=math.ceil(size / stride) * stride,  # as Ultralytics rounds it for the teacher
+        imgsz=rounded_imgsz(teacher, args),
         fraction=get_split_fraction(args.fraction, "train"),
         epochs=epochs or max(1, round(args.epochs / 4)),
         ultralytics=ultralytics_version,
         torch=str(torch.__version__),
         ds2d2=__version__,
     )
+
+
+def rounded_imgsz(teacher: Teacher, args: Namespace) -> int:
+    """Return the size of the images that a teacher sees, as Ultralytics rounds it in an amplifier's training.
+
+    Args:
+        teacher (Teacher): The run's teacher.
+        args (Namespace): The run's Ultralytics settings, with the size of the teacher's images.
+
+    Returns:
+        (int): Pixels.
+    """
+    size = args.imgsz if isinstance(args.imgsz, int) else max(args.imgsz)
+    stride = max(int(max(teacher.strides)), 32)
+    return math.ceil(size / stride) * stride
 
 
 def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) -> tuple[str, ...]:

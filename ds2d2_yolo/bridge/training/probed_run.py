@@ -17,10 +17,11 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.probe import Probe, Prober
+from ds2d2_yolo.bridge.distillation.teacher_size import share_batch
 from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.loading import build_student, load_student
-from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
+from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun, refuse_rounded
 from ds2d2_yolo.bridge.training.run_setup import load_checked_amplifier, prepare_run
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
@@ -49,7 +50,7 @@ def probe(
             is a random start. Without adapters in the checkpoint they are random, as at the start of a run.
         data (str): Data-set YAML.
         images (int): Training images, chosen at random by the seed; the last incomplete batch is left out.
-        imgsz (int): Side of the images in pixels.
+        imgsz (int): Side of the student's images in pixels; `teacher_imgsz` among the keys is that of the teacher's.
         batch (int): Images in a batch.
         seed (int): Seed of the images, of a random student and of random adapters.
         **keys (Any): DS2D2 settings, and Ultralytics settings of the run such as `device`, `classes` or `single_cls`.
@@ -79,7 +80,8 @@ def probe(
         names = {"model": student, "task": source.task, "mode": "train", "rect": False}
         run = prepare_run(get_cfg(overrides={**rest, **sizes, **names}), settings)
         prober = _prober(run, get_adapters(source.model))
-        return prober.measure(_batches(run, run.imgsz(prober.model), images))
+        refuse_rounded(run, size := run.imgsz(prober.model))
+        return prober.measure(_batches(run, size, images))
 
 
 def _prober(run: PreparedRun, adapters: nn.ModuleList | None) -> Prober:
@@ -95,6 +97,7 @@ def _prober(run: PreparedRun, adapters: nn.ModuleList | None) -> Prober:
         class_map=run.class_map,
         amplifier_state=None if amplifier is None else load_checked_amplifier(run, amplifier),
         seed=run.args.seed,
+        ratio=run.size_ratio,
     )
     if adapters is None:
         LOGGER.info("DS2D2: the student holds no adapters, they are random as at the start of a run")
@@ -112,7 +115,7 @@ def _prober(run: PreparedRun, adapters: nn.ModuleList | None) -> Prober:
 def _batches(run: PreparedRun, imgsz: int, images: int) -> Iterator[dict[str, Any]]:
     """Yield batches of training images without augmentation, of one shape."""
     args = copy(run.args)
-    args.imgsz, args.split = imgsz, "train"  # the split decides which images `fraction` leaves out
+    args.imgsz, args.split = run.size_ratio * imgsz, "train"  # the split decides which images `fraction` leaves out
     with quiet(logging.WARNING):
         # any mode but 'train' leaves out the augmentations
         dataset = build_yolo_dataset(args, run.data["train"], args.batch, run.data, mode="val")
@@ -122,4 +125,4 @@ def _batches(run: PreparedRun, imgsz: int, images: int) -> Iterator[dict[str, An
     groups = [chosen[i : i + size] for i in range(0, len(chosen) - size + 1, size)]
     for batch in DataLoader(dataset, batch_sampler=groups, num_workers=0, collate_fn=dataset.collate_fn):
         on_device = {k: v.to(run.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        yield {**on_device, "img": on_device["img"].float() / 255}
+        yield share_batch({**on_device, "img": on_device["img"].float() / 255}, run.size_ratio)

@@ -28,13 +28,14 @@ from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
-from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier
+from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier, rounded_imgsz
 from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
 from ds2d2_yolo.bridge.training.run_state import RunState
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
+from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import IMPLICIT, Settings
@@ -154,6 +155,7 @@ def prepare_run(
     refuse_yaml(args.model, "the student")
     if not args.resume:
         check_pretrained(args.pretrained)
+    ratio = size_ratio(args.imgsz, settings.teacher_imgsz)
     run_amplifier = _run_amplifier(args, state)
     if args.model is not None:  # None for an amplifier without a student
         rotated = args.task == "obb" if rotated is None else rotated
@@ -164,7 +166,7 @@ def prepare_run(
         raise BadUseError(
             f"teacher={settings.teacher} is not the one that this run began with: name that one to resume"
         )
-    fit_imgsz(args, teacher)
+    fit_imgsz(args, teacher, ratio)
     named = Path(settings.amplifier) if settings.amplifier and run_amplifier is None else None
     if named and "imhi" in settings.active and RANK in {-1, 0}:  # the other processes get the amplifier of rank 0
         load_amplifier(named)  # a missing or broken one is refused before the data are read
@@ -174,6 +176,8 @@ def prepare_run(
     class_map = match_run_classes(teacher.names, data, args)
     # absolute, so that a resume from another folder and the processes of DDP find it
     settings = replace(settings, teacher=teacher.path)
+    if settings.teacher_imgsz is not None:
+        settings = replace(settings, teacher_imgsz=ratio * args.imgsz)  # rounded too
     if args.model is not None:
         settings = _with_shared_classes(settings, class_map)
     args.device = parse_device(args.device)
@@ -183,7 +187,7 @@ def prepare_run(
     if named and RANK in {-1, 0}:
         load_checked_amplifier(run, named, check_data=True)
     elif not (named or run_amplifier) and RANK == -1:  # one of several processes gets the file, see `prepare_process`
-        card = card_for(teacher, data, args, settings.wavelet, settings.amplifier_epochs, channels)
+        card = card_for(teacher, data, run.teacher_args, settings.wavelet, settings.amplifier_epochs, channels)
         return replace(run, amplifier_card=card)
     return replace(run, amplifier_path=named or run_amplifier)
 
@@ -221,7 +225,7 @@ def _run_amplifier(args: Namespace, state: RunState | None) -> Path | None:
 
 
 def load_checked_amplifier(run: PreparedRun, path: Path, check_data: bool = False) -> dict[str, Tensor]:
-    """Load the weights of an amplifier that fits a run.
+    """Load the weights of an amplifier that fits a run. One that was trained at another size is named in a warning.
 
     Args:
         run (PreparedRun): The run.
@@ -238,6 +242,8 @@ def load_checked_amplifier(run: PreparedRun, path: Path, check_data: bool = Fals
     weights, card = load_amplifier(path)
     data, shared = (data_hash(run.data), run.class_map.shared) if check_data else (None, None)
     check_amplifier(card, run.teacher, run.settings.wavelet, path, data, run.channels, shared)
+    if check_data and card.imgsz != (size := rounded_imgsz(run.teacher, run.teacher_args)):
+        LOGGER.warning(f"DS2D2: amplifier={path} was trained at {card.imgsz} px, and the teacher sees {size} px here")
     return weights
 
 
@@ -262,7 +268,7 @@ def begin_run(run: PreparedRun, student: Any, folder: Path) -> tuple[dict[str, s
     amplifier = run.amplifier_path
     if run.amplifier_card is not None:
         with isolate_training_rng(run.args.seed, run.args.deterministic):
-            amplifier = obtain_amplifier(run.amplifier_card, run.teacher, run.args)
+            amplifier = obtain_amplifier(run.amplifier_card, run.teacher, run.teacher_args)
     files[RUN_FILE] = append_provenance(folder, provenance_of(run, amplifier), bool(run.args.resume))
     write_files({RUN_FILE: files[RUN_FILE]}, folder)
     return files, None if amplifier is None else str(amplifier)

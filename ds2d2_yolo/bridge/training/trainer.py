@@ -30,6 +30,7 @@ from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
+from ds2d2_yolo.bridge.distillation.teacher_size import share_batch
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.models.loading import build_student
@@ -249,6 +250,7 @@ class DS2D2Trainer(DetectionTrainer):
             amplifier_state=self._amplifier_weights(),
             adapters=restored and restored.float().requires_grad_(True),
             seed=self.args.seed,
+            ratio=run.size_ratio,
         ).to(self.device)
         attach_adapters(self.model, self.distiller.adapters)
 
@@ -288,17 +290,19 @@ class DS2D2Trainer(DetectionTrainer):
     # Data and optimizer -------------------------------------------------------------------------------------------
     def _fit_stride(self) -> None:
         """Make image sizes multiples of the teacher's coarsest stride too."""
-        if stride := coarse_stride(self.run.teacher):
+        if stride := coarse_stride(self.run.teacher, self.run.size_ratio):
             self.stride = max(getattr(self, "stride", 0), stride)
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Build a data set; training batches fit the teacher, also under `rect`, and carry their workers' states."""
         if mode != "train":
             return super().build_dataset(img_path, mode, batch)
-        if coarse_stride(self.run.teacher):
+        ratio = self.run.size_ratio
+        if ratio > 1 or coarse_stride(self.run.teacher):
             self._fit_stride()
-            options = {"mode": mode, "rect": False, "stride": self.stride}
-            dataset = build_yolo_dataset(self.args, img_path, batch, self.data, **options)
+            options = {"mode": mode, "rect": False, "stride": ratio * self.stride}
+            args = self.run.teacher_args if ratio > 1 else self.args
+            dataset = build_yolo_dataset(args, img_path, batch, self.data, **options)
         else:
             dataset = super().build_dataset(img_path, mode, batch)
         return self.exact_resume.prepare_dataset(dataset)
@@ -353,9 +357,9 @@ class DS2D2Trainer(DetectionTrainer):
         self.exact_resume.start_epoch()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count the batch, then preprocess it as usual."""
+        """Count the batch, preprocess it as usual, and scale the student's images down where the teacher sees more."""
         self.exact_resume.count_batch(batch)
-        return dict(super().preprocess_batch(batch))
+        return share_batch(dict(super().preprocess_batch(batch)), self.run.size_ratio)
 
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""

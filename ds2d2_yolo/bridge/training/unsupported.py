@@ -35,6 +35,8 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         raise BadUseError(f"batch={args.batch}: AutoBatch looks at one GPU, for device={args.device} name a batch size")
     if settings.box_distance == "kfiou" and args.task != "obb":
         raise BadUseError("box_distance=kfiou compares oriented boxes: leave it out for a detect student")
+    if args.multi_scale and settings.teacher_imgsz is not None:
+        raise BadUseError(f"multi_scale={args.multi_scale} does not go with teacher_imgsz=: leave one of them out")
     if (args.task == "obb") != rotated:
         raise BadUseError("use DS2D2OBBTrainer for obb models and DS2D2Trainer for detect")
     if (

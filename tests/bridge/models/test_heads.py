@@ -101,6 +101,28 @@ def test_levels_can_be_chosen() -> None:
             pair_levels((4, 8, 16, 32), (8, 16, 32, 64), wrong)
 
 
+@pytest.mark.parametrize("ratio", [1, 2, 4, 8])
+@pytest.mark.parametrize("teacher", [(8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64), (32, 16, 8)])
+@pytest.mark.parametrize("student", [(8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64)])
+def test_levels_pair_by_grid(student: tuple[float, ...], teacher: tuple[float, ...], ratio: int) -> None:
+    grids = [640 // s for s in student], [640 * ratio // t for t in teacher]
+    expected = [(i, grids[1].index(g)) for i, g in enumerate(grids[0]) if g in grids[1]]
+    if not expected:
+        with pytest.raises(BadUseError, match=f"at {ratio} times the image size share no level"):
+            pair_levels(student, teacher, ratio=ratio)
+        return
+    assert pair_levels(student, teacher, ratio=ratio) == expected
+    student_only, teacher_only = unpaired_levels(student, teacher, ratio)
+    assert set(student_only) == {s for i, s in enumerate(student) if i not in dict(expected)}
+    assert set(teacher_only) == set(teacher) - {teacher[t] for _, t in expected}
+
+
+def test_levels_are_named_by_the_students_strides() -> None:
+    assert pair_levels((8, 16, 32), (8, 16, 32), [16], ratio=2) == [(1, 2)]
+    with pytest.raises(BadUseError, match="share the strides 8, 16, choose among them"):
+        pair_levels((8, 16, 32), (8, 16, 32), [32], ratio=2)
+
+
 def test_unpaired_levels_are_named() -> None:
     assert unpaired_levels((4, 8, 16, 32), (8, 16, 32, 64, 128)) == ((4,), (64, 128))
     assert unpaired_levels((8, 16, 32), (8, 16, 32)) == ((), ())

@@ -66,6 +66,14 @@ def same_head(first: AmplifierResult, second: AmplifierResult) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
+def test_the_teachers_size_is_that_of_its_amplifier(run: Callable[..., AmplifierResult], trainings: list[int]) -> None:
+    """A run whose teacher sees more finds the amplifier of that size, and not that of the student's."""
+    half = run(imgsz=SIZE // 2, teacher_imgsz=SIZE)
+    assert half.card.imgsz == SIZE
+    assert run(imgsz=SIZE).file == half.file
+    assert trainings == [1]
+
+
 def test_another_order_gives_the_same_amplifier(
     taught: tuple[Path, Path], run: Callable[..., AmplifierResult], tmp_path: Path
 ) -> None:

@@ -88,6 +88,20 @@ def test_ranks_agree(
     assert {p.name for p in (run / "weights").iterdir()} == {"last.pt", "best.pt"}
 
 
+@pytest.mark.slow
+def test_ranks_agree_where_the_teacher_sees_more(
+    tiny_settings: dict[str, Any], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    settings = {
+        **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml")), "model": "yolov8n-obb.yaml",
+        "data": str(tiny_data("obb")), "amplifier_epochs": 1, "imgsz": 64, "teacher_imgsz": 128, "mosaic": 1.0,
+    }  # fmt: skip
+    seen, _ = train(2, settings, tmp_path)
+    assert [len(s["adapters"]) for s in seen] == [2, 2]
+    check_same_state(seen)
+    check_mean_gradients(seen)
+
+
 @pytest.mark.parametrize(
     ("device", "batch", "reason"),
     [

@@ -15,6 +15,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
+from ds2d2_yolo.bridge.distillation.teacher_size import enlarge
 from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 
@@ -74,7 +75,7 @@ class WithTeacher(nn.Module):
         distiller.adapters = get_adapters(self.student) or distiller.adapters  # a copy's adapters take the gradient
         student = StudentInputs.of(_SumCriterion(), outputs, self._targets(images))
         with torch.enable_grad():
-            teacher = distiller.teacher_outputs(images.detach())
+            teacher = distiller.teacher_outputs(enlarge(images.detach(), distiller.teacher.ratio))
             head = dense_head(self.student, "the student")
             measure_gradients(_SumCriterion(), head, distiller, student, teacher, {"img": images})
             return outputs, distiller(student, teacher)

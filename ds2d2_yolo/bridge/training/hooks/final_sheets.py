@@ -34,6 +34,9 @@ def draw_final_sheets(trainer: DS2D2Trainer) -> Path | None:
     args, settings = trainer.args, trainer.run.settings
     if args.single_cls or not settings.active or not trainer.run.class_map.pairs:
         return None
+    if settings.teacher_imgsz is not None:
+        LOGGER.info("DS2D2: the run has no sheets: explain shows both models at one size, and teacher_imgsz= is set")
+        return None
     try:
         options = ExplainOptions(
             teacher=settings.teacher, student=str(trainer.last), data=str(args.data), wavelet=settings.wavelet,

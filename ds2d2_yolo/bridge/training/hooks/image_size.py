@@ -11,27 +11,30 @@ from ds2d2_yolo.bridge.preflight.prepared_run import USUAL_STRIDE
 from ds2d2_yolo.errors import BadUseError
 
 
-def coarse_stride(teacher: Teacher) -> int:
+def coarse_stride(teacher: Teacher, ratio: int = 1) -> int:
     """Return the teacher's coarsest stride in pixels, 0 if Ultralytics' sizes are multiples of it anyway.
 
     Args:
         teacher (Teacher): Loaded teacher.
+        ratio (int): Side of the teacher's images over that of the student's.
 
     Returns:
-        (int): Training images must be multiples of it. Validation images need not, the teacher does not see them.
+        (int): In pixels of the student's images. Training images must be multiples of it. Validation images need not,
+            the teacher does not see them.
     """
-    coarsest = int(max(teacher.strides))
+    coarsest = int(max(teacher.strides)) // ratio
     return coarsest if coarsest > USUAL_STRIDE else 0
 
 
-def fit_imgsz(args: Namespace, teacher: Teacher) -> None:
+def fit_imgsz(args: Namespace, teacher: Teacher, ratio: int = 1) -> None:
     """Round `imgsz` up to a multiple of the teacher's coarsest stride, in place, with Ultralytics' own warning.
 
     Args:
         args (Namespace): Ultralytics' settings; `imgsz` changes for a teacher coarser than usual.
         teacher (Teacher): Loaded teacher.
+        ratio (int): As in `coarse_stride`.
     """
-    if stride := coarse_stride(teacher):
+    if stride := coarse_stride(teacher, ratio):
         args.imgsz = check_imgsz(args.imgsz, stride=stride, floor=stride, max_dim=1)
 
 

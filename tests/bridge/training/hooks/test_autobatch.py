@@ -67,6 +67,16 @@ def test_counts_what_a_step_keeps(task: str, profiled: Callable[..., Any]) -> No
     assert trainer.batch_size == trainer.args.batch == int((2e8 - seen["start"]) / seen["slope"])
 
 
+def test_counts_the_terms_of_a_teacher_that_sees_more(profiled: Callable[..., Any]) -> None:
+    """The profiler gives images of the student's size; a larger copy goes to the teacher."""
+    trainer, seen = profiled("detect", 2e8, imhi=0, imgsz=64, teacher_imgsz=128)
+    assert seen["imgsz"] == 64
+    assert trainer.distiller.teacher.ratio == 2
+    outputs, terms = seen["model"](torch.rand(1, 3, 64, 64))
+    assert outputs["feats"][0].shape[2:] == (8, 8)
+    assert set(terms) == {"exlo", "exhi", "imfu"}
+
+
 def test_takes_fewer_images_than_the_student_alone(profiled: Callable[..., Any]) -> None:
     alone, _ = profiled("obb", 1.5e8, name="alone", **OFF)
     taught, _ = profiled("obb", 1.5e8, name="taught", imhi=0)

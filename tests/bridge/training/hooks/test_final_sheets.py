@@ -55,3 +55,15 @@ def test_no_sheets_without_plots_or_distillation(
     trainer = tiny_trainer(**keys)
     trainer.train()
     assert not Path(trainer.save_dir, "explain").exists()
+
+
+def test_no_sheets_where_the_teacher_sees_more(
+    tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They show both models at one size."""
+    notes: list[str] = []
+    monkeypatch.setattr(LOGGER, "info", lambda text="", *_: notes.append(str(text)))
+    monkeypatch.setattr(final_sheets, "explain_pair", lambda *_: pytest.fail("called"))
+    trainer = tiny_trainer(plots=True, imhi=0.0, imgsz=64, teacher_imgsz=128)
+    trainer.train()
+    assert any("the run has no sheets: explain shows both models at one size" in note for note in notes)
