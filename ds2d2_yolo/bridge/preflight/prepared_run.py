@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
+from ds2d2_yolo.bridge.data.unlabelled.selection import UnlabelledImages
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.config.settings import Settings
@@ -33,6 +34,7 @@ class PreparedRun:
         device (torch.device): The first device.
         amplifier_path (Path | None): The amplifier that the user named, or the copy in a resumed run's folder.
         amplifier_card (AmplifierCard | None): Origin of the amplifier to look up in the store or to train.
+        unlabelled (UnlabelledImages | None): Images beside the labelled ones, None for none.
     """
 
     args: Namespace
@@ -44,6 +46,7 @@ class PreparedRun:
     device: torch.device
     amplifier_path: Path | None = None
     amplifier_card: AmplifierCard | None = None
+    unlabelled: UnlabelledImages | None = None
 
     @property
     def devices(self) -> int:

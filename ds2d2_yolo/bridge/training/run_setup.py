@@ -31,6 +31,7 @@ from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
 from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier
 from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
 from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.unlabelled.prepare import prepare_unlabelled
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
@@ -174,10 +175,13 @@ def prepare_run(
     class_map = match_run_classes(teacher.names, data, args)
     # absolute, so that a resume from another folder and the processes of DDP find it
     settings = replace(settings, teacher=teacher.path)
+    unlabelled = None
     if args.model is not None:
         settings = _with_shared_classes(settings, class_map)
+        settings, unlabelled = prepare_unlabelled(settings, data, args)
     args.device = parse_device(args.device)
-    run = PreparedRun(args, settings, teacher, data, class_map, channels, check_device(args.device))
+    device = check_device(args.device)
+    run = PreparedRun(args, settings, teacher, data, class_map, channels, device, unlabelled=unlabelled)
     if "imhi" not in settings.active:
         return run
     if named and RANK in {-1, 0}:

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from ds2d2_yolo.bridge.training.run_setup import (
     write_files,
 )
 from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.unlabelled.second_images import SecondImages
 from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
@@ -91,6 +92,7 @@ class DS2D2Trainer(DetectionTrainer):
     """
 
     gains: Gains
+    second_images_have_labels = False  # of `unlabelled=`; True for pseudo-labels, see `compared_run`
 
     # Preparation --------------------------------------------------------------------------------------------------
     def __init__(
@@ -123,6 +125,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         self.logger_columns = LoggerColumns(self)
+        self.second_images = SecondImages.of(self, self.run, self.second_images_have_labels)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
         if DS2D2Trainer._start_epoch not in self.callbacks["on_train_epoch_start"]:  # DDP hands them to each process
@@ -217,6 +220,8 @@ class DS2D2Trainer(DetectionTrainer):
 
     def _close_loaders(self) -> None:
         """End the workers of the data loaders: one that a signal ended too would be reported when this process ends."""
+        if self.second_images is not None:
+            self.second_images.close()
         for name in ("train_loader", "test_loader"):
             loader = getattr(self, name, None)  # Ultralytics sets them late
             if loader is not None:
@@ -305,7 +310,10 @@ class DS2D2Trainer(DetectionTrainer):
     def _build_train_pipeline(self) -> None:
         """Build loaders and optimizer; after an out-of-memory restart the gains belong to another batch size."""
         self._fit_stride()
-        super()._build_train_pipeline()
+        with nullcontext() if self.second_images is None else self.second_images.labelled_batch():
+            super()._build_train_pipeline()
+        if self.second_images is not None:
+            self.second_images.build()
         self.exact_resume.follow_loader()
         if self._pipeline_built:
             self.gains.recalibrate()
@@ -314,6 +322,8 @@ class DS2D2Trainer(DetectionTrainer):
     def _close_dataloader_mosaic(self) -> None:
         """End the mosaics; the loader starts over then."""
         super()._close_dataloader_mosaic()
+        if self.second_images is not None:
+            self.second_images.close_mosaic()
         self.exact_resume.restart_loader()
 
     def auto_batch(self) -> int:
@@ -349,11 +359,16 @@ class DS2D2Trainer(DetectionTrainer):
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
         super()._model_train()
+        if self.second_images is not None:
+            self.second_images.start_epoch()
         self.exact_resume.start_epoch()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count the batch, then preprocess it as usual."""
+        """Count the batch and append unlabelled images, then preprocess it as usual."""
         self.exact_resume.count_batch(batch)
+        if self.second_images is not None:
+            batch, facts = self.second_images.extend(batch)
+            return {**super().preprocess_batch(batch), **facts}
         return dict(super().preprocess_batch(batch))
 
     def optimizer_step(self) -> None:
