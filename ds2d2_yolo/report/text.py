@@ -15,6 +15,7 @@ from ds2d2_yolo.report.facts import (
     QualityFacts,
     Report,
     RunFacts,
+    UnlabelledFacts,
 )
 
 WIDTH = 100  # maximum columns of a line
@@ -38,6 +39,7 @@ def render(report: Report) -> str:
     lines = [
         *_row("DS2D2", f"pre-flight report: {versions}"),
         *_row("run", _run(report.run)),
+        *_row("unlabelled", _unlabelled(report.run.unlabelled)),
         "",
         *_models(report),
         "",
@@ -78,6 +80,18 @@ def _run(run: RunFacts) -> str:
     batch = f"batch {run.batch:g}" if run.batch >= 1 else "batch chosen by AutoBatch"
     parts = [run.task, f"{run.imgsz} px", batch, f"{run.epochs} epochs", run.device, "AMP" if run.amp else "no AMP"]
     return ", ".join(parts) + (", resumed" if run.resumed else "")
+
+
+def _unlabelled(images: UnlabelledFacts | None) -> str:
+    """Return the unlabelled images and the composition of a batch; empty if there are none."""
+    if images is None:
+        return ""
+    batch = f"{images.share:g} of a batch"
+    if images.batch is not None:
+        batch = "{} labelled and {} unlabelled in a batch".format(*images.batch)
+    left_out = images.broken + images.duplicates
+    parts = [f"{images.images} unlabelled images", batch, f"boxes of the teacher above {images.confidence:g}"]
+    return ", ".join([*parts, f"{left_out} left out"] if left_out else parts)
 
 
 def _models(report: Report) -> list[str]:

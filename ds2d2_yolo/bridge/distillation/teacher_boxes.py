@@ -1,4 +1,4 @@
-"""The teacher's detections in the place of ground truth, for images without labels. Not part of the published method."""
+"""The teacher's detections as boxes of images without labels. Not part of the published method."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from ds2d2_yolo.bridge.distillation.targets import Targets
 
 NMS_IOU = 0.7  # Ultralytics' default `iou`
 MAX_DETECTIONS = 1000  # of an image
+MIN_SIDE = 2  # pixels of the sides of an oriented box
 NO_TIME_LIMIT = 1e9  # seconds an image; Ultralytics' limit would make boxes depend on how busy the machine is
 
 
 def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float) -> list[Tensor]:
     """Return the teacher's detections over a confidence, after suppression by class as in Ultralytics' predictions.
+
+    Oriented boxes with a side below `MIN_SIDE` are left out, as Ultralytics' criterion does with such labels (8.4.190).
 
     Args:
         logits (Tensor): Class logits, B x anchors x classes.
@@ -36,6 +39,8 @@ def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float
         torch.cat(parts, 2).transpose(1, 2), conf, NMS_IOU, max_det=MAX_DETECTIONS, nc=classes,
         max_time_img=NO_TIME_LIMIT, rotated=rotated,
     )  # fmt: skip
+    if rotated:
+        detections = [d[d[:, 2:4].amin(1) >= MIN_SIDE] for d in detections]
     return [torch.cat((d[:, :4], d[:, 6:], d[:, 4:6]), 1) for d in detections]
 
 

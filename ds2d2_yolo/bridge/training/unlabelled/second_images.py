@@ -1,7 +1,8 @@
 """Unlabelled images in the batches of a trainer. Not part of the published method.
 
-The training loader stays that of the labelled images, so that they come in the order and with the augmentations of a run
-without unlabelled images and with a batch as large as their part. The unlabelled part is appended to each batch.
+The training loader stays that of the labelled images. They come in the same order and with the same augmentations as in
+a run without unlabelled images whose batch is as large as the labelled part. The unlabelled part is appended to each
+batch.
 """
 
 from __future__ import annotations
