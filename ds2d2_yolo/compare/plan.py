@@ -13,6 +13,13 @@ from ds2d2_yolo.compare.launchers.child import read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
+from ds2d2_yolo.compare.unlabelled import (
+    FOLDER,
+    PSEUDO_LABELS,
+    labelled_batch,
+    pseudo_label_settings,
+    takes_unlabelled,
+)
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
@@ -48,12 +55,14 @@ class ComparePlan:
         arms (tuple[Arm, ...]): Its arms.
         settings (dict[str, dict[str, Any]]): Name of each arm -> its DS2D2 settings, or `dis`.
         keys (dict[str, Any]): Ultralytics' training settings, the same for all arms.
+        labelled_batch (int | None): Batch of the arms without unlabelled images, None if all arms have `keys`' batch.
     """
 
     options: CompareOptions
     arms: tuple[Arm, ...]
     settings: dict[str, dict[str, Any]]
     keys: dict[str, Any]
+    labelled_batch: int | None = None
 
     @classmethod
     def of(cls, options: CompareOptions, train_keys: Mapping[str, Any]) -> ComparePlan:
@@ -86,11 +95,15 @@ class ComparePlan:
                 "it in arms= too, or one of these as baseline="
             )
         settings = {arm.name: arm_settings(arm, shared) or dict(arm.settings) for arm in arms}
-        if shared and not any(arm.kind == "ds2d2" for arm in arms):
-            raise BadUseError(f"{', '.join(f'{k}=' for k in shared)}: no arm takes DS2D2 settings")
+        pseudo = pseudo_label_settings(arms, shared)
+        settings |= {arm.name: pseudo for arm in arms if arm.kind == PSEUDO_LABELS}
+        idle = [f"{k}=" for k in shared if k not in pseudo]
+        if idle and not any(arm.kind == "ds2d2" for arm in arms):
+            raise BadUseError(f"{', '.join(idle)}: no arm takes DS2D2 settings")
         _check_recipes(options, arms, settings)
         _check_amplifiers(arms, settings)
-        return cls(options, arms, settings, {"plots": False, **keys})
+        labelled = labelled_batch(arms, settings, batch)
+        return cls(options, arms, settings, {"plots": False, **keys}, labelled)
 
     @property
     def runs(self) -> list[tuple[Arm, int]]:
@@ -110,7 +123,22 @@ class ComparePlan:
         """
         hashes = {k.removesuffix("_hash"): v for k, v in subjects.items() if k.endswith("_hash")}
         settings = {k: v for k, v in self.keys.items() if k not in NEUTRAL_KEYS}
-        return {**hashes, "settings": settings, "versions": _versions()}
+        # arms without unlabelled images depend on it too
+        labelled = {} if self.labelled_batch is None else {"labelled_batch": self.labelled_batch}
+        return {**hashes, "settings": settings, "versions": _versions(), **labelled}
+
+    def train_batch(self, arm: Arm) -> dict[str, int]:
+        """Return the batch of an arm's training where it is not that of the command.
+
+        Args:
+            arm (Arm): The arm.
+
+        Returns:
+            (dict[str, int]): The key `batch`, or none.
+        """
+        if self.labelled_batch is None or takes_unlabelled(arm, self.settings[arm.name]):
+            return {}
+        return {"batch": self.labelled_batch}
 
 
 def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -121,7 +149,7 @@ def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mappi
             raise BadUseError(
                 f"arm {name}: safe=True of the recipe {values.recipe} holds for all arms: give it to the command too"
             )
-    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model")]
+    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model", PSEUDO_LABELS)]
     if others and any(values.teacher_channels is not None for values in resolved.values()):
         raise BadUseError(
             f"teacher_channels= does not hold for {', '.join(others)}: the teacher would get all channels there; name "
@@ -151,7 +179,7 @@ def make_jobs(
     plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], parallel: int, threads: int | None,
     explicit_only: Collection[str] = (),
 ) -> list[Job]:  # fmt: skip
-    """Return a job for each amplifier that unfinished runs need, then a job for each unfinished run.
+    """Return a job for each amplifier and set of pseudo-labels that unfinished runs need, then one for each run.
 
     Args:
         plan (ComparePlan): The comparison.
@@ -166,7 +194,7 @@ def make_jobs(
         (list[Job]): The jobs in their order.
     """
     runs: list[Job] = []
-    amplifiers: dict[str, Job] = {}
+    sources: dict[str, Job] = {}
     finished = {(row.arm, row.seed) for row in state.rows()}
     base = {"subjects": dict(subjects), "threads": threads, "student": plan.options.student}
     columns = {**_shared_columns(plan, subjects), "parallel": parallel}
@@ -179,14 +207,16 @@ def make_jobs(
         explicit = arm.name in explicit_only
         amplifier = None if explicit else _amplifier_job(arm, settings, base, plan.keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
+        task["train_keys"] = plan.train_batch(arm)
         task["amplifier"] = str(amplifier.folder) if amplifier else ""
+        source = _pseudo_label_job(arm, settings, base, plan.keys, state.folder) or amplifier
         needs: tuple[str, ...] = ()
-        if amplifier is not None and not _is_stored(amplifier):
-            amplifiers.setdefault(amplifier.name, amplifier)
-            needs = (amplifier.name,)
+        if source is not None and not _is_stored(source):
+            sources.setdefault(source.name, source)
+            needs = (source.name,)
         name = arm.name if seed < 0 else f"{arm.name}, seed {seed}"
         runs.append(Job(name, run_folder(state.folder, arm.name, seed), task, needs))
-    return [*amplifiers.values(), *runs]
+    return [*sources.values(), *runs]
 
 
 def _amplifier_job(
@@ -204,9 +234,18 @@ def _amplifier_job(
     return Job(name, place, {**base, "kind": "amplifier", "settings": settings, "keys": dict(keys)})
 
 
-def _is_stored(amplifier: Job) -> bool:
-    """Return whether an amplifier was trained in an earlier session and its file still exists."""
-    return any(Path(row["file"]).is_file() for row in read_result(amplifier.folder))
+def _pseudo_label_job(
+    arm: Arm, settings: Mapping[str, Any], base: Mapping[str, Any], keys: Mapping[str, Any], folder: Path
+) -> Job | None:
+    """Return the job that writes the teacher's detections as labels; None for an arm that needs none."""
+    if arm.kind != PSEUDO_LABELS:
+        return None
+    return Job("pseudo-labels", folder / FOLDER, {**base, "kind": FOLDER, "settings": settings, "keys": dict(keys)})
+
+
+def _is_stored(source: Job) -> bool:
+    """Return whether an amplifier or pseudo-labels were made in an earlier session and the file still exists."""
+    return any(Path(row["file"]).is_file() for row in read_result(source.folder))
 
 
 def _shared_columns(plan: ComparePlan, subjects: Mapping[str, str]) -> dict[str, Any]:

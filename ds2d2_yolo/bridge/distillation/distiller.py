@@ -114,8 +114,8 @@ class Distiller:
             predictions["imhi"] = HeadOutputs(*high, valid & valid_images(list(high)))
         detections = []
         if needs_boxes:
-            found = shared_logits[labelled:], decoded[1][labelled:], valid[labelled:]
-            detections = teacher_detections(*found, self.settings.unlabelled_conf)
+            predicted = shared_logits[labelled:], decoded[1][labelled:], valid[labelled:]
+            detections = teacher_detections(*predicted, self.settings.unlabelled_conf, images.shape[2:])
         return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores, detections)
 
     @property

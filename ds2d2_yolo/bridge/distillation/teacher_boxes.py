@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -16,16 +18,18 @@ MIN_SIDE = 2  # pixels of the sides of an oriented box
 NO_TIME_LIMIT = 1e9  # seconds an image; Ultralytics' limit would make boxes depend on how busy the machine is
 
 
-def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float) -> list[Tensor]:
+def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float, size: Sequence[int]) -> list[Tensor]:
     """Return the teacher's detections over a confidence, after suppression by class as in Ultralytics' predictions.
 
-    Oriented boxes with a side below `MIN_SIDE` are left out, as Ultralytics' criterion does with such labels (8.4.190).
+    Boxes are treated as Ultralytics treats labels (8.4.190): upright ones are cut at the border of the image and left out
+    if nothing remains, oriented ones with a side below `MIN_SIDE` are left out.
 
     Args:
         logits (Tensor): Class logits, B x anchors x classes.
         boxes (Tensor): Boxes in pixels, B x anchors x 4 (xyxy) or x 5 (xywhr, radians).
         valid (Tensor): B bool; images that are not valid have no detection.
         conf (float): Confidence that a detection has to exceed, 0 to 1.
+        size (Sequence[int]): Height and width of the images in pixels.
 
     Returns:
         (list[Tensor]): For each image N x 6 (xyxy, confidence, class) or N x 7 (xywhr, confidence, class), the best one
@@ -41,6 +45,10 @@ def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float
     )  # fmt: skip
     if rotated:
         detections = [d[d[:, 2:4].amin(1) >= MIN_SIDE] for d in detections]
+    else:
+        limit = logits.new_tensor([size[1], size[0]] * 2)
+        detections = [torch.cat((d[:, :4].clamp(min=0).minimum(limit), d[:, 4:]), 1) for d in detections]
+        detections = [d[(d[:, 2:4] > d[:, :2]).all(1)] for d in detections]
     return [torch.cat((d[:, :4], d[:, 6:], d[:, 4:6]), 1) for d in detections]
 
 

@@ -180,11 +180,25 @@ class DS2D2OBBArm(WatchedTrainer, DS2D2OBBTrainer):
     """The same for oriented boxes."""
 
 
+class PseudoLabelArm(DS2D2Arm):
+    """Training of the plain student for upright boxes on labelled images and on others with the teacher's labels."""
+
+    second_images_have_labels = True
+
+
+class PseudoLabelOBBArm(DS2D2OBBArm):
+    """The same for oriented boxes."""
+
+    second_images_have_labels = True
+
+
 TRAINERS = {
     ("plain", "detect"): PlainArm,
     ("plain", "obb"): PlainOBBArm,
     ("distill_model", "detect"): PlainArm,
     ("distill_model", "obb"): PlainOBBArm,
+    ("pseudo_labels", "detect"): PseudoLabelArm,
+    ("pseudo_labels", "obb"): PseudoLabelOBBArm,
     ("ds2d2", "detect"): DS2D2Arm,
     ("ds2d2", "obb"): DS2D2OBBArm,
 }
@@ -264,7 +278,7 @@ def train_arm(
     """Train one arm with one seed, go on with a training that was cut off, or do nothing where it is finished.
 
     Args:
-        kind (str): 'plain', 'distill_model' or 'ds2d2'.
+        kind (str): 'plain', 'distill_model', 'pseudo_labels' or 'ds2d2'.
         folder (Path): Folder of this run alone.
         student (str): Student, as Ultralytics resolves its name.
         keys (Mapping[str, Any]): Ultralytics training settings, seed and device included.
@@ -288,7 +302,8 @@ def train_arm(
     notes.sessions, notes.parallel = notes.sessions + 1, max(notes.parallel, parallel)
     notes.write(folder)
     teaching = {"plain": {}, "distill_model": {"distill_model": subjects["teacher"]}}
-    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"]}), **settings}
+    # a key `unlabelled` of the data YAML holds only where the comparison asks for it
+    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"], "unlabelled": False}), **settings}
     paths = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
     trainer = TRAINERS[kind, subjects["task"]]
     if trained is None:

@@ -20,6 +20,7 @@ from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import safe_loading_active
+from ds2d2_yolo.bridge.data.unlabelled.sources import other_sources
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
@@ -125,7 +126,10 @@ class RunRequest:
         if state is None:
             raise BadUseError(f"{args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
         stored = state.settings.as_dict()
-        ignored = [k for k, v in self.given.items() if k != "teacher" and v != stored[k]]
+        given = {k: v for k, v in self.given.items() if k != "teacher"}
+        if not other_sources(given.get("unlabelled"), stored["unlabelled"]):
+            given.pop("unlabelled", None)
+        ignored = [k for k, v in given.items() if v != stored[k]]
         if ignored and self.launched is None:
             LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
         teacher = self.given.get("teacher") or state.settings.teacher

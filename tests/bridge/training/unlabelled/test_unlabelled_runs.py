@@ -83,7 +83,15 @@ def test_mosaics_and_mixup_never_mix_the_kinds(
         cv2.imwrite(str(archive / f"{i}.png"), blue)
     mixing = {"mosaic": 1.0, "mixup": 0.5, "cutmix": 0.5, "copy_paste": 0.5, "close_mosaic": 1, "epochs": 2}
     trainer = tiny_trainer(
-        "detect", data=str(data), unlabelled=str(archive), implicit=False, gains=1.0, hsv_h=0, hsv_s=0, hsv_v=0, **mixing
+        "detect",
+        data=str(data),
+        unlabelled=str(archive),
+        implicit=False,
+        gains=1.0,
+        hsv_h=0,
+        hsv_s=0,
+        hsv_v=0,
+        **mixing,
     )
     trainer.args.workers = workers  # Ultralytics takes none on a CPU
     for batch in batches_of(trainer, monkeypatch):
