@@ -128,7 +128,8 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
         raise BadUseError(f"arm '{name}' is built in: give the one with other settings another name")
     if not ARM_NAME.fullmatch(name) or name in FOLDERS:
         raise BadUseError(
-            f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not {' or '.join(FOLDERS)}"
+            f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not "
+            f"{' or '.join(repr(folder) for folder in FOLDERS)}"
         )
     known = {*Settings.keys(), UPSTREAM_KEY} - {"teacher", "safe"}
     if unknown := [k for k in settings if k not in known]:

@@ -21,8 +21,8 @@ NO_TIME_LIMIT = 1e9  # seconds an image; Ultralytics' limit would make boxes dep
 def teacher_detections(logits: Tensor, boxes: Tensor, valid: Tensor, conf: float, size: Sequence[int]) -> list[Tensor]:
     """Return the teacher's detections over a confidence, after suppression by class as in Ultralytics' predictions.
 
-    Boxes are treated as Ultralytics treats labels (8.4.190): upright ones are cut at the border of the image and left out
-    if nothing remains, oriented ones with a side below `MIN_SIDE` are left out.
+    Boxes are treated as Ultralytics treats labels (8.4.190): upright ones are cut at the border of the image, and left
+    out if nothing remains; oriented ones with a side below `MIN_SIDE` are left out.
 
     Args:
         logits (Tensor): Class logits, B x anchors x classes.

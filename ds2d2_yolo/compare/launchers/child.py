@@ -82,7 +82,7 @@ def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[
     """Train a run to its end and measure its checkpoints."""
     from ds2d2_yolo.bridge.training.compared_run import train_arm
 
-    train_keys, settings = {**keys, **task["train_keys"]}, task["settings"]
+    train_keys, settings = {**keys, **task.get("train_keys", {})}, task["settings"]
     if task["kind"] == PSEUDO_LABELS:
         labels = read_result(folder.parents[1] / FOLDER)[0]["images"]
         settings = {"gains": 0, "unlabelled": labels, "unlabelled_share": settings["unlabelled_share"]}

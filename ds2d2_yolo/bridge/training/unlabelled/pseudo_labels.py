@@ -1,6 +1,7 @@
 """The teacher's detections on unlabelled images, written as labels of a YOLO data set.
 
-Pseudo-labels are the usual way to train on unlabelled images (Lee 2013) and a rival of the distillation, not part of it.
+Pseudo-labels (Lee 2013) are the usual way to train on unlabelled images. They are a rival of the distillation, not a part
+of it.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def write_pseudo_labels(
     """Detect objects on unlabelled images with a teacher, and write them as labels.
 
     Detections above `unlabelled_conf` are written, after the suppression that the terms use too, in the classes of the
-    data; those of other classes are left out. Corners of oriented boxes are cut at the border of the image, beyond which
-    Ultralytics takes no label. An image without a detection gets an empty label file, which makes it background.
+    data. Those of other classes are left out. Corners of oriented boxes are moved to the border of the image where they
+    lie beyond it, since Ultralytics takes no such label. An image without a detection gets an empty label file, which
+    makes it background.
 
     Args:
         teacher (str): Checkpoint of the teacher.
