@@ -38,6 +38,14 @@ class UnlabelledImages:
     duplicates: tuple[tuple[Path, str], ...] = ()
 
     @property
+    def sha256(self) -> str:
+        """(str): Hash of names and sizes of the images in their order, as of those of a split (see `data_hash`)."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(f"{image.name} {image.stat().st_size}".encode())
+        return digest.hexdigest()
+
+    @property
     def warnings(self) -> list[str]:
         """(list[str]): One line for each kind of image that is left out."""
         total = len(self.images) + len(self.broken) + len(self.duplicates)

@@ -112,8 +112,8 @@ def _left_out_by_fraction(data: Mapping[str, Any], args: Namespace) -> list[Path
     images = list_images(data["train"])[taken:]
     if not images:
         raise BadUseError(
-            f"{KEY}={REST} takes the training images that fraction= leaves out, and fraction={args.fraction} leaves out "
-            "none: lower it, such as fraction=0.5"
+            f"{KEY}={REST} takes the training images that fraction= leaves out, and fraction={args.fraction} leaves "
+            "out none: lower it, such as fraction=0.5"
         )
     return images
 

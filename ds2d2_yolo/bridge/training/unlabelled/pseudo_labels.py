@@ -1,7 +1,7 @@
 """The teacher's detections on unlabelled images, written as labels of a YOLO data set.
 
-Pseudo-labels (Lee 2013) are the usual way to train on unlabelled images. They are a rival of the distillation, not a part
-of it.
+Pseudo-labels (Lee 2013) are the usual way to train on unlabelled images. They are a rival of the distillation, not a
+part of it.
 """
 
 from __future__ import annotations
