@@ -119,7 +119,7 @@ def _run_all(plan: ComparePlan) -> dict[str, str]:
     o = plan.options
     place = Workplace.of(plan)
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
-    mixed = len({arm.kind == "ds2d2" for arm in plan.arms if arm.kind != "teacher"}) == 2
+    mixed = len({arm.kind in ("ds2d2", PSEUDO_LABELS) for arm in plan.arms if arm.kind != "teacher"}) == 2
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed))
     state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
     checks = _check_arms(plan, state, subjects, place.check_device)

@@ -85,7 +85,7 @@ def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[
     train_keys, settings = {**keys, **task.get("train_keys", {})}, task["settings"]
     if task["kind"] == PSEUDO_LABELS:
         labels = read_result(folder.parents[1] / FOLDER)[0]["images"]
-        settings = {"gains": 0, "unlabelled": labels, "unlabelled_share": settings["unlabelled_share"]}
+        settings = {**settings, "gains": 0, "unlabelled": labels}
     parallel = task["row"]["parallel"]
     notes = train_arm(task["kind"], folder, task["student"], train_keys, task["subjects"], settings, parallel)
     columns = {

@@ -65,7 +65,7 @@ def write_pseudo_labels(
         (PseudoLabels): What was written.
 
     Raises:
-        BadUseError: If there are no unlabelled images.
+        BadUseError: If there are no unlabelled images, or no class that teacher and data share.
     """
     loaded = load_teacher(teacher)
     task = "obb" if loaded.rotated else "detect"
@@ -75,7 +75,10 @@ def write_pseudo_labels(
     if sources is None:
         raise BadUseError("pseudo-labels need unlabelled images: give unlabelled=")
     selected = select_unlabelled(sources, data_set, args).images
-    classes = {t: d for d, t in match_run_classes(loaded.names, data_set, args).pairs}
+    class_map = match_run_classes(loaded.names, data_set, args)
+    classes = {t: d for d, t in class_map.pairs}
+    if not classes:
+        raise BadUseError(f"{class_map.describe()}: the teacher's detections are no labels of these data")
     images, labels = folder / "images", folder / "labels"
     for place in (images, labels):
         shutil.rmtree(place, ignore_errors=True)

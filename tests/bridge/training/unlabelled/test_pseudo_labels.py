@@ -89,6 +89,9 @@ def test_no_images_are_refused(
     teacher, data = str(checkpoint("yolov8s.yaml")), str(tiny_data("detect"))
     with pytest.raises(BadUseError, match="pseudo-labels need unlabelled images"):
         write_pseudo_labels(teacher, data, KEYS, {**SETTINGS, "unlabelled": False}, tmp_path)
+    stranger = str(checkpoint("yolov8s.yaml", names=("ship", "plane")))
+    with pytest.raises(BadUseError, match="the teacher's detections are no labels of these data"):
+        write_pseudo_labels(stranger, data, KEYS, SETTINGS, tmp_path)
 
 
 @pytest.mark.parametrize("task", ["obb", pytest.param("detect", marks=pytest.mark.slow)])

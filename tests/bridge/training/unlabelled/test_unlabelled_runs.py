@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from ultralytics.utils import YAML
 
 from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.data import write_tiny_data
 
 Trainer = Callable[..., DS2D2Trainer]
+REPOSITORY = Path(__file__).resolve().parents[4]
 KEYS = {"unlabelled": "rest", "fraction": 0.5, "implicit": False, "gains": 1.0}
 
 
@@ -162,3 +169,29 @@ def test_key_of_the_data_yaml_and_the_report(
     assert "3 unlabelled images, 2 labelled and 2 unlabelled in a batch" in flat
     assert "1 of the 8 unlabelled images cannot be read and are left out" in flat
     assert "4 of the 8 unlabelled images are duplicates" in flat
+
+
+def test_command_line_trains_with_paths_relative_to_its_folder(
+    tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Unlabelled images are named relative to the folder in which the command is typed."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(archive / f"{i}.png"), np.random.default_rng(i).integers(0, 255, (70, 90, 3), dtype=np.uint8))
+    line = [
+        sys.executable, "-m", "ds2d2_yolo", "train", f"teacher={checkpoint('yolov8s.yaml')}", "student=yolov8n.yaml",
+        f"data={tiny_data('detect')}", "unlabelled=[archive/0.png,archive/*.png]", "unlabelled_share=0.25", "imgsz=96",
+        "epochs=1", "batch=4", "imhi=0", "device=cpu", "plots=False", f"project={tmp_path}", "name=run",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    report = json.loads((tmp_path / "run" / "preflight.json").read_text(encoding="utf-8"))["run"]["unlabelled"]
+    assert (report["images"], report["batch"], report["confidence"]) == (3, [3, 1], 0.25)
+    args = YAML.load(tmp_path / "run" / "args.yaml")
+    stored = args[ARGS_KEY]["settings"]["unlabelled"]
+    assert stored == [str(tmp_path / "archive" / "0.png"), str(tmp_path / "archive" / "*.png")]
+    assert (tmp_path / "run" / "weights" / "last.pt").is_file()
+    rows = (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2
