@@ -15,6 +15,7 @@ from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.unlabelled import (
     FOLDER,
+    KEYS,
     PSEUDO_LABELS,
     labelled_batch,
     pseudo_label_settings,
@@ -97,12 +98,12 @@ class ComparePlan:
         settings = {arm.name: arm_settings(arm, shared) or dict(arm.settings) for arm in arms}
         pseudo = pseudo_label_settings(arms, shared)
         settings |= {arm.name: pseudo for arm in arms if arm.kind == PSEUDO_LABELS}
-        idle = [f"{k}=" for k in shared if k not in pseudo]
+        idle = [f"{k}=" for k in shared if k not in KEYS]
         if idle and not any(arm.kind == "ds2d2" for arm in arms):
             raise BadUseError(f"{', '.join(idle)}: no arm takes DS2D2 settings")
         _check_recipes(options, arms, settings)
         _check_amplifiers(arms, settings)
-        labelled = labelled_batch(arms, settings, batch)
+        labelled = labelled_batch(arms, settings, shared, batch)
         return cls(options, arms, settings, {"plots": False, **keys}, labelled)
 
     @property
@@ -126,6 +127,11 @@ class ComparePlan:
         # arms without unlabelled images depend on it too
         labelled = {} if self.labelled_batch is None else {"labelled_batch": self.labelled_batch}
         return {**hashes, "settings": settings, "versions": _versions(), **labelled}
+
+    @property
+    def amplifier_keys(self) -> dict[str, Any]:
+        """(dict[str, Any]): Ultralytics' settings of amplifiers, which are trained on labelled images only."""
+        return self.keys if self.labelled_batch is None else {**self.keys, "batch": self.labelled_batch}
 
     def train_batch(self, arm: Arm) -> dict[str, int]:
         """Return the batch of an arm's training where it is not that of the command.
@@ -205,7 +211,7 @@ def make_jobs(
         row = {**columns, "arm": arm.name, "seed": seed, "settings": json.dumps(settings, sort_keys=True)}
         row["settings_hash"] = state.hash_of(arm.name)
         explicit = arm.name in explicit_only
-        amplifier = None if explicit else _amplifier_job(arm, settings, base, plan.keys, state.folder)
+        amplifier = None if explicit else _amplifier_job(arm, settings, base, plan.amplifier_keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
         task["train_keys"] = plan.train_batch(arm)
         task["amplifier"] = str(amplifier.folder) if amplifier else ""

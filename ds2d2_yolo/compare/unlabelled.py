@@ -49,7 +49,9 @@ def takes_unlabelled(arm: Arm, settings: Mapping[str, Any]) -> bool:
     return arm.kind == PSEUDO_LABELS or (arm.kind == "ds2d2" and bool(resolve_settings(settings).unlabelled))
 
 
-def labelled_batch(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]], batch: int) -> int | None:
+def labelled_batch(
+    arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any], batch: int
+) -> int | None:
     """Return the labelled images of a batch: the batch of all arms without unlabelled images.
 
     All arms then train the same number of steps, on the same labelled images in the same order.
@@ -57,15 +59,20 @@ def labelled_batch(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]
     Args:
         arms (Sequence[Arm]): Arms of the comparison.
         settings (Mapping[str, Mapping[str, Any]]): Settings of each arm.
+        shared (Mapping[str, Any]): DS2D2 settings of the command: with `unlabelled=` they decide for all arms, also where
+            the arms that take the images are run by another command.
         batch (int): Images of a batch.
 
     Returns:
-        (int | None): None if no arm takes unlabelled images.
+        (int | None): None if neither the command nor an arm has unlabelled images.
 
     Raises:
         BadUseError: If arms differ in it, or if a batch cannot hold both kinds.
     """
     parts: dict[int, str] = {}
+    if shared.get("unlabelled"):
+        share = resolve_settings({key: shared[key] for key in KEYS if key in shared}).unlabelled_share
+        parts[BatchParts.of(batch, share).labelled] = "the command"
     for arm in arms:
         if takes_unlabelled(arm, settings[arm.name]):
             share = resolve_settings(settings[arm.name]).unlabelled_share
@@ -73,7 +80,7 @@ def labelled_batch(arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]
     if len(parts) > 1:
         numbers = ", ".join(f"{name} with {number}" for number, name in parts.items())
         raise BadUseError(
-            f"arms differ in the labelled images of a batch ({numbers}), so that their steps differ: give one "
+            f"the arms differ in the labelled images of a batch ({numbers}), so that their steps differ: give one "
             "unlabelled_share= for all"
         )
     return next(iter(parts), None)

@@ -79,9 +79,14 @@ def test_arms_without_unlabelled_images_get_the_labelled_part_of_a_batch(tmp_pat
         "unlabelled": "u", "unlabelled_share": 0.25, "unlabelled_conf": 0.25,
     }  # fmt: skip
     assert runs["plain"].needs == runs["ds2d2"].needs == ()
+    jobs = make_jobs(planned({**rest, "imhi": None}, arms=arms, seeds=0), state, HASHES, 1, 1)
+    (amplifier,) = (job for job in jobs if job.task["kind"] == "amplifier")
+    assert amplifier.task["keys"]["batch"] == 6, "it is trained on labelled images only"
 
 
 def test_the_labelled_part_is_part_of_the_fingerprint() -> None:
+    alone = planned({"batch": 8, "unlabelled": "u"}, arms="plain")
+    assert alone.fingerprint(HASHES)["labelled_batch"] == 4, "the other arms may be run by a later command"
     assert "labelled_batch" not in planned({"batch": 8}).fingerprint(HASHES)
     assert planned({"batch": 8, "unlabelled": "u"}).fingerprint(HASHES)["labelled_batch"] == 4
 
@@ -198,7 +203,7 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
         ({"arms": "plain,ds2d2", "unlabelled": "u", "batch": 1}, "batch=1 with unlabelled_share=0.5"),
         (
             {"arms": "plain,ds2d2,more:unlabelled_share=0.75", "unlabelled": "u"},
-            "arms differ in the labelled images of a batch .ds2d2 with 8, more with 4",
+            "the arms differ in the labelled images of a batch .the command with 8, more with 4",
         ),
         ({"arms": "plain,ds2d2", "unlabelled": "u", "unlabelled_share": 1}, "unlabelled_share=1 must be above 0"),
         ({"launcher": "slrm"}, "did you mean 'slurm'"),
