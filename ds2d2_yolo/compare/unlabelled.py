@@ -59,8 +59,8 @@ def labelled_batch(
     Args:
         arms (Sequence[Arm]): Arms of the comparison.
         settings (Mapping[str, Mapping[str, Any]]): Settings of each arm.
-        shared (Mapping[str, Any]): DS2D2 settings of the command: with `unlabelled=` they decide for all arms, also where
-            the arms that take the images are run by another command.
+        shared (Mapping[str, Any]): DS2D2 settings of the command. With `unlabelled=` they decide for all arms, also
+            where the arms that take the images are run by another command.
         batch (int): Images of a batch.
 
     Returns:

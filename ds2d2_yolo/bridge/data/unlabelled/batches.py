@@ -193,7 +193,7 @@ def _seeded(seed: int, restore: bool) -> Iterator[None]:
     before = RandomState.capture(cuda=False) if restore else None
     random.seed(seed)
     np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
     try:
         yield
     finally:
@@ -271,6 +271,6 @@ class BatchStream:
         )  # fmt: skip
 
 
-def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(batch: Any) -> Any:
     """Return a batch, which is collated already."""
     return batch
