@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.compare.arms import Arm, arm_settings, read_arms
-from ds2d2_yolo.compare.launchers.child import read_result
+from ds2d2_yolo.compare.needed_jobs import amplifier_job, is_stored, pseudo_label_job
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.unlabelled import (
-    FOLDER,
     KEYS,
     PSEUDO_LABELS,
     labelled_batch,
@@ -41,7 +40,6 @@ REFUSED_KEYS = {
     "explicit": "the streams are what arms differ in: name the arms explicit and implicit",
     "implicit": "the streams are what arms differ in: name the arms explicit and implicit",
 }
-AMPLIFIER_KEYS = ("wavelet", "teacher_channels", "amplifier_epochs")
 MEMORY_SHARE = 0.8  # share of the free memory that the runs may use
 STEP_FACTOR = 2.0  # the estimate of a step leaves out short-lived tensors
 PROCESS_BYTES = 1e9  # of a process before it trains
@@ -211,47 +209,18 @@ def make_jobs(
         row = {**columns, "arm": arm.name, "seed": seed, "settings": json.dumps(settings, sort_keys=True)}
         row["settings_hash"] = state.hash_of(arm.name)
         explicit = arm.name in explicit_only
-        amplifier = None if explicit else _amplifier_job(arm, settings, base, plan.amplifier_keys, state.folder)
+        amplifier = None if explicit else amplifier_job(arm, settings, base, plan.amplifier_keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
         task["train_keys"] = plan.train_batch(arm)
         task["amplifier"] = str(amplifier.folder) if amplifier else ""
-        source = _pseudo_label_job(arm, settings, base, plan.keys, state.folder) or amplifier
+        source = pseudo_label_job(arm, settings, base, plan.keys, state.folder) or amplifier
         needs: tuple[str, ...] = ()
-        if source is not None and not _is_stored(source):
+        if source is not None and not is_stored(source):
             sources.setdefault(source.name, source)
             needs = (source.name,)
         name = arm.name if seed < 0 else f"{arm.name}, seed {seed}"
         runs.append(Job(name, run_folder(state.folder, arm.name, seed), task, needs))
     return [*sources.values(), *runs]
-
-
-def _amplifier_job(
-    arm: Arm, settings: Mapping[str, Any], base: Mapping[str, Any], keys: Mapping[str, Any], folder: Path
-) -> Job | None:
-    """Return the job that trains an arm's amplifier; None if it needs none or names a file."""
-    if arm.kind != "ds2d2":
-        return None
-    resolved = resolve_settings(settings)
-    if "imhi" not in resolved.active or resolved.amplifier:
-        return None
-    settings = {k: v for k in AMPLIFIER_KEYS if (v := getattr(resolved, k)) is not None}
-    name = "amplifier " + " ".join(f"{k}={v}" for k, v in settings.items())
-    place = folder / "amplifiers" / "-".join("".join(c for c in str(v) if c.isalnum()) for v in settings.values())
-    return Job(name, place, {**base, "kind": "amplifier", "settings": settings, "keys": dict(keys)})
-
-
-def _pseudo_label_job(
-    arm: Arm, settings: Mapping[str, Any], base: Mapping[str, Any], keys: Mapping[str, Any], folder: Path
-) -> Job | None:
-    """Return the job that writes the teacher's detections as labels; None for an arm that needs none."""
-    if arm.kind != PSEUDO_LABELS:
-        return None
-    return Job("pseudo-labels", folder / FOLDER, {**base, "kind": FOLDER, "settings": settings, "keys": dict(keys)})
-
-
-def _is_stored(source: Job) -> bool:
-    """Return whether an amplifier or pseudo-labels were made in an earlier session and the file still exists."""
-    return any(Path(row["file"]).is_file() for row in read_result(source.folder))
 
 
 def _shared_columns(plan: ComparePlan, subjects: Mapping[str, str]) -> dict[str, Any]:

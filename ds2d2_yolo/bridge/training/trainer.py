@@ -173,6 +173,8 @@ class DS2D2Trainer(DetectionTrainer):
             self._close_loaders()
             raise KeyboardInterrupt(*(["resume"] if self.resume or self.checkpoints.saved else [])) from e
         finally:
+            if self.second_images is not None:
+                self.second_images.close()
             self.run_folder.close()
         draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
 
@@ -220,8 +222,6 @@ class DS2D2Trainer(DetectionTrainer):
 
     def _close_loaders(self) -> None:
         """End the workers of the data loaders: one that a signal ended too would be reported when this process ends."""
-        if self.second_images is not None:
-            self.second_images.close()
         for name in ("train_loader", "test_loader"):
             loader = getattr(self, name, None)  # Ultralytics sets them late
             if loader is not None:

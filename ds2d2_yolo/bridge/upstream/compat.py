@@ -89,6 +89,7 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.data.build", "InfiniteDataLoader.close", ()),
     ("ultralytics.data.base", "BaseDataset.load_image", ("i",)),
     # unlabelled images
+    ("ultralytics.utils", "colorstr", ("input",)),
     ("ultralytics.data.dataset", "YOLODataset", ("data", "task", "args", "kwargs")),
     ("ultralytics.data.dataset", "YOLODataset.close_mosaic", ("hyp",)),
     ("ultralytics.data.base", "BaseDataset", ("img_path", "imgsz", "hyp", "prefix", "pad", "classes", "fraction")),

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ultralytics.utils import LOGGER, RANK
-
 from ds2d2_yolo.bridge.data.unlabelled.selection import UnlabelledImages, select_unlabelled
 from ds2d2_yolo.bridge.data.unlabelled.sources import resolve_sources
 from ds2d2_yolo.config.batch_parts import BatchParts
@@ -41,8 +39,4 @@ def prepare_unlabelled(
     processes = len(str(args.device or "").split(","))
     if args.batch >= 1:
         BatchParts.of(int(args.batch), settings.unlabelled_share, processes)
-    images = select_unlabelled(sources, data, args)
-    if RANK in {-1, 0}:
-        for line in images.warnings:
-            LOGGER.warning(f"DS2D2: {line}")
-    return replace(settings, unlabelled=sources), images
+    return replace(settings, unlabelled=sources), select_unlabelled(sources, data, args)

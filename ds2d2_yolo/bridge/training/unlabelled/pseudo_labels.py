@@ -100,9 +100,9 @@ def write_pseudo_labels(
 
 def _label_rows(result: Any, classes: Mapping[int, int]) -> Sequence[str]:
     """Return a row of a label file for each detection of a class of the data, in coordinates from 0 to 1."""
-    found = result.boxes if result.obb is None else result.obb
-    places = found.xywhn if result.obb is None else found.xyxyxyxyn.flatten(1)
-    rows = zip(found.cls.int().tolist(), places.clamp(0, 1).tolist(), strict=True)
+    detections = result.boxes if result.obb is None else result.obb
+    places = detections.xywhn if result.obb is None else detections.xyxyxyxyn.flatten(1)
+    rows = zip(detections.cls.int().tolist(), places.clamp(0, 1).tolist(), strict=True)
     return [" ".join([str(classes[c]), *(f"{x:.6f}" for x in place)]) for c, place in rows if c in classes]
 
 
