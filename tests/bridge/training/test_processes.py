@@ -92,7 +92,7 @@ def test_ranks_take_unlabelled_images_of_their_own(
     settings = {
         **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml")), "model": "yolov8n-obb.yaml", "imhi": 0,
         "data": str(tiny_data("obb")), "batch": 4, "mosaic": 1.0, "fraction": 0.5, "unlabelled": "rest",
-        "explicit": False,
+        "explicit": False, "nbs": 2,  # a step for each batch: the labelled images of both ranks
     }  # fmt: skip
     seen, said = train(2, settings, tmp_path)
     check_same_weights(seen)
