@@ -7,6 +7,7 @@ process. The same command continues after an interruption, and arms and seeds ma
     python tools/evidence.py aerial-scenes.yaml --arms plain --seeds 0    # the same on the built-in scenes
     python tools/evidence.py hituav/data.yaml --held-out                  # all, measured on the held-out images too
     python tools/evidence.py hituav/data.yaml --pretrained weights        # from pretrained weights
+    python tools/evidence.py hituav/data.yaml --unlabelled                # the images without labels beside the others
     ds2d2-yolo compare results=docs/evidence/hituav/results.csv           # tables of the results, in seconds
 """
 
@@ -18,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evidence_protocols import SCENES, STUDENT, TEACHER, protocol_of
+from evidence_protocols import SCENES, STUDENT, TEACHER, Protocol, protocol_of
 
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
-ARMS = "teacher,plain,ds2d2,distill_model,explicit,implicit"
+ARMS = Protocol.arms
 TEACHER_SEED = 0
 NEUTRAL_KEYS = ("device", "workers", "plots")  # they do not change the weights
 
@@ -206,9 +207,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help=f"data-set YAML of HIT-UAV with oriented boxes, or {SCENES}")
-    parser.add_argument("--arms", default=ARMS, help="arms as for ds2d2-yolo compare")
+    parser.add_argument("--arms", help="arms as for ds2d2-yolo compare")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, help="by default runs/evidence/ and scenes, photographs or pretrained")
+    parser.add_argument("--folder", type=Path, help="by default runs/evidence/ and the protocol's name")
     parser.add_argument(
         "--parallel",
         type=int,
@@ -224,6 +225,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--pretrained",
         type=Path,
         help="folder with yolo11s-ships.pt and yolov8n-railway.pt, which training starts from",
+    )
+    parser.add_argument(
+        "--unlabelled", action="store_true", help="students see the images that fraction leaves out without labels"
     )
     parser.add_argument("--teacher-trained-in-bf16", action="store_true", help="train the teacher in bfloat16")
     parser.add_argument("--teacher-bf16", action="store_true", help="run the teacher's forward passes in bfloat16")
@@ -262,7 +266,8 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from ds2d2_yolo.compare.arms import read_arms
     from ds2d2_yolo.config.resources import resolve_data
 
-    protocol = protocol_of(given.data, given.pretrained)
+    protocol = protocol_of(given.data, given.pretrained, given.unlabelled)
+    arms = given.arms or protocol.arms
     data = given.data if given.data == SCENES else str(Path(given.data).resolve())
     name = f"{protocol.name}-{given.teacher_imgsz}" if given.teacher_imgsz else protocol.name
     folder = given.folder or Path("runs/evidence", name)
@@ -281,19 +286,22 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     schedule["epochs"] = given.epochs or schedule["epochs"]
     if given.held_out and schedule.get("fraction", 1.0) == 1.0:
         parser.error(f"--held-out: nothing is left out of {given.data}")
-    baseline = baseline_of(given.arms, folder / "compare")  # it refuses unknown arms before the teacher is trained
-    if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(given.arms)):
+    if given.held_out and given.unlabelled:
+        parser.error("--held-out: the students of --unlabelled have seen these images")
+    baseline = baseline_of(arms, folder / "compare")  # it refuses unknown arms before the teacher is trained
+    if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(arms)):
         schedule["teacher_bf16"] = True
     with cpu_threads():  # OMP_NUM_THREADS
         teacher = train_teacher(
             resolve_data(data), folder / "teacher", teacher_schedule, protocol.teacher, given.teacher_trained_in_bf16
         )
-    if all(arm.kind == "teacher" for arm in read_arms(given.arms)):  # nothing to compare it with
+    if all(arm.kind == "teacher" for arm in read_arms(arms)):  # nothing to compare it with
         print(f"the teacher is {teacher}")
         return
     comparison = compare(
-        teacher=str(teacher), student=STUDENT, data=data, arms=given.arms, seeds=given.seeds,
-        parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare", **schedule,
+        teacher=str(teacher), student=STUDENT, data=data, arms=arms, seeds=given.seeds,
+        parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare",
+        **{**schedule, **protocol.compared},
     )  # fmt: skip
     print(comparison)
     if given.held_out:

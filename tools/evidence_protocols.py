@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Protocol:
         teacher (str): Model YAML of the teacher.
         student_weights (str): Checkpoint that the students start from, in the folder of `--pretrained`; empty for
             none. The teacher's is `pretrained` of its schedule.
+        compared (dict[str, Any]): Settings of the comparison that the teacher's training does not have.
+        arms (str): Arms of the comparison if the command names none.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Protocol:
     teacher_schedule: dict[str, Any]
     teacher: str = TEACHER
     student_weights: str = ""
+    compared: dict[str, Any] = field(default_factory=dict)
+    arms: str = "teacher,plain,ds2d2,distill_model,explicit,implicit"
 
 
 PHOTOGRAPHS = Protocol(
@@ -62,19 +66,35 @@ PRETRAINED = Protocol(
 )
 
 
-def protocol_of(data: str, pretrained: Path | None = None) -> Protocol:
+# Half of the training images have labels. The others are seen without them. A batch has the 8 labelled images of
+# PHOTOGRAPHS and 8 unlabelled ones, and the plain student trains as there.
+UNLABELLED = Protocol(
+    "unlabelled",
+    PHOTOGRAPHS.schedule,
+    teacher_schedule={},
+    compared={"batch": 16, "unlabelled": "rest", "unlabelled_share": 0.5},
+    arms="plain,labelled:unlabelled=False,ds2d2,pseudo_labels",
+)
+
+
+def protocol_of(data: str, pretrained: Path | None = None, unlabelled: bool = False) -> Protocol:
     """Return the protocol of a data set.
 
     Args:
         data (str): Data-set YAML.
         pretrained (Path | None): Folder of the pretrained checkpoints, None for models from their YAMLs.
+        unlabelled (bool): Whether the students see the images without labels too that `fraction` leaves out.
 
     Returns:
         (Protocol): The protocol, with the paths of its checkpoints.
 
     Raises:
-        BadUseError: If the folder lacks a checkpoint.
+        BadUseError: If the folder lacks a checkpoint, or there is no such protocol.
     """
+    if unlabelled:
+        if pretrained is not None or data == SCENES:
+            raise BadUseError("--unlabelled is a protocol of HIT-UAV by itself: leave out --pretrained")
+        return UNLABELLED
     if pretrained is None:
         return SCENES_PROTOCOL if data == SCENES else PHOTOGRAPHS
     names = PRETRAINED.student_weights, PRETRAINED.teacher_schedule["pretrained"]

@@ -10,8 +10,9 @@ from ds2d2_yolo.errors import BadUseError
 # keys whose values stay text: a path or a name may look like a number
 TEXT_KEYS = {
     "teacher", "student", "model", "data", "name", "project", "recipe", "amplifier", "source", "out", "check_images",
-    "results", "save_dir",
+    "results", "save_dir", "unlabelled",
 }  # fmt: skip
+LIST_KEYS = {"model", "unlabelled"}  # text keys that take several values in brackets
 BARE_FLAGS = ("resume", "overwrite")  # valid without a value: 'resume' means resume=True
 
 
@@ -59,9 +60,9 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _text_value(key: str, text: str) -> str | list[str]:
-    """Return a value as text; models in brackets, such as `model=[a.pt,b.pt]`, become a list of texts."""
-    if key == "model" and text.startswith("[") and text.endswith("]"):
-        return [part.strip() for part in text[1:-1].split(",") if part.strip()]
+    """Return a value as text; several in brackets, such as `model=[a.pt,b.pt]`, become a list of texts."""
+    if key in LIST_KEYS and text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
     return text
 
 

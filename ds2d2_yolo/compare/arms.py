@@ -17,6 +17,7 @@ from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
 
 UPSTREAM_KEY = "dis"  # the only setting of Ultralytics' own distillation
+FOLDERS = ("amplifiers", "pseudo-labels")  # of a comparison, that belong to no arm
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ARM_WITH_SETTINGS = re.compile(r"[^:]*:\s*\w+\s*=")  # does not match a path such as C:\arms.yaml
 
@@ -28,7 +29,8 @@ class Arm:
     Attributes:
         name (str): Name of the arm and of its folder.
         kind (str): 'teacher' (measured, not trained), 'plain' (training without a teacher), 'distill_model'
-            (Ultralytics' own distillation), 'rival' (another method of `config.rivals`) or 'ds2d2'.
+            (Ultralytics' own distillation), 'rival' (another method of `config.rivals`), 'pseudo_labels' (training
+            without a teacher on labelled images, and on unlabelled ones with its detections as labels) or 'ds2d2'.
         settings (dict[str, Any]): Settings that differ from the shared ones: of DS2D2, or `dis` of Ultralytics'
             distillation. Those of a rival are complete.
     """
@@ -42,6 +44,7 @@ BUILT_IN = {
     "teacher": Arm("teacher", "teacher"),
     "plain": Arm("plain", "plain"),
     "distill_model": Arm("distill_model", "distill_model"),
+    "pseudo_labels": Arm("pseudo_labels", "pseudo_labels"),
     "ds2d2": Arm("ds2d2", "ds2d2"),
     "explicit": Arm("explicit", "ds2d2", {"implicit": False}),
     "implicit": Arm("implicit", "ds2d2", {"explicit": False}),
@@ -126,9 +129,10 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
     rival = name if name in RIVALS else settings.get(RIVAL_KEY)
     if name in BUILT_IN and name not in RIVALS:
         raise BadUseError(f"arm '{name}' is built in: give the one with other settings another name")
-    if not ARM_NAME.fullmatch(name) or name == "amplifiers":  # the folder of those
+    if not ARM_NAME.fullmatch(name) or name in FOLDERS:
         raise BadUseError(
-            f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not 'amplifiers'"
+            f"arm '{name}' must have a name of letters, digits, '-', '_' and '.', such as db2, and not "
+            f"{' or '.join(repr(folder) for folder in FOLDERS)}"
         )
     if rival is not None:
         return _rival_arm(name, rival, settings)

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.compare.arms import Arm, arm_settings, read_arms
-from ds2d2_yolo.compare.launchers.child import read_result
+from ds2d2_yolo.compare.needed_jobs import amplifier_job, is_stored, pseudo_label_job
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
+from ds2d2_yolo.compare.unlabelled import (
+    KEYS,
+    PSEUDO_LABELS,
+    labelled_batch,
+    pseudo_label_settings,
+    takes_unlabelled,
+)
 from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.settings import Settings
@@ -34,7 +41,6 @@ REFUSED_KEYS = {
     "explicit": "the streams are what arms differ in: name the arms explicit and implicit",
     "implicit": "the streams are what arms differ in: name the arms explicit and implicit",
 }
-AMPLIFIER_KEYS = ("wavelet", "teacher_channels", "amplifier_epochs", "teacher_imgsz")
 MEMORY_SHARE = 0.8  # share of the free memory that the runs may use
 STEP_FACTOR = 2.0  # the estimate of a step leaves out short-lived tensors
 PROCESS_BYTES = 1e9  # of a process before it trains
@@ -49,12 +55,14 @@ class ComparePlan:
         arms (tuple[Arm, ...]): Its arms.
         settings (dict[str, dict[str, Any]]): Name of each arm -> its DS2D2 settings, `dis`, or a rival's.
         keys (dict[str, Any]): Ultralytics' training settings, the same for all arms.
+        labelled_batch (int | None): Batch of the arms without unlabelled images, None if all arms have `keys`' batch.
     """
 
     options: CompareOptions
     arms: tuple[Arm, ...]
     settings: dict[str, dict[str, Any]]
     keys: dict[str, Any]
+    labelled_batch: int | None = None
 
     @classmethod
     def of(cls, options: CompareOptions, train_keys: Mapping[str, Any]) -> ComparePlan:
@@ -87,12 +95,16 @@ class ComparePlan:
                 "it in arms= too, or one of these as baseline="
             )
         settings = {arm.name: arm_settings(arm, shared) or dict(arm.settings) for arm in arms}
-        if shared and not any(arm.kind == "ds2d2" for arm in arms):
-            raise BadUseError(f"{', '.join(f'{k}=' for k in shared)}: no arm takes DS2D2 settings")
+        pseudo = pseudo_label_settings(arms, shared)
+        settings |= {arm.name: pseudo for arm in arms if arm.kind == PSEUDO_LABELS}
+        idle = [f"{k}=" for k in shared if k not in KEYS]
+        if idle and not any(arm.kind == "ds2d2" for arm in arms):
+            raise BadUseError(f"{', '.join(idle)}: no arm takes DS2D2 settings")
         _check_recipes(options, arms, settings)
         _check_sizes(arms, settings, keys.get("imgsz", 640))
         _check_amplifiers(arms, settings)
-        return cls(options, arms, settings, {"plots": False, **keys})
+        labelled = labelled_batch(arms, settings, shared, batch)
+        return cls(options, arms, settings, {"plots": False, **keys}, labelled)
 
     @property
     def runs(self) -> list[tuple[Arm, int]]:
@@ -112,7 +124,27 @@ class ComparePlan:
         """
         hashes = {k.removesuffix("_hash"): v for k, v in subjects.items() if k.endswith("_hash")}
         settings = {k: v for k, v in self.keys.items() if k not in NEUTRAL_KEYS}
-        return {**hashes, "settings": settings, "versions": _versions()}
+        # arms without unlabelled images depend on it too
+        labelled = {} if self.labelled_batch is None else {"labelled_batch": self.labelled_batch}
+        return {**hashes, "settings": settings, "versions": _versions(), **labelled}
+
+    @property
+    def amplifier_keys(self) -> dict[str, Any]:
+        """(dict[str, Any]): Ultralytics' settings of amplifiers, which are trained on labelled images only."""
+        return self.keys if self.labelled_batch is None else {**self.keys, "batch": self.labelled_batch}
+
+    def train_batch(self, arm: Arm) -> dict[str, int]:
+        """Return the batch of an arm's training where it is not that of the command.
+
+        Args:
+            arm (Arm): The arm.
+
+        Returns:
+            (dict[str, int]): The key `batch`, or none.
+        """
+        if self.labelled_batch is None or takes_unlabelled(arm, self.settings[arm.name]):
+            return {}
+        return {"batch": self.labelled_batch}
 
 
 def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -123,7 +155,7 @@ def _check_recipes(options: CompareOptions, arms: Sequence[Arm], settings: Mappi
             raise BadUseError(
                 f"arm {name}: safe=True of the recipe {values.recipe} holds for all arms: give it to the command too"
             )
-    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model", "rival")]
+    others = [arm.name for arm in arms if arm.kind in ("teacher", "distill_model", "rival", PSEUDO_LABELS)]
     if others and any(values.teacher_channels is not None for values in resolved.values()):
         raise BadUseError(
             f"teacher_channels= does not hold for {', '.join(others)}: the teacher would get all channels there; name "
@@ -163,7 +195,7 @@ def make_jobs(
     plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], parallel: int, threads: int | None,
     explicit_only: Collection[str] = (),
 ) -> list[Job]:  # fmt: skip
-    """Return a job for each amplifier that unfinished runs need, then a job for each unfinished run.
+    """Return a job for each amplifier and set of pseudo-labels that unfinished runs need, then one for each run.
 
     Args:
         plan (ComparePlan): The comparison.
@@ -178,7 +210,7 @@ def make_jobs(
         (list[Job]): The jobs in their order.
     """
     runs: list[Job] = []
-    amplifiers: dict[str, Job] = {}
+    sources: dict[str, Job] = {}
     finished = {(row.arm, row.seed) for row in state.rows()}
     base = {"subjects": dict(subjects), "threads": threads, "student": plan.options.student}
     columns = {**_shared_columns(plan, subjects), "parallel": parallel}
@@ -189,36 +221,18 @@ def make_jobs(
         row = {**columns, "arm": arm.name, "seed": seed, "settings": json.dumps(settings, sort_keys=True)}
         row["settings_hash"] = state.hash_of(arm.name)
         explicit = arm.name in explicit_only
-        amplifier = None if explicit else _amplifier_job(arm, settings, base, plan.keys, state.folder)
+        amplifier = None if explicit else amplifier_job(arm, settings, base, plan.amplifier_keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
+        task["train_keys"] = plan.train_batch(arm)
         task["amplifier"] = str(amplifier.folder) if amplifier else ""
+        source = pseudo_label_job(arm, settings, base, plan.keys, state.folder) or amplifier
         needs: tuple[str, ...] = ()
-        if amplifier is not None and not _is_stored(amplifier):
-            amplifiers.setdefault(amplifier.name, amplifier)
-            needs = (amplifier.name,)
+        if source is not None and not is_stored(source):
+            sources.setdefault(source.name, source)
+            needs = (source.name,)
         name = arm.name if seed < 0 else f"{arm.name}, seed {seed}"
         runs.append(Job(name, run_folder(state.folder, arm.name, seed), task, needs))
-    return [*amplifiers.values(), *runs]
-
-
-def _amplifier_job(
-    arm: Arm, settings: Mapping[str, Any], base: Mapping[str, Any], keys: Mapping[str, Any], folder: Path
-) -> Job | None:
-    """Return the job that trains an arm's amplifier; None if it needs none or names a file."""
-    if arm.kind != "ds2d2":
-        return None
-    resolved = resolve_settings(settings)
-    if "imhi" not in resolved.active or resolved.amplifier:
-        return None
-    settings = {k: v for k in AMPLIFIER_KEYS if (v := getattr(resolved, k)) is not None}
-    name = "amplifier " + " ".join(f"{k}={v}" for k, v in settings.items())
-    place = folder / "amplifiers" / "-".join("".join(c for c in str(v) if c.isalnum()) for v in settings.values())
-    return Job(name, place, {**base, "kind": "amplifier", "settings": settings, "keys": dict(keys)})
-
-
-def _is_stored(amplifier: Job) -> bool:
-    """Return whether an amplifier was trained in an earlier session and its file still exists."""
-    return any(Path(row["file"]).is_file() for row in read_result(amplifier.folder))
+    return [*sources.values(), *runs]
 
 
 def _shared_columns(plan: ComparePlan, subjects: Mapping[str, str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ds2d2_yolo.compare.schedule import Job, Launcher, run_jobs
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
+from ds2d2_yolo.compare.unlabelled import PSEUDO_LABELS
 from ds2d2_yolo.compare.workplace import Workplace
 from ds2d2_yolo.config.rivals import RIVAL_KEY
 from ds2d2_yolo.config.settings import Settings
@@ -119,7 +120,7 @@ def _run_all(plan: ComparePlan) -> dict[str, str]:
     o = plan.options
     place = Workplace.of(plan)
     upstream = any(arm.kind == "distill_model" for arm in plan.arms)
-    mixed = len({arm.kind in ("ds2d2", "rival") for arm in plan.arms if arm.kind != "teacher"}) == 2
+    mixed = len({arm.kind in ("ds2d2", "rival", PSEUDO_LABELS) for arm in plan.arms if arm.kind != "teacher"}) == 2
     rivals = [arm.settings[RIVAL_KEY] for arm in plan.arms if arm.kind == "rival"]
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed, rivals))
     state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
@@ -169,7 +170,7 @@ def _run_unfinished(
 
 
 def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], device: str) -> ArmChecks:
-    """Run the pre-flight check of every DS2D2 arm that has unfinished runs."""
+    """Run the pre-flight check of every arm with a teacher and unfinished runs."""
     from ds2d2_yolo.bridge.api import check
 
     finished = {(row.arm, row.seed) for row in state.rows()}
@@ -177,8 +178,11 @@ def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, s
     step_bytes: list[int] = []
     explicit_only: set[str] = set()
     for arm in plan.arms:
-        if arm.kind == "ds2d2" and arm.name in unfinished:
-            keys = {**plan.keys, **plan.settings[arm.name], "device": device}
+        if arm.kind in ("ds2d2", PSEUDO_LABELS) and arm.name in unfinished:
+            settings = {"unlabelled": False, **plan.settings[arm.name]}
+            if arm.kind == PSEUDO_LABELS:
+                settings["gains"] = 0
+            keys = {**plan.keys, **settings, **plan.train_batch(arm), "device": device}
             try:
                 facts = check(subjects["teacher"], plan.options.student, subjects["data"], **keys)
             except BadUseError as e:

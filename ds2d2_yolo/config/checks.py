@@ -53,6 +53,23 @@ def number(low: float, high: float = inf, above: bool = False) -> Check:
                  check)  # fmt: skip
 
 
+def between(low: float, high: float) -> Check:
+    """Return a check for a number between two bounds, both excluded.
+
+    Args:
+        low (float): Lower bound.
+        high (float): Upper bound.
+
+    Returns:
+        (Check): The check.
+    """
+
+    def check(value: Any) -> str | None:
+        return None if _is_number(value) and low < value < high else f"must be above {low:g} and below {high:g}"
+
+    return Check(f"above {low:g}, below {high:g}", check)
+
+
 def integer(low: int) -> Check:
     """Return a check for an integer of at least `low`.
 

@@ -99,6 +99,13 @@ class Settings(Options):
             takes all.
         exact_resume (bool): Whether each epoch writes a resume file; a resumed run then ends as an uninterrupted one.
         safe (bool): Whether checkpoints, model YAMLs and data sets that could run code are refused, see docs/safety.md.
+        unlabelled (str | list[str] | bool | None): Images without labels that the terms see beside the labelled ones: a
+            folder, an image, a glob, a .txt list, 'rest' (the training images that `fraction` leaves out), or a list of
+            those. None takes the key `unlabelled` of the data YAML if there is one, True needs that key, False takes
+            none. Not part of the published method.
+        unlabelled_share (float): Share of the unlabelled images in a batch, above 0 and below 1.
+        unlabelled_conf (float): Confidence above which the teacher's detections are the boxes of DISW on unlabelled
+            images, 0 to 1.
         exlo_share (float): Gradient share of `exlo` where its gain is automatic, above 0.
         exhi_share (float): Gradient share of `exhi`.
         imfu_share (float): Gradient share of `imfu`.
@@ -169,6 +176,15 @@ class Settings(Options):
         True, ok.flag, "a resume file per epoch (about 8 bytes a weight and the optimizer's) makes a resumed run exact"
     )
     safe: bool = option(False, ok.flag, ok.SAFE)
+    unlabelled: str | list[str] | bool | None = option(
+        None,
+        ok.optional(ok.either(ok.flag, ok.either(ok.path, ok.many(ok.path)))),
+        "images without labels: folder, glob, .txt list, several, or rest; unset, the key of the data YAML",
+    )
+    unlabelled_share: float = option(0.5, ok.between(0, 1), "share of the unlabelled images in a batch")
+    unlabelled_conf: float = option(
+        0.25, ok.number(0, 1), "confidence above which the teacher's detections are boxes of unlabelled images"
+    )
     exlo_share: float = _share(Term.EXLO, 0.05)
     exhi_share: float = _share(Term.EXHI, 0.02)
     imfu_share: float = _share(Term.IMFU, 0.5)

@@ -7,6 +7,28 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class UnlabelledFacts:
+    """Images without labels that a run takes beside the labelled ones.
+
+    Attributes:
+        images (int): Number of images.
+        broken (int): Images that cannot be read and are left out.
+        duplicates (int): Images with the content of another one, left out too.
+        share (float): Their share of a batch, above 0 and below 1.
+        batch (tuple[int, int] | None): Labelled and unlabelled images of a batch over all devices; None if AutoBatch
+            chooses.
+        confidence (float): Confidence above which the teacher's detections are boxes of these images, 0 to 1.
+    """
+
+    images: int
+    broken: int
+    duplicates: int
+    share: float
+    batch: tuple[int, int] | None
+    confidence: float
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """Settings of the run.
 
@@ -19,6 +41,7 @@ class RunFacts:
         amp (bool): Whether automatic mixed precision is on and the device supports it.
         resumed (bool): Whether the run continues an unfinished one.
         teacher_imgsz (int | None): Size of the teacher's images in pixels, None if it is that of the student's.
+        unlabelled (UnlabelledFacts | None): Images without labels; None if there are none.
     """
 
     task: str
@@ -29,6 +52,7 @@ class RunFacts:
     amp: bool
     resumed: bool = False
     teacher_imgsz: int | None = None
+    unlabelled: UnlabelledFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ds2d2_yolo.report.facts import (
     QualityFacts,
     Report,
     RunFacts,
+    UnlabelledFacts,
 )
 
 WIDTH = 100  # maximum columns of a line
@@ -38,6 +39,7 @@ def render(report: Report) -> str:
     lines = [
         *_row("DS2D2", f"pre-flight report: {versions}"),
         *_row("run", _run(report.run)),
+        *_row("unlabelled", _unlabelled(report.run.unlabelled)),
         "",
         *_models(report),
         "",
@@ -84,6 +86,18 @@ def _image_size(run: RunFacts) -> str:
     """Return the size of the images, with that of the teacher's where they are larger."""
     larger = "" if run.teacher_imgsz is None else f" (the teacher {run.teacher_imgsz} px)"
     return f"{run.imgsz} px{larger}"
+
+
+def _unlabelled(images: UnlabelledFacts | None) -> str:
+    """Return the unlabelled images and the composition of a batch; empty if there are none."""
+    if images is None:
+        return ""
+    batch = f"{images.share:g} of a batch"
+    if images.batch is not None:
+        batch = "{} labelled and {} unlabelled in a batch".format(*images.batch)
+    left_out = images.broken + images.duplicates
+    parts = [f"{images.images} unlabelled images", batch, f"boxes of the teacher above {images.confidence:g}"]
+    return ", ".join([*parts, f"{left_out} left out"] if left_out else parts)
 
 
 def _models(report: Report) -> list[str]:

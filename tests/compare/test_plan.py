@@ -75,6 +75,47 @@ def test_every_run_gets_the_shared_keys_and_its_seed_alone(tmp_path: Path) -> No
     assert runs[0]["row"]["parallel"] == 2
 
 
+def test_arms_without_unlabelled_images_get_the_labelled_part_of_a_batch(tmp_path: Path) -> None:
+    arms = "teacher,plain,off:unlabelled=False,ds2d2,pseudo_labels,distill_model"
+    rest = {"batch": 8, "unlabelled": "u", "unlabelled_share": 0.25, "imhi": 0}
+    plan = planned(rest, arms=arms, seeds=0)
+    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
+    jobs = make_jobs(plan, state, HASHES, 1, 1)
+    assert [job.name for job in jobs if "row" not in job.task] == ["pseudo-labels"]
+    runs = {job.task["row"]["arm"]: job for job in jobs if "row" in job.task}
+    trained = {arm: {**job.task["keys"], **job.task["train_keys"]}["batch"] for arm, job in runs.items()}
+    assert trained == {"teacher": 6, "plain": 6, "off": 6, "ds2d2": 8, "pseudo_labels": 8, "distill_model": 6}
+    assert all(job.task["keys"]["batch"] == 8 for job in runs.values()), "all are measured in one way"
+    assert runs["pseudo_labels"].needs == ("pseudo-labels",)
+    assert runs["pseudo_labels"].task["settings"] == {
+        "unlabelled": "u", "unlabelled_share": 0.25, "unlabelled_conf": 0.25,
+    }  # fmt: skip
+    assert runs["plain"].needs == runs["ds2d2"].needs == ()
+    jobs = make_jobs(planned({**rest, "imhi": None}, arms=arms, seeds=0), state, HASHES, 1, 1)
+    (amplifier,) = (job for job in jobs if job.task["kind"] == "amplifier")
+    assert amplifier.task["keys"]["batch"] == 6, "it is trained on labelled images only"
+
+
+def test_the_labelled_part_is_part_of_the_fingerprint() -> None:
+    alone = planned({"batch": 8, "unlabelled": "u"}, arms="plain")
+    assert alone.fingerprint(HASHES)["labelled_batch"] == 4, "the other arms may be run by a later command"
+    assert "labelled_batch" not in planned({"batch": 8}).fingerprint(HASHES)
+    assert planned({"batch": 8, "unlabelled": "u"}).fingerprint(HASHES)["labelled_batch"] == 4
+
+
+def test_pseudo_labels_are_made_once(tmp_path: Path) -> None:
+    plan = planned({"unlabelled": "u"}, arms="plain,pseudo_labels", seeds=[0, 1])
+    assert [name for name, _ in named(plan, tmp_path / "c")][:1] == ["pseudo-labels"]
+    file = tmp_path / "c" / "pseudo-labels" / "data.yaml"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    write_json(tmp_path / "c" / "compare.json", {"fingerprint": plan.fingerprint(HASHES), "arms": {}})
+    write_json(file.with_name("result.json"), [{"file": str(file), "reached": "", "seconds": 1.0}])
+    found = named(plan, tmp_path / "c")
+    assert [name for name, needs in found if needs] == []
+    assert len(found) == 4
+
+
 def test_device_and_workers_are_no_part_of_the_fingerprint() -> None:
     here = planned({"device": "cpu", "workers": 2, "epochs": 3}).fingerprint(HASHES)
     assert here == planned({"device": 0, "epochs": 3}).fingerprint(HASHES)
@@ -171,6 +212,15 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
         ),
         ({"teacher_imgsz": 960, "arms": "plain,ds2d2"}, "arm ds2d2: teacher_imgsz=960 has to be imgsz=640 times"),
         ({"imgsz": 320, "arms": "plain,large:teacher_imgsz=320"}, "arm large: teacher_imgsz=320 is the student's size"),
+        ({"arms": "plain,pseudo_labels"}, "arm pseudo_labels trains on unlabelled images: give unlabelled="),
+        ({"arms": "plain,pseudo_labels", "unlabelled": False}, "give unlabelled="),
+        ({"arms": "plain,pseudo_labels", "unlabelled": "u", "disw": 0}, "disw=: no arm takes DS2D2 settings"),
+        ({"arms": "plain,ds2d2", "unlabelled": "u", "batch": 1}, "batch=1 with unlabelled_share=0.5"),
+        (
+            {"arms": "plain,ds2d2,more:unlabelled_share=0.75", "unlabelled": "u"},
+            "the arms differ in the labelled images of a batch .the command with 8, more with 4",
+        ),
+        ({"arms": "plain,ds2d2", "unlabelled": "u", "unlabelled_share": 1}, "unlabelled_share=1 must be above 0"),
         ({"launcher": "slrm"}, "did you mean 'slurm'"),
         ({"launcher": "slurm"}, "launcher=slurm needs slurm=, such as"),
         ({"slurm": "time=5"}, "slurm= needs launcher=slurm"),

@@ -71,8 +71,15 @@ def check_same_state(seen: list[dict[str, Any]]) -> None:
         assert first["amplifier"].keys() == other["amplifier"].keys() != set()
         assert all(torch.equal(v, other["amplifier"][k]) for k, v in first["amplifier"].items())
         assert first["gains"] == other["gains"]
-        assert all(torch.equal(v, other["weights"][k]) for k, v in first["weights"].items() if "running" not in k)
+    check_same_weights(seen)
     assert first["gains"]["frozen"]
+
+
+def check_same_weights(seen: list[dict[str, Any]]) -> None:
+    """Assert that all ranks ended with the same weights, but for the statistics of each."""
+    first, *others = seen
+    for other in others:
+        assert all(torch.equal(v, other["weights"][k]) for k, v in first["weights"].items() if "running" not in k)
 
 
 def check_mean_gradients(seen: list[dict[str, Any]]) -> None:

@@ -196,6 +196,31 @@ def test_pretrained_weights_are_those_of_a_folder(
     assert capsys.readouterr().out == f"the teacher is {tmp_path / 'runs/teacher/weights/best.pt'}\n"
 
 
+def test_students_see_unlabelled_images_that_the_teacher_does_not(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen, taught = watch_trainings(monkeypatch)
+    command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--unlabelled"]
+    with pytest.raises(SystemExit):
+        evidence.main([*command, "--held-out"])
+    assert "--held-out: the students of --unlabelled have seen these images" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evidence.main([*command, "--pretrained", str(tmp_path)])
+    assert "leave out --pretrained" in capsys.readouterr().err
+    assert not taught
+    evidence.main(command)
+    assert (seen["fraction"], seen["unlabelled"], taught["fraction"]) == (0.5, "rest", 0.5)
+    assert "unlabelled" not in taught
+    options = CompareOptions.of(seen, "compare", passing=set(seen))
+    plan = ComparePlan.of(options, CompareOptions.split(seen)[1])
+    batches = {arm.name: plan.train_batch(arm).get("batch", plan.keys["batch"]) for arm in plan.arms}
+    usual = evidence.protocol_of("").schedule["batch"]
+    assert batches == {"plain": usual, "labelled": usual, "ds2d2": 2 * usual, "pseudo_labels": 2 * usual}
+    assert taught["batch"] == usual
+
+
 def test_training_in_bfloat16_has_float32_weights_and_outputs(evidence: Any) -> None:
     torch.manual_seed(0)
     model = OBBModel("yolov8n-obb.yaml", nc=2, verbose=False).train()

@@ -69,7 +69,7 @@ def unusable_warnings(images: Sequence[Path], split: str, classes: int, single_c
         Image.new("L", (MIN_SIDE, MIN_SIDE)).save(sample)
         pairs = zip(images, label_paths(images), strict=True)
         reasons = pool.starmap(
-            lambda image, label: _image_fault(image) or _label_fault(label, sample, classes, single_cls), pairs
+            lambda image, label: image_fault(image) or _label_fault(label, sample, classes, single_cls), pairs
         )
     unusable = [(image, reason) for image, reason in zip(images, reasons, strict=True) if reason]
     if not unusable:
@@ -113,7 +113,7 @@ def label_file_warnings(images: Sequence[Path], split: str) -> list[str]:
     return warnings
 
 
-def _image_fault(image: Path) -> str | None:
+def image_fault(image: Path) -> str | None:
     """Return why Ultralytics leaves an image out, as far as its header tells; None if it tells nothing."""
     if (reason := explain_unreadable_tiff(image)) is not None:
         return reason

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
+from ds2d2_yolo.bridge.distillation.teacher_boxes import append_detections
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class TeacherOutputs:
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
         scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
             `level_balance` needs it.
+        detections (list[Tensor]): Detections of each unlabelled image, see `teacher_boxes.teacher_detections`; empty
+            without unlabelled images, or where no term needs boxes.
     """
 
     features: list[Tensor]
@@ -43,6 +46,18 @@ class TeacherOutputs:
     predictions: dict[str, HeadOutputs]
     score_sum: Tensor | None
     scores: list[Tensor] | None
+    detections: list[Tensor] = field(default_factory=list)
+
+    def complete_targets(self, targets: Targets) -> Targets:
+        """Return the targets of all images: the ground truth, then the teacher's detections on unlabelled images.
+
+        Args:
+            targets (Targets): Ground truth of the labelled images.
+
+        Returns:
+            (Targets): The same where there are no detections.
+        """
+        return append_detections(targets, self.detections) if self.detections else targets
 
 
 @dataclass(frozen=True)

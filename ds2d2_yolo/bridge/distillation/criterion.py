@@ -13,6 +13,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.labelled_rows import labelled_count, loss_images, task_loss
 from ds2d2_yolo.bridge.distillation.targets import capture_targets
 from ds2d2_yolo.bridge.distillation.teacher_size import teacher_images
 from ds2d2_yolo.config.settings import TERMS
@@ -41,7 +42,8 @@ def loss_ratios(losses: Mapping[str, Any]) -> dict[str, float]:
 class DistillationCriterion:
     """A student's usual criterion with the DS2D2 terms added.
 
-    total = YOLO loss + batch size x sum over the terms of gain x term; the logged columns hold gain x term. Where
+    total = YOLO loss + batch size x sum over the terms of gain x term; the logged columns hold gain x term. With
+    unlabelled images the YOLO loss is that of the labelled ones, whose number is the batch size in this formula. Where
     gradients are off (validation) or no term is active in the epoch, the plain loss is returned with zeros in the
     columns.
 
@@ -88,33 +90,33 @@ class DistillationCriterion:
         if distiller is None or not torch.is_grad_enabled() or self.gains.factor == 0:
             return self._plain(preds, batch)
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
-        teacher = distiller.teacher_outputs(teacher_images(batch))
+        teacher = distiller.teacher_outputs(teacher_images(batch), labelled_count(batch))
         with capture_targets(self.base) as targets:
-            loss, items = self.base(preds, batch)
-        student = StudentInputs.of(self.base, preds, targets[0])
+            loss, items = task_loss(self.base, preds, batch)
+        student = StudentInputs.of(self.base, preds, teacher.complete_targets(targets[0]))
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)
             self.gains.calibrate(norms, self.one2many_weight)
         losses = distiller(student, teacher)
         self.gains.count_left_out(teacher.valid, distiller.left_out)
-        return self._total(loss, items, losses, batch["img"].shape[0])
+        return self._total(loss, items, losses, loss_images(batch))
 
     def _plain(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the usual loss, with zeros in the columns of the terms."""
-        loss, items = self.base(preds, batch)
+        loss, items = task_loss(self.base, preds, batch)
         zero = loss.detach().new_zeros(())
         return self._touch_adapters(loss), {**items, **dict.fromkeys(LOSS_NAMES.values(), zero)}
 
     def _total(
-        self, loss: Tensor, items: dict[str, Tensor], losses: dict[str, Tensor], batch_size: int
+        self, loss: Tensor, items: dict[str, Tensor], losses: dict[str, Tensor], images: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Append gain x term to the usual loss vector and to its logged parts."""
         gains = self.gains.current(self.one2many_weight)
         zero = loss.detach().new_zeros(())
         distilled = torch.stack([gains[t] * losses[t] if t in losses else zero for t in TERMS])
         columns = dict(zip(LOSS_NAMES.values(), distilled.detach().unbind(), strict=True))
-        return torch.cat((loss, distilled * batch_size)), {**items, **columns}
+        return torch.cat((loss, distilled * images)), {**items, **columns}
 
     def _touch_adapters(self, loss: Tensor) -> Tensor:
         """Tie the adapters to the loss by a zero: DDP with a static graph needs every parameter in every step."""

@@ -10,6 +10,8 @@ from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, Tea
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
+from ds2d2_yolo.bridge.distillation.teacher_boxes import teacher_detections
+from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame
 from ds2d2_yolo.bridge.distillation.weighting import (
     level_scores,
     level_weights,
@@ -84,11 +86,12 @@ class Distiller:
         return [student_level for student_level, _ in self.teacher.pairs]
 
     @torch.no_grad()
-    def teacher_outputs(self, images: Tensor) -> TeacherOutputs:
+    def teacher_outputs(self, images: Tensor, labelled: int | None = None) -> TeacherOutputs:
         """Return the outputs of teacher and amplifiers for a batch.
 
         Args:
             images (Tensor): B x C x H x W in [0, 1], of the teacher's size.
+            labelled (int | None): Number of images with labels, which come first; None for all.
 
         Returns:
             (TeacherOutputs): For the call.
@@ -96,7 +99,8 @@ class Distiller:
         active = self.settings.active
         uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
         needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
-        if not (needs_scores or set(active) & set(IMPLICIT)):
+        needs_boxes = labelled not in {None, len(images)} and self._uses_boxes
+        if not (needs_scores or needs_boxes or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
             return TeacherOutputs(*_mask_invalid(features, valid_images(features)), {}, None, None)
         raw = self.teacher(images)
@@ -110,7 +114,19 @@ class Distiller:
         if "imhi" in active and self.amplifier is not None:
             high = logits_and_boxes(self.amplifier.head, self.amplifier(features))
             predictions["imhi"] = HeadOutputs(*high, valid & valid_images(list(high)))
-        return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores)
+        detections = []
+        if needs_boxes:
+            predicted = shared_logits[labelled:], decoded[1][labelled:], valid[labelled:]
+            detections = [
+                in_student_frame(boxes, self.teacher.ratio)
+                for boxes in teacher_detections(*predicted, self.settings.unlabelled_conf, images.shape[2:])
+            ]
+        return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores, detections)
+
+    @property
+    def _uses_boxes(self) -> bool:
+        """(bool): Whether an active term weighs cells by boxes."""
+        return self.settings.weight_map != "score" and bool(set(self.settings.active) & set(EXPLICIT))
 
     def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         """Return the active terms at gain 1.

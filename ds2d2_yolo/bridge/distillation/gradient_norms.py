@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.gains import TASK, level_key
+from ds2d2_yolo.bridge.distillation.labelled_rows import loss_images, task_loss
 from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.upstream.distributed import distributed
 
@@ -113,7 +114,7 @@ def neck_losses(
     buffers = {name: buffer.clone() for name, buffer in head.named_buffers()}
     outputs = torch.func.functional_call(head, buffers, (list(features),))
     inputs = replace(student, features=features)
-    task = criterion(outputs, batch)[0].sum() / batch["img"].shape[0]
+    task = task_loss(criterion, outputs, batch)[0].sum() / loss_images(batch)
     return {TASK: task, **distiller(inputs, teacher)}, [features[i] for i in distiller.levels]
 
 

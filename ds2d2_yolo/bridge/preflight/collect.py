@@ -96,6 +96,8 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
         )
         or []
     )
+    if run.unlabelled is not None:
+        warnings += run.unlabelled.warnings
     if distiller is None:
         warnings.append("no term is on: this is a plain training")
     return replace(report, warnings=tuple(warnings))

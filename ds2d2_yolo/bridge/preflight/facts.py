@@ -15,8 +15,18 @@ from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifi
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, strides_of, unpaired_levels
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
+from ds2d2_yolo.config.batch_parts import BatchParts
 from ds2d2_yolo.config.settings import IMPLICIT, TERMS, Term
-from ds2d2_yolo.report.facts import AmplifierFacts, ClassFacts, GainFacts, Layer, LevelFacts, ParameterFacts, RunFacts
+from ds2d2_yolo.report.facts import (
+    AmplifierFacts,
+    ClassFacts,
+    GainFacts,
+    Layer,
+    LevelFacts,
+    ParameterFacts,
+    RunFacts,
+    UnlabelledFacts,
+)
 
 
 def run_facts(run: PreparedRun, student: Any) -> RunFacts:
@@ -42,7 +52,28 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
         amp=run.amp,
         resumed=bool(run.args.resume),
         teacher_imgsz=run.settings.teacher_imgsz,
+        unlabelled=unlabelled_facts(run),
     )
+
+
+def unlabelled_facts(run: PreparedRun) -> UnlabelledFacts | None:
+    """Return the unlabelled images of a run and its batch.
+
+    Args:
+        run (PreparedRun): The run.
+
+    Returns:
+        (UnlabelledFacts | None): None for a run without them.
+    """
+    if run.unlabelled is None:
+        return None
+    settings, batch = run.settings, None
+    if run.args.batch >= 1:
+        parts = BatchParts.of(int(run.args.batch), settings.unlabelled_share, run.devices)
+        batch = parts.labelled * run.devices, parts.unlabelled * run.devices
+    images = run.unlabelled
+    numbers = len(images.images), len(images.broken), len(images.duplicates)
+    return UnlabelledFacts(*numbers, settings.unlabelled_share, batch, settings.unlabelled_conf)
 
 
 def level_facts(run: PreparedRun, student: Any, pairs: list[tuple[int, int]]) -> tuple[LevelFacts, ...]:

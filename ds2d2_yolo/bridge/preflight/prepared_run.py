@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ds2d2_yolo.bridge.data.class_map import ClassMap
+from ds2d2_yolo.bridge.data.unlabelled.selection import UnlabelledImages
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard
 from ds2d2_yolo.bridge.models.teacher import Teacher
 from ds2d2_yolo.config.image_sizes import size_ratio
@@ -37,6 +38,7 @@ class PreparedRun:
         amplifier_path (Path | None): The amplifier that the user named, or the copy in a resumed run's folder.
         amplifier_card (AmplifierCard | None): Origin of the amplifier to look up in the store or to train.
         processes (int): Processes of the run, one on each of its devices; 1 where Ultralytics starts them later.
+        unlabelled (UnlabelledImages | None): Images beside the labelled ones, None for none.
     """
 
     args: Namespace
@@ -49,6 +51,7 @@ class PreparedRun:
     amplifier_path: Path | None = None
     amplifier_card: AmplifierCard | None = None
     processes: int = 1
+    unlabelled: UnlabelledImages | None = None
 
     @property
     def devices(self) -> int:

@@ -191,11 +191,25 @@ class RivalOBBArm(WatchedTrainer, RivalOBBTrainer):
     """The same for oriented boxes."""
 
 
+class PseudoLabelArm(DS2D2Arm):
+    """Training of the plain student for upright boxes on labelled images and on others with the teacher's labels."""
+
+    second_images_have_labels = True
+
+
+class PseudoLabelOBBArm(DS2D2OBBArm):
+    """The same for oriented boxes."""
+
+    second_images_have_labels = True
+
+
 TRAINERS = {
     ("plain", "detect"): PlainArm,
     ("plain", "obb"): PlainOBBArm,
     ("distill_model", "detect"): PlainArm,
     ("distill_model", "obb"): PlainOBBArm,
+    ("pseudo_labels", "detect"): PseudoLabelArm,
+    ("pseudo_labels", "obb"): PseudoLabelOBBArm,
     ("ds2d2", "detect"): DS2D2Arm,
     ("ds2d2", "obb"): DS2D2OBBArm,
     ("rival", "detect"): RivalArm,
@@ -282,7 +296,7 @@ def train_arm(
     """Train one arm with one seed, go on with a training that was cut off, or do nothing where it is finished.
 
     Args:
-        kind (str): 'plain', 'distill_model', 'ds2d2' or 'rival'.
+        kind (str): 'plain', 'distill_model', 'pseudo_labels', 'ds2d2' or 'rival'.
         folder (Path): Folder of this run alone.
         student (str): Student, as Ultralytics resolves its name.
         keys (Mapping[str, Any]): Ultralytics training settings, seed and device included.
@@ -306,7 +320,9 @@ def train_arm(
     notes.sessions, notes.parallel = notes.sessions + 1, max(notes.parallel, parallel)
     notes.write(folder)
     teaching = {"plain": {}, "distill_model": {"distill_model": subjects["teacher"]}}
-    arm_keys = {**teaching.get(kind, {"teacher": subjects["teacher"]}), **({} if kind == "rival" else settings)}
+    # a key `unlabelled` of the data YAML holds only where the comparison asks for it
+    taught = teaching.get(kind, {"teacher": subjects["teacher"], "unlabelled": False})
+    arm_keys = {**taught, **({} if kind == "rival" else settings)}
     paths = {"data": subjects["data"], "save_dir": str(folder), "exist_ok": True}
     trainer: Any = TRAINERS[kind, subjects["task"]]
     if kind == "rival":

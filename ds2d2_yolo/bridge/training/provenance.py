@@ -34,7 +34,8 @@ def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
         (dict[str, Any]): `versions`; `revision` of the package's checkout (None for a wheel) and `code`, SHA-256 over
             its Python files, which shows changes that were not committed; `machine`; `settings` and `ultralytics`, all
             of them; `hashes` of the teacher's weights, of both splits (names and sizes of images, contents of labels),
-            of the amplifier's file and of the student's, if it is a checkpoint.
+            of the amplifier's file and of the student's, if it is a checkpoint, and of the names and sizes of
+            unlabelled images, if there are any.
     """
     args, data = run.args, run.data
     student = args.pretrained if isinstance(args.pretrained, (str, Path)) else args.model
@@ -65,6 +66,7 @@ def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
             "val": data_hash({**data, "train": data[args.split]}),
             "amplifier": _file_hash(amplifier),
             "student": _file_hash(checkpoint),
+            **({} if run.unlabelled is None else {"unlabelled": run.unlabelled.sha256}),
         },
     }
 

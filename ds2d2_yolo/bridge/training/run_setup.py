@@ -20,6 +20,7 @@ from ds2d2_yolo.bridge.data.class_map import ClassMap, match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
 from ds2d2_yolo.bridge.data.security import safe_loading_active
+from ds2d2_yolo.bridge.data.unlabelled.sources import other_sources
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
@@ -31,6 +32,7 @@ from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
 from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier, rounded_imgsz
 from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
 from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.unlabelled.prepare import prepare_unlabelled
 from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
@@ -125,7 +127,10 @@ class RunRequest:
         if state is None:
             raise BadUseError(f"{args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
         stored = state.settings.as_dict()
-        ignored = [k for k, v in self.given.items() if k != "teacher" and v != stored[k]]
+        given = {k: v for k, v in self.given.items() if k != "teacher"}
+        if not other_sources(given.get("unlabelled"), stored["unlabelled"]):
+            given.pop("unlabelled", None)
+        ignored = [k for k, v in given.items() if v != stored[k]]
         if ignored and self.launched is None:
             LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
         teacher = self.given.get("teacher") or state.settings.teacher
@@ -178,10 +183,13 @@ def prepare_run(
     settings = replace(settings, teacher=teacher.path)
     if settings.teacher_imgsz is not None:
         settings = replace(settings, teacher_imgsz=ratio * args.imgsz)  # rounded too
+    unlabelled = None
     if args.model is not None:
         settings = _with_shared_classes(settings, class_map)
+        settings, unlabelled = prepare_unlabelled(settings, data, args)
     args.device = parse_device(args.device)
-    run = PreparedRun(args, settings, teacher, data, class_map, channels, check_device(args.device))
+    device = check_device(args.device)
+    run = PreparedRun(args, settings, teacher, data, class_map, channels, device, unlabelled=unlabelled)
     if "imhi" not in settings.active:
         return run
     if named and RANK in {-1, 0}:

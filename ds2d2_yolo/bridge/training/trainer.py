@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from ds2d2_yolo.bridge.training.run_setup import (
     write_files,
 )
 from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.unlabelled.second_images import SecondImages
 from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
@@ -92,6 +93,7 @@ class DS2D2Trainer(DetectionTrainer):
     """
 
     gains: Gains
+    second_images_have_labels = False  # of `unlabelled=`; True for pseudo-labels, see `compared_run`
 
     # Preparation --------------------------------------------------------------------------------------------------
     def __init__(
@@ -124,6 +126,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         self.logger_columns = LoggerColumns(self)
+        self.second_images = SecondImages.of(self, self.run, self.second_images_have_labels)
         super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
         if DS2D2Trainer._start_epoch not in self.callbacks["on_train_epoch_start"]:  # DDP hands them to each process
@@ -171,6 +174,8 @@ class DS2D2Trainer(DetectionTrainer):
             self._close_loaders()
             raise KeyboardInterrupt(*(["resume"] if self.resume or self.checkpoints.saved else [])) from e
         finally:
+            if self.second_images is not None:
+                self.second_images.close()
             self.run_folder.close()
         draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
 
@@ -310,7 +315,10 @@ class DS2D2Trainer(DetectionTrainer):
     def _build_train_pipeline(self) -> None:
         """Build loaders and optimizer; after an out-of-memory restart the gains belong to another batch size."""
         self._fit_stride()
-        super()._build_train_pipeline()
+        with nullcontext() if self.second_images is None else self.second_images.labelled_batch():
+            super()._build_train_pipeline()
+        if self.second_images is not None:
+            self.second_images.build()
         self.exact_resume.follow_loader()
         if self._pipeline_built:
             self.gains.recalibrate()
@@ -319,6 +327,8 @@ class DS2D2Trainer(DetectionTrainer):
     def _close_dataloader_mosaic(self) -> None:
         """End the mosaics; the loader starts over then."""
         super()._close_dataloader_mosaic()
+        if self.second_images is not None:
+            self.second_images.close_mosaic()
         self.exact_resume.restart_loader()
 
     def auto_batch(self) -> int:
@@ -354,12 +364,17 @@ class DS2D2Trainer(DetectionTrainer):
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""
         super()._model_train()
+        if self.second_images is not None:
+            self.second_images.start_epoch()
         self.exact_resume.start_epoch()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count the batch, preprocess it as usual, and scale the student's images down where the teacher sees more."""
+        """Count the batch, append unlabelled images, preprocess as usual, and scale the student's images down."""
         self.exact_resume.count_batch(batch)
-        return share_batch(dict(super().preprocess_batch(batch)), self.run.size_ratio)
+        facts: dict[str, Any] = {}
+        if self.second_images is not None:
+            batch, facts = self.second_images.extend(batch)
+        return share_batch({**super().preprocess_batch(batch), **facts}, self.run.size_ratio)
 
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""

@@ -88,6 +88,13 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.data.build", "_RepeatSampler", ("sampler",)),  # an attribute of the loader's batch sampler
     ("ultralytics.data.build", "InfiniteDataLoader.close", ()),
     ("ultralytics.data.base", "BaseDataset.load_image", ("i",)),
+    # unlabelled images
+    ("ultralytics.utils", "colorstr", ("input",)),
+    ("ultralytics.data.dataset", "YOLODataset", ("data", "task", "args", "kwargs")),
+    ("ultralytics.data.dataset", "YOLODataset.close_mosaic", ("hyp",)),
+    ("ultralytics.data.base", "BaseDataset", ("img_path", "imgsz", "hyp", "prefix", "pad", "classes", "fraction")),
+    ("ultralytics.data.base", "BaseDataset.get_img_files", ("img_path",)),
+    ("ultralytics.data.dataset", "YOLODataset.get_labels", ()),
     # validation
     ("ultralytics.engine.model", "Model.val", ("validator",)),
     ("ultralytics.engine.validator", "BaseValidator.match_predictions", ("pred_classes", "true_classes", "iou")),
@@ -120,7 +127,11 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.exporter", "export_formats", ()),
     ("ultralytics.engine.exporter", "validate_args", ("format", "passed_args", "valid_args")),
     ("ultralytics.nn.autobackend", "AutoBackend", ("model", "device", "fp16", "end2end", "verbose")),
-    ("ultralytics.utils.nms", "non_max_suppression", ("agnostic", "max_det", "nc", "rotated", "end2end")),
+    (
+        "ultralytics.utils.nms",
+        "non_max_suppression",
+        ("agnostic", "max_det", "nc", "max_time_img", "rotated", "end2end"),
+    ),
     ("ultralytics.utils.checks", "check_file", ("file", "suffix", "download")),
     ("ultralytics.data.augment", "LetterBox", ("new_shape",)),
     ("ultralytics.data.augment", "LetterBox.__call__", ("image",)),

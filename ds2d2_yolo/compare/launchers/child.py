@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from ds2d2_yolo.compare.launchers.local import die_with_parent
+from ds2d2_yolo.compare.unlabelled import FOLDER, PSEUDO_LABELS
 from ds2d2_yolo.utils.child_process import serve
 
 TASK_FILE = "task.json"
@@ -39,6 +40,8 @@ def run_task(folder: Path, task: Mapping[str, Any]) -> list[dict[str, Any]]:
     with cpu_threads():
         if task["kind"] == "amplifier":
             return _train_amplifier(task, keys)
+        if task["kind"] == FOLDER:
+            return _label_images(folder, task, keys)
         if task["kind"] == "teacher":
             return _measure(Path(task["subjects"]["teacher"]), "file", task, keys, {})
         return _train(folder, task, keys)
@@ -64,13 +67,27 @@ def _train_amplifier(task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict
     return [{"file": str(amplifier.file), "reached": amplifier.card.reached, "seconds": seconds}]
 
 
+def _label_images(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write the teacher's detections on the unlabelled images as labels; the number of boxes is part of the result."""
+    from ds2d2_yolo.bridge.training.unlabelled.pseudo_labels import write_pseudo_labels
+
+    start = time.time()
+    labels = write_pseudo_labels(task["subjects"]["teacher"], task["subjects"]["data"], keys, task["settings"], folder)
+    reached = f"{labels.boxes} boxes on {labels.number} images"
+    seconds = round(time.time() - start, 1)
+    return [{"file": str(labels.file), "images": str(labels.images), "reached": reached, "seconds": seconds}]
+
+
 def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train a run to its end and measure its checkpoints."""
     from ds2d2_yolo.bridge.training.compared_run import train_arm
 
-    notes = train_arm(
-        task["kind"], folder, task["student"], keys, task["subjects"], task["settings"], task["row"]["parallel"]
-    )
+    train_keys, settings = {**keys, **task.get("train_keys", {})}, task["settings"]
+    if task["kind"] == PSEUDO_LABELS:
+        labels = read_result(folder.parents[1] / FOLDER)[0]["images"]
+        settings = {**settings, "gains": 0, "unlabelled": labels}
+    parallel = task["row"]["parallel"]
+    notes = train_arm(task["kind"], folder, task["student"], train_keys, task["subjects"], settings, parallel)
     columns = {
         "epochs_trained": len(notes.epochs),
         "train_seconds": round(notes.train_seconds, 2),

@@ -22,7 +22,7 @@ from ds2d2_yolo.bridge.training import trainer as trainer_module
 from ds2d2_yolo.bridge.training.machines.store import MachineStore
 from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state
+from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state, check_same_weights
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -100,6 +100,26 @@ def test_ranks_agree_where_the_teacher_sees_more(
     assert [len(s["adapters"]) for s in seen] == [2, 2]
     check_same_state(seen)
     check_mean_gradients(seen)
+
+
+def test_ranks_take_unlabelled_images_of_their_own(
+    tiny_settings: dict[str, Any], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    settings = {
+        **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml")), "model": "yolov8n-obb.yaml", "imhi": 0,
+        "data": str(tiny_data("obb")), "batch": 4, "mosaic": 1.0, "fraction": 0.5, "unlabelled": "rest",
+        "explicit": False, "nbs": 2,  # a step for each batch: the labelled images of both ranks
+    }  # fmt: skip
+    seen, said = train(2, settings, tmp_path)
+    check_same_weights(seen)
+    check_mean_gradients(seen)
+    names = [[Path(file).name for file in s["files"]] for s in seen]
+    assert [len(files) for files in names] == [2, 2]
+    labelled, unlabelled = zip(*names, strict=True)
+    assert set(labelled) <= {"0.png", "1.png", "2.png", "3.png"}
+    assert set(unlabelled) <= {"4.png", "5.png", "6.png", "7.png"}
+    assert len(set(labelled)) == len(set(unlabelled)) == 2, "every rank has images of its own"
+    assert "4 unlabelled images" in said
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def test_lists_every_method_that_the_package_overrides() -> None:
         for name, part in vars(import_module(module.name)).items():
             if not isinstance(part, type) or part.__module__ != module.name:
                 continue
-            for method in vars(part).keys() - vars(object).keys() - {"__module__", "__dict__"}:
+            for method in (
+                vars(part).keys() - vars(object).keys() - {"__module__", "__dict__", "__parameters__"}
+            ):  # the last is of typing
                 upstream = [b for b in part.__mro__ if b.__module__.startswith("ultralytics.") and method in vars(b)]
                 if upstream and not any(f"{b.__name__}.{method}" in listed for b in upstream):
                     missing[f"{name}.{method}"] = [b.__name__ for b in upstream]

@@ -226,7 +226,9 @@ class ExactResume:
         """Return the conditions under which the loader's position is valid: images, batch size, workers, image size."""
         trainer = self._trainer
         loader = trainer.train_loader
-        return [len(loader.dataset), trainer.batch_size, loader.num_workers, int(trainer.args.imgsz)]
+        second = trainer.second_images
+        beside = [] if second is None else [second.number, second.parts.unlabelled]
+        return [len(loader.dataset), trainer.batch_size, loader.num_workers, int(trainer.args.imgsz), *beside]
 
     # Continuing ---------------------------------------------------------------------------------------------------
     def restore_weights(self) -> None:

@@ -26,7 +26,7 @@ from ds2d2_yolo.errors import BadUseError
 # Settings that may differ between machines. Files are compared by their contents.
 OF_A_MACHINE = {
     ARGS_KEY, "amplifier", "cache", "cfg", "data", "device", "exist_ok", "mode", "model", "name", "plots", "pretrained",
-    "project", "resume", "save_dir", "teacher", "verbose", "workers",
+    "project", "resume", "save_dir", "teacher", "unlabelled", "verbose", "workers",
 }  # fmt: skip
 DIGITS = 12  # of a hash in a message
 LENGTH = 60  # of a value in a message
@@ -40,7 +40,7 @@ def run_inputs(run: PreparedRun) -> dict[str, str]:
 
     Returns:
         (dict[str, str]): Values by name: versions, teacher, student, classes, images and contents of both splits,
-            settings.
+            unlabelled images, settings.
     """
     args, data = run.args, run.data
     settings = {**vars(args), **run.settings.as_dict()}
@@ -58,6 +58,9 @@ def run_inputs(run: PreparedRun) -> dict[str, str]:
         if data.get(split):
             inputs[f"{name} images"] = str(len(list_images(data[split])))
             inputs[f"contents of the {name} data"] = data_hash({**data, "train": data[split]})[:DIGITS]
+    if run.unlabelled is not None:
+        inputs["unlabelled images"] = str(len(run.unlabelled.images))
+        inputs["names and sizes of the unlabelled images"] = run.unlabelled.sha256[:DIGITS]
     return inputs | {f"{key}=": str(settings[key]) for key in sorted(settings.keys() - OF_A_MACHINE)}
 
 
@@ -102,6 +105,8 @@ def describe_refusal(reports: Sequence[Mapping[str, Any]]) -> str | None:
             differences[name] = ", ".join(f"{_short(v)} on {' and '.join(m)}" for v, m in machines.items())
     if not differences:
         return None
+    if "unlabelled images" in differences:
+        differences.pop("names and sizes of the unlabelled images", None)
     for split in ("training", "validation"):  # other images or classes are other contents, too
         if {f"{split} images", "classes"} & differences.keys():
             differences.pop(f"contents of the {split} data", None)

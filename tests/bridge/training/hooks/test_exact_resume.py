@@ -28,6 +28,7 @@ CASES = {
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
     "adapters": ("obb", {"adapter_lr": 5, "adapter_scale": "aligned"}),
+    "unlabelled": ("obb", {"unlabelled": "rest", "fraction": 0.6, "mixup": 0.5, "workers": 2, "nbs": 6}),
     "rect": ("detect", {"rect": True, "workers": 2}),
 }
 
@@ -94,7 +95,7 @@ def run(
     return train
 
 
-FAST = [("workers", (0, 2))]
+FAST = [("workers", (0, 2)), ("unlabelled", (0, 2))]
 EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
 
 

@@ -1,0 +1,1 @@
+"""Training with unlabelled images beside the labelled ones. Not part of the published method."""

@@ -1,0 +1,175 @@
+"""The task loss sees labelled images alone; the terms see all, with the teacher's detections as boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics import YOLO
+
+from ds2d2_yolo.bridge.distillation.batch import StudentInputs
+from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
+from ds2d2_yolo.bridge.distillation.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.teacher_boxes import append_detections, teacher_detections
+from ds2d2_yolo.config.settings import Settings
+from tests.helpers.distillation import batch_of, build
+
+STUDENTS = {"yolov8n-obb.yaml": "yolov8s-obb.yaml", "yolov8n.yaml": "yolov8s.yaml", "yolo26n.yaml": "yolov8s.yaml"}
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Let predictions of an image not depend on the other images of its batch."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def half_labelled(rotated: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A batch with one labelled and one unlabelled image, and the labelled image alone."""
+    batch: dict[str, Any] = dict(batch_of(rotated))
+    ours = batch["batch_idx"] == 0
+    alone = {"img": batch["img"][:1], **{k: batch[k][ours] for k in ("batch_idx", "cls", "bboxes")}}
+    both = {**alone, "img": batch["img"], LABELLED: torch.tensor([True, False]), LOSS_IMAGES: 1}
+    return both, alone
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_task_loss_is_that_of_the_labelled_images_alone(student: str, checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build(student, checkpoint(STUDENTS[student]))
+    freeze_statistics(model)
+    both, alone = half_labelled("obb" in student)
+    loss, items = task_loss(criterion.base, model(both["img"]), both)
+    wanted, wanted_items = criterion.base(model(alone["img"]), alone)
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(items, wanted_items)
+    loss.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_no_gradient_of_the_task_loss_reaches_an_unlabelled_image(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"))
+    freeze_statistics(model)
+    both, _ = half_labelled(False)
+    images = both["img"].clone().requires_grad_()
+    task_loss(criterion.base, model(images), both)[0].sum().backward()
+    assert images.grad is not None
+    assert images.grad[0].abs().sum() > 0
+    assert images.grad[1].abs().sum() == 0
+
+
+def test_a_batch_without_the_key_is_untouched(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"))
+    batch = batch_of(False)
+    outputs = model(batch["img"])
+    assert torch.equal(task_loss(criterion.base, outputs, batch)[0], criterion.base(outputs, batch)[0])
+
+
+def test_losses_of_pseudo_labelled_images_are_scaled_to_the_labelled_part(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"))
+    batch: dict[str, Any] = dict(batch_of(False))
+    outputs = model(batch["img"])
+    usual = criterion.base(outputs, batch)[0]
+    scaled, _ = task_loss(criterion.base, outputs, {**batch, LABELLED: torch.ones(2, dtype=torch.bool), LOSS_IMAGES: 1})
+    torch.testing.assert_close(scaled, usual / 2)
+
+
+@pytest.mark.parametrize("student", ["yolov8n-obb.yaml", "yolov8n.yaml"])
+def test_terms_see_the_unlabelled_image_with_the_detections_as_its_boxes(
+    student: str, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    """An unlabelled image counts as one whose labels are the teacher's detections."""
+    rotated = "obb" in student
+    teacher = detecting(STUDENTS[student], tmp_path)
+    model, criterion = build(student, teacher, imhi=0.0, unlabelled_conf=0.4)
+    freeze_statistics(model)
+    both, _ = half_labelled(rotated)
+    size = both["img"].shape[2]
+    outputs = criterion.distiller.teacher_outputs(both["img"], 1)
+    (found,) = outputs.detections
+    assert len(found) > 0
+    assert (found[:, -2] > 0.4).all()
+    labels = found[:, : 5 if rotated else 4].clone()
+    if not rotated:  # corners to centre and size
+        labels = torch.cat(((found[:, :2] + found[:, 2:4]) / 2, found[:, 2:4] - found[:, :2]), 1)
+    labels[:, :4] /= size
+    known = {
+        "img": both["img"],
+        "batch_idx": torch.cat((both["batch_idx"], torch.ones(len(found)))),
+        "cls": torch.cat((both["cls"], found[:, -1:])),
+        "bboxes": torch.cat((both["bboxes"], labels)),
+    }
+    loss, items = criterion(model(both["img"]), both)
+    wanted, wanted_items = criterion(model(both["img"]), known)
+    for term in ("exlo_loss", "exhi_loss", "imfu_loss"):
+        torch.testing.assert_close(items[term], wanted_items[term])
+    # the terms of two images, multiplied by the one labelled image
+    torch.testing.assert_close(loss[-4:] * 2, wanted[-4:])
+
+
+@pytest.mark.parametrize("yaml", ["yolov8s-obb.yaml", "yolov8s.yaml"])
+def test_detections_are_those_of_the_predictor(
+    yaml: str, detecting: Callable[..., Path], tmp_path: Path, unhurried: None
+) -> None:
+    teacher = detecting(yaml, tmp_path)
+    _, criterion = build(yaml.replace("8s", "8n"), teacher, imhi=0.0)
+    images = batch_of(False)["img"]
+    found = criterion.distiller.teacher_outputs(images, 0).detections
+    results = YOLO(str(teacher)).predict(images, conf=0.25, iou=0.7, max_det=1000, verbose=False, device="cpu")
+    assert sum(map(len, found)) > 0
+    for detections, result in zip(found, results, strict=True):
+        boxes = result.obb if "obb" in yaml else result.boxes
+        boxes = boxes[boxes.xywhr[:, 2:4].amin(1) >= 2] if "obb" in yaml else boxes[boxes.xywh[:, 2:].amin(1) > 0]
+        wanted = boxes.xywhr if "obb" in yaml else boxes.xyxy
+        assert len(detections) == len(wanted)
+        torch.testing.assert_close(detections[:, :4], wanted[:, :4], rtol=1e-3, atol=0.05)
+        torch.testing.assert_close(detections[:, -2], boxes.conf, rtol=1e-3, atol=1e-4)
+        assert torch.equal(detections[:, -1], boxes.cls)
+
+
+def test_images_that_are_not_valid_have_no_detection() -> None:
+    logits, boxes = torch.full((2, 3, 1), 4.0), torch.tensor([0.0, 0, 9, 9]).expand(2, 3, 4)
+    found = teacher_detections(logits, boxes, torch.tensor([True, False]), 0.25, (16, 16))
+    assert [len(d) for d in found] == [1, 0]
+
+
+def test_targets_are_padded_to_the_longest_image() -> None:
+    targets = Targets(torch.ones(1, 1, 4), torch.ones(1, 1, dtype=torch.bool))
+    joined = append_detections(targets, [torch.full((3, 6), 2.0), torch.zeros(0, 6)])
+    assert joined.boxes.shape == (3, 3, 4)
+    assert joined.mask.tolist() == [[True, False, False], [True, True, True], [False, False, False]]
+    assert torch.equal(joined.boxes[1], torch.full((3, 4), 2.0))
+
+
+def test_no_detection_is_computed_where_no_term_needs_boxes(checkpoint: Callable[..., Path]) -> None:
+    images = batch_of(False)["img"]
+    for keys in ({"explicit": False}, {"weight_map": "score"}):
+        _, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"), imhi=0.0, **keys)
+        assert criterion.distiller.teacher_outputs(images, 1).detections == []
+    assert criterion.distiller.teacher_outputs(images, 2).detections == []
+
+
+def test_measured_task_loss_is_that_of_the_labelled_image(checkpoint: Callable[..., Path]) -> None:
+    model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"), imhi=0.0)
+    freeze_statistics(model)
+    both, alone = half_labelled(False)
+
+    def measure(batch: dict[str, Any], labelled: int) -> dict[str, Tensor]:
+        teacher = criterion.distiller.teacher_outputs(batch["img"], labelled)
+        with capture_targets(criterion.base) as targets:
+            outputs = model(batch["img"])
+            task_loss(criterion.base, outputs, batch)
+        student = StudentInputs.of(criterion.base, outputs, teacher.complete_targets(targets[0]))
+        return neck_losses(criterion.base, criterion.head, criterion.distiller, student, teacher, batch)[0]
+
+    torch.testing.assert_close(measure(both, 1)[TASK], measure(alone, 1)[TASK])
+
+
+def test_settings_of_unlabelled_images_are_checked() -> None:
+    assert Settings().unlabelled is None
+    assert Settings(unlabelled=["a", "b"], unlabelled_share=0.9).unlabelled == ["a", "b"]
