@@ -59,13 +59,16 @@ class OverviewRow:
 
 
 T1_VALIDATION, T1_HELD_OUT = ("hituav", "hituav4"), ("heldout", "heldout4")
+T1_BALANCED, T1_BALANCED_HELD_OUT = ("hituav5", "hituav6"), ("heldout5", "heldout6")
 PHOTOGRAPHS, HELD_OUT, SCENES = "HIT-UAV, validation", "HIT-UAV, held out", "drawn scenes"
 OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to compare with, rows
     "gains": (BASELINE, (
         OverviewRow(PHOTOGRAPHS, "T1", "defaults", T1_VALIDATION, DEFAULTS),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_BALANCED, "together"),
         OverviewRow(PHOTOGRAPHS, "T2", "defaults", ("hituav2",), DEFAULTS),
         OverviewRow(PHOTOGRAPHS, "T3", "defaults", ("hituav3",), DEFAULTS),
         OverviewRow(HELD_OUT, "T1", "defaults", T1_HELD_OUT, DEFAULTS),
+        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_BALANCED_HELD_OUT, "together"),
         OverviewRow(HELD_OUT, "T2", "defaults", ("heldout2",), DEFAULTS),
         OverviewRow(HELD_OUT, "T3", "defaults", ("heldout3",), DEFAULTS),
         OverviewRow(SCENES, "S1", "defaults", ("scenes",), DEFAULTS),
@@ -75,8 +78,8 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
     )),
     "recipes": (DEFAULTS, (
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "together"),
-        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", ("hituav5",), "together"),
-        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", ("heldout5",), "together"),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_BALANCED, "together"),
+        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_BALANCED_HELD_OUT, "together"),
         OverviewRow(SCENES, "S3", "`recipe=stride8`", ("scenes3",), "all8"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=stride8`", T1_VALIDATION, "all8"),
         OverviewRow(HELD_OUT, "T1", "`recipe=stride8`", T1_HELD_OUT, "all8"),
