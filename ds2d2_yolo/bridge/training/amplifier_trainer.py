@@ -51,6 +51,7 @@ class AmplifierTrainer(DetectionTrainer):
         self.teacher_names = teacher.names
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
+        self.second_images = None  # an amplifier trains on labelled images alone
         self.exact_resume = ExactResume(self, enabled=True)
         super().__init__(overrides=overrides)
         self.callbacks = get_default_callbacks()  # without those of experiment trackers, which its validator shares
