@@ -19,6 +19,7 @@ from torch import Tensor
 from ultralytics.utils import YAML
 
 from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE, scale_down
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.data import write_tiny_data
@@ -59,6 +60,15 @@ def test_labelled_images_come_as_without_unlabelled_ones(
         assert "labelled" not in labelled
     names = [Path(batch["im_file"][-1]).name for batch in both]
     assert sorted(names) == ["4.png", "5.png", "6.png", "7.png"], "one image a batch, each of them once"
+
+
+def test_teacher_sees_larger_unlabelled_images_too(tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer("obb", **KEYS, batch=2, imgsz=64, teacher_imgsz=128)
+    for batch in batches_of(trainer, monkeypatch):
+        assert batch["labelled"].tolist() == [True, False]
+        assert batch["img"].shape[2:] == (64, 64)
+        assert batch[TEACHER_IMAGE].shape[2:] == (128, 128)
+        torch.testing.assert_close(batch["img"], scale_down(batch[TEACHER_IMAGE], 2))
 
 
 def test_optimizer_steps_as_with_the_labelled_part(tiny_trainer: Trainer) -> None:
