@@ -117,7 +117,7 @@ class ComparePlan:
         """Return everything that the results of all arms depend on.
 
         Args:
-            subjects (Mapping[str, str]): Fields of `compared_run.Subjects`.
+            subjects (Mapping[str, str]): Fields of `compared.subjects.Subjects`.
 
         Returns:
             (dict[str, Any]): Values for JSON, without device and folders: a comparison can be continued elsewhere.
@@ -200,7 +200,7 @@ def make_jobs(
     Args:
         plan (ComparePlan): The comparison.
         state (CompareState): Its finished runs.
-        subjects (Mapping[str, str]): Fields of `compared_run.Subjects`.
+        subjects (Mapping[str, str]): Fields of `compared.subjects.Subjects`.
         parallel (int): Runs at the same time.
         threads (int | None): CPU threads of a run.
         explicit_only (Collection[str]): Arms whose runs switch the implicit stream off: teacher and data share no

@@ -89,7 +89,7 @@ def compare(**keys: Any) -> Comparison:
     if keys.get("results") is not None:
         return _from_results(keys)
     from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
-    from ds2d2_yolo.bridge.training.compared_run import TRAIN_KEYS
+    from ds2d2_yolo.bridge.training.compared.train_arm import TRAIN_KEYS
     from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
     from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 
@@ -115,7 +115,7 @@ def _from_results(keys: Mapping[str, Any]) -> Comparison:
 
 def _run_all(plan: ComparePlan) -> dict[str, str]:
     """Run all unfinished runs and return the reasons of those that failed."""
-    from ds2d2_yolo.bridge.training.compared_run import identify
+    from ds2d2_yolo.bridge.training.compared.subjects import identify
 
     o = plan.options
     place = Workplace.of(plan)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
-from ds2d2_yolo.bridge.distillation.teacher_boxes import append_detections
+from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import append_detections
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, Tea
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
-from ds2d2_yolo.bridge.distillation.teacher_boxes import teacher_detections
 from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame
+from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import teacher_detections
 from ds2d2_yolo.bridge.distillation.weighting import (
     level_scores,
     level_weights,

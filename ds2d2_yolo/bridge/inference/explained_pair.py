@@ -17,8 +17,8 @@ from ds2d2_yolo.bridge.data.class_map import ClassMap, class_names, match_classe
 from ds2d2_yolo.bridge.data.images import decode_image
 from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.fit_adapters import fit_adapters
 from ds2d2_yolo.bridge.inference.backend_model import BackendModel, NMSSettings
+from ds2d2_yolo.bridge.inference.fit_adapters import fit_adapters
 from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, strides_of

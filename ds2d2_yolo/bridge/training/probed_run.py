@@ -16,7 +16,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.distillation.build import build_distiller
-from ds2d2_yolo.bridge.distillation.probe import Probe, Prober
+from ds2d2_yolo.bridge.distillation.probing.probe import Probe, Prober
 from ds2d2_yolo.bridge.distillation.teacher_size import share_batch
 from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head

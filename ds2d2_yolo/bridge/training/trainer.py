@@ -93,7 +93,7 @@ class DS2D2Trainer(DetectionTrainer):
     """
 
     gains: Gains
-    second_images_have_labels = False  # of `unlabelled=`; True for pseudo-labels, see `compared_run`
+    second_images_have_labels = False  # of `unlabelled=`; True for pseudo-labels, see `compared.arm_trainers`
 
     # Preparation --------------------------------------------------------------------------------------------------
     def __init__(

@@ -80,7 +80,7 @@ def _label_images(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -
 
 def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train a run to its end and measure its checkpoints."""
-    from ds2d2_yolo.bridge.training.compared_run import train_arm
+    from ds2d2_yolo.bridge.training.compared.train_arm import train_arm
 
     train_keys, settings = {**keys, **task.get("train_keys", {})}, task["settings"]
     if task["kind"] == PSEUDO_LABELS:

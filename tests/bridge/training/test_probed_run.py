@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.distillation.probe import Prober
+from ds2d2_yolo.bridge.distillation.probing.probe import Prober
 from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.loading import load_student
 from ds2d2_yolo.bridge.training.probed_run import probe

@@ -21,7 +21,7 @@ from ds2d2_yolo.bridge.data.class_map import match_run_classes
 from ds2d2_yolo.bridge.data.dataset import load_data
 from ds2d2_yolo.bridge.data.unlabelled.selection import select_unlabelled
 from ds2d2_yolo.bridge.data.unlabelled.sources import resolve_sources
-from ds2d2_yolo.bridge.distillation.teacher_boxes import MAX_DETECTIONS, NMS_IOU
+from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import MAX_DETECTIONS, NMS_IOU
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError

@@ -17,7 +17,7 @@ from torch import Tensor
 from ultralytics.utils import RANK
 
 from ds2d2_yolo.bridge.data.unlabelled.batches import BatchStream, CycledOrder, NumberedBatches, build_second_dataset
-from ds2d2_yolo.bridge.distillation.labelled_rows import LABELLED, LOSS_IMAGES
+from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.config.batch_parts import BatchParts
 

@@ -15,7 +15,9 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 
-from ds2d2_yolo.bridge.training.compared_run import Notes, identify, train_arm
+from ds2d2_yolo.bridge.training.compared.notes import Notes
+from ds2d2_yolo.bridge.training.compared.subjects import identify
+from ds2d2_yolo.bridge.training.compared.train_arm import train_arm
 from ds2d2_yolo.bridge.training.unlabelled.pseudo_labels import PseudoLabels, write_pseudo_labels
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.settings import TINY

@@ -16,8 +16,11 @@ from ultralytics.utils.patches import torch_load
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE
 from ds2d2_yolo.bridge.models.teacher import state_hash
-from ds2d2_yolo.bridge.training import compared_run as arms
-from ds2d2_yolo.bridge.training.compared_run import Notes, PlainArm, Subjects, identify, train_arm
+from ds2d2_yolo.bridge.training.compared import arm_trainers
+from ds2d2_yolo.bridge.training.compared.arm_trainers import PlainArm
+from ds2d2_yolo.bridge.training.compared.notes import Notes
+from ds2d2_yolo.bridge.training.compared.subjects import Subjects, identify
+from ds2d2_yolo.bridge.training.compared.train_arm import train_arm
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 
 KINDS = ("plain", "distill_model", "ds2d2")
@@ -137,7 +140,7 @@ def test_a_run_cut_off_in_its_clean_up_is_only_cleaned_up(
         raise Cut
 
     with monkeypatch.context() as patched:
-        patched.setattr(arms, "finalize_checkpoints", cut)
+        patched.setattr(arm_trainers, "finalize_checkpoints", cut)
         with pytest.raises(Cut):
             train("distill_model", epochs=1)
     last = tmp_path / "distill_model" / "weights" / "last.pt"

@@ -15,7 +15,9 @@ from ultralytics.utils.patches import torch_load
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE
 from ds2d2_yolo.bridge.models.teacher import state_hash
-from ds2d2_yolo.bridge.training.compared_run import Notes, identify, train_arm
+from ds2d2_yolo.bridge.training.compared.notes import Notes
+from ds2d2_yolo.bridge.training.compared.subjects import identify
+from ds2d2_yolo.bridge.training.compared.train_arm import train_arm
 from ds2d2_yolo.config.rivals import RIVALS, rival_settings
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.trainers import PAIRS

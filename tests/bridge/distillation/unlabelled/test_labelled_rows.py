@@ -15,9 +15,9 @@ from ultralytics import YOLO
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
-from ds2d2_yolo.bridge.distillation.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
-from ds2d2_yolo.bridge.distillation.teacher_boxes import append_detections, teacher_detections
+from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
+from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import append_detections, teacher_detections
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes
 from ds2d2_yolo.config.settings import Settings
 from tests.helpers.distillation import batch_of, build

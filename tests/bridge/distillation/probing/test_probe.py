@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from ds2d2_yolo.bridge.distillation.assignment import AssignerCall, Assignment
 from ds2d2_yolo.bridge.distillation.gains import TASK
-from ds2d2_yolo.bridge.distillation.probe import STUDENT, TEACHER, Prober
+from ds2d2_yolo.bridge.distillation.probing.assignment import AssignerCall, Assignment
+from ds2d2_yolo.bridge.distillation.probing.probe import STUDENT, TEACHER, Prober
 from ds2d2_yolo.core.wavelet import band_shape
 from tests.helpers.distillation import batch_of, build
 from tests.helpers.terms import ACTIVE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ds2d2_yolo.bridge.distillation.fit_adapters import fit_adapters
+from ds2d2_yolo.bridge.inference.fit_adapters import fit_adapters
 from ds2d2_yolo.core.explained_variance import explained_variance
 from ds2d2_yolo.errors import DS2D2Error
 

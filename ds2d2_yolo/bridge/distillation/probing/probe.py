@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ds2d2_yolo.bridge.distillation.assignment import Assignment, capture_assigner_calls, reassigned
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
+from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, capture_assigner_calls, reassigned
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame, teacher_images
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps

@@ -1,0 +1,1 @@
+"""Images without labels in the losses: the rows of the labelled ones, and the teacher's detections as boxes."""
