@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
+from ds2d2_yolo.bridge.distillation.criterion_with_terms import CriterionWithTerms
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
@@ -39,15 +40,13 @@ def loss_ratios(losses: Mapping[str, Any]) -> dict[str, float]:
     return {f"ratio/{t}": float(losses[name]) / task if task else math.nan for t, name in LOSS_NAMES.items()}
 
 
-class DistillationCriterion:
+class DistillationCriterion(CriterionWithTerms):
     """A student's usual criterion with the DS2D2 terms added.
 
     total = YOLO loss + batch size x sum over the terms of gain x term; the logged columns hold gain x term. With
     unlabelled images the YOLO loss is that of the labelled ones, whose number is the batch size in this formula. Where
     gradients are off (validation) or no term is active in the epoch, the plain loss is returned with zeros in the
     columns.
-
-    A copy or a pickle of it is None: Ultralytics copies and saves the plain student.
 
     Args:
         base (Any): The criterion that the student would have had (v8DetectionLoss, v8OBBLoss or E2ELoss).
@@ -57,32 +56,10 @@ class DistillationCriterion:
     """
 
     def __init__(self, base: Any, head: Detect, distiller: Distiller | None, gains: Gains) -> None:
-        self.base = base
+        super().__init__(base)
         self.head = head
         self.distiller = distiller
         self.gains = gains
-        self.end_to_end = hasattr(base, "one2many")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """Leave nothing of the distillation in a copy of the model."""
-        return None
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Leave nothing of the distillation in a checkpoint."""
-        return type(None), ()
-
-    def update(self) -> None:
-        """Pass the end of an epoch on to an end-to-end criterion, which shifts its weights then."""
-        if self.end_to_end:
-            self.base.update()
-
-    @property
-    def one2many_weight(self) -> float:
-        """(float): Weight of the one-to-many branch over its initial one, 1 for a student that is not end-to-end.
-
-        That branch only sends gradients into the neck.
-        """
-        return float(self.base.o2m / self.base.o2m_copy) if self.end_to_end else 1.0
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector, multiplied by the batch size as Ultralytics does, and its detached parts."""

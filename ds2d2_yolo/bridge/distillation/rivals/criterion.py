@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.distillation.criterion_with_terms import CriterionWithTerms
 from ds2d2_yolo.bridge.distillation.rivals.methods import Rival, RivalBatch
 from ds2d2_yolo.bridge.distillation.targets import dense_criterion
 
@@ -37,13 +38,11 @@ def capture_assigned(criterion: Any) -> Iterator[list[Tensor]]:
         handle.remove()  # the live tensors that it holds would break a copy or a pickle of the criterion
 
 
-class RivalCriterion:
+class RivalCriterion(CriterionWithTerms):
     """A student's usual criterion with a rival's term added.
 
     total = YOLO loss + batch size x term, as DS2D2 adds its terms. For an end-to-end student the term follows the
     weight of the one-to-many branch. Where gradients are off (validation) the usual loss is returned.
-
-    A copy or a pickle of it is None: Ultralytics copies and saves the plain student.
 
     Args:
         base (Any): The criterion that the student would have had (v8DetectionLoss, v8OBBLoss or E2ELoss).
@@ -52,23 +51,9 @@ class RivalCriterion:
     """
 
     def __init__(self, base: Any, rival: Rival, name: str) -> None:
-        self.base = base
+        super().__init__(base)
         self.rival = rival
         self.column = f"{name}_loss"
-        self.end_to_end = hasattr(base, "one2many")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """Leave nothing of the distillation in a copy of the model."""
-        return None
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Leave nothing of the distillation in a checkpoint."""
-        return type(None), ()
-
-    def update(self) -> None:
-        """Pass the end of an epoch on to an end-to-end criterion, which shifts its weights then."""
-        if self.end_to_end:
-            self.base.update()
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector, multiplied by the batch size as Ultralytics does, and its detached parts."""
@@ -79,6 +64,5 @@ class RivalCriterion:
             loss, items = self.base(preds, batch)
         parsed = dense_criterion(self.base).parse_output(preds)
         term = self.rival(RivalBatch(batch["img"], parsed.get("one2many", parsed), masks[0]))
-        if self.end_to_end:
-            term = term * float(self.base.o2m / self.base.o2m_copy)
+        term = term * self.one2many_weight
         return torch.cat((loss, (term * batch["img"].shape[0])[None])), {**items, self.column: term.detach()}
