@@ -67,3 +67,14 @@ def assert_subtracts_in_single_precision(
     assert low.item() == (4 * 2049 / 2) ** 2
     assert high.item() == 0
     assert gradient(student, teacher, torch.ones(1, 1, 1, 1), None, *torch.ones(2)).dtype == dtype
+
+
+def assert_second_backward_is_independent(low: Tensor, high: Tensor, student: Tensor) -> None:
+    """Compute gradients of one graph one after the other: a later one must not write into an earlier one."""
+    (first,) = torch.autograd.grad(low, student, retain_graph=True)
+    copy = first.clone()
+    (other,) = torch.autograd.grad(high, student, retain_graph=True)
+    (again,) = torch.autograd.grad(low, student)
+    assert torch.equal(first, copy)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -134,8 +134,13 @@ def test_teacher_has_as_many_threads_as_runs_go_at_a_time(
     assert threads == [parallel]
 
 
-def watch_trainings(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
+Trainings = tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     """Train nothing: the keys of the last comparison and of the last teacher's training appear in two dictionaries."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     compared: dict[str, Any] = {}
     taught: dict[str, Any] = {}
     monkeypatch.setattr(comparing, "compare", lambda **keys: compared.update(keys))
@@ -149,11 +154,10 @@ def watch_trainings(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], di
 
 
 def test_teacher_may_be_trained_longer_and_from_another(
-    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], trainings: Trainings,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen, taught = watch_trainings(monkeypatch)
+    seen, taught = trainings
     start = tmp_path / "start.pt"
     command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--teacher-epochs", "7", "--teacher-from"]
     with pytest.raises(SystemExit):
@@ -172,11 +176,10 @@ def test_teacher_may_be_trained_longer_and_from_another(
 
 
 def test_pretrained_weights_are_those_of_a_folder(
-    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], trainings: Trainings,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen, taught = watch_trainings(monkeypatch)
+    seen, taught = trainings
     command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--pretrained", str(tmp_path)]
     with pytest.raises(SystemExit, match="1"):
         evidence.main(command)
@@ -197,11 +200,10 @@ def test_pretrained_weights_are_those_of_a_folder(
 
 
 def test_students_see_unlabelled_images_that_the_teacher_does_not(
-    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], trainings: Trainings,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen, taught = watch_trainings(monkeypatch)
+    seen, taught = trainings
     command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--unlabelled"]
     with pytest.raises(SystemExit):
         evidence.main([*command, "--held-out"])
