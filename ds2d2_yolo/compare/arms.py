@@ -151,7 +151,7 @@ def _arm(name: str, settings: Mapping[str, Any] | None) -> Arm:
 
 def _rival_arm(name: str, rival: Any, settings: Mapping[str, Any]) -> Arm:
     """Return the arm of a rival with settings, checked."""
-    if rival not in RIVALS:
+    if not isinstance(rival, str) or rival not in RIVALS:
         raise BadUseError(f"arm {name}: {RIVAL_KEY}={rival} must be one of {', '.join(RIVALS)}")
     if settings.get(RIVAL_KEY, rival) != rival:
         raise BadUseError(f"arm {name}: {RIVAL_KEY}={settings[RIVAL_KEY]} contradicts its name: choose another name")

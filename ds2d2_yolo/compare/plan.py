@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.compare.arms import Arm, arm_settings, read_arms
-from ds2d2_yolo.compare.needed_jobs import amplifier_job, is_stored, pseudo_label_job
+from ds2d2_yolo.compare.needed_jobs import is_stored, needed_job
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
@@ -22,6 +22,7 @@ from ds2d2_yolo.compare.unlabelled import (
 )
 from ds2d2_yolo.config.image_sizes import size_ratio
 from ds2d2_yolo.config.recipes import resolve_settings
+from ds2d2_yolo.config.rivals import complete_settings
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.environment import package_versions, source_revision
@@ -113,6 +114,20 @@ class ComparePlan:
         trained = [arm for arm in self.arms if arm.kind != "teacher"]
         return [*teacher, *((arm, seed) for seed in self.options.all_seeds for arm in trained)]
 
+    def for_task(self, task: str) -> ComparePlan:
+        """Return the plan with the settings that rivals have for a task.
+
+        Args:
+            task (str): 'detect' or 'obb'.
+
+        Returns:
+            (ComparePlan): The plan, in which no setting of a rival is left to the task.
+        """
+        rivals = {
+            arm.name: complete_settings(self.settings[arm.name], task) for arm in self.arms if arm.kind == "rival"
+        }
+        return replace(self, settings={**self.settings, **rivals})
+
     def fingerprint(self, subjects: Mapping[str, str]) -> dict[str, Any]:
         """Return everything that the results of all arms depend on.
 
@@ -129,8 +144,8 @@ class ComparePlan:
         return {**hashes, "settings": settings, "versions": _versions(), **labelled}
 
     @property
-    def amplifier_keys(self) -> dict[str, Any]:
-        """(dict[str, Any]): Ultralytics' settings of amplifiers, which are trained on labelled images only."""
+    def source_keys(self) -> dict[str, Any]:
+        """(dict[str, Any]): Ultralytics' settings of amplifiers, which see labelled images only, and of labelling."""
         return self.keys if self.labelled_batch is None else {**self.keys, "batch": self.labelled_batch}
 
     def train_batch(self, arm: Arm) -> dict[str, int]:
@@ -220,12 +235,13 @@ def make_jobs(
         settings = plan.settings[arm.name]
         row = {**columns, "arm": arm.name, "seed": seed, "settings": json.dumps(settings, sort_keys=True)}
         row["settings_hash"] = state.hash_of(arm.name)
-        explicit = arm.name in explicit_only
-        amplifier = None if explicit else amplifier_job(arm, settings, base, plan.amplifier_keys, state.folder)
         task = {**base, "kind": arm.kind, "settings": settings, "keys": {**plan.keys, "seed": max(seed, 0)}, "row": row}
         task["train_keys"] = plan.train_batch(arm)
-        task["amplifier"] = str(amplifier.folder) if amplifier else ""
-        source = pseudo_label_job(arm, settings, base, plan.keys, state.folder) or amplifier
+        source = None
+        if arm.name not in explicit_only:
+            shared = {**base, "keys": plan.source_keys}
+            source = needed_job(arm, settings, shared, state.folder, state.hash_of(arm.name))
+        task["source"] = str(source.folder) if source else ""
         needs: tuple[str, ...] = ()
         if source is not None and not is_stored(source):
             sources.setdefault(source.name, source)
@@ -293,11 +309,13 @@ def _portable_path(path: str) -> str:
     return path if not Path(path).is_absolute() else "/".join(Path(path).parts[-3:])
 
 
-def arm_identities(plan: ComparePlan) -> dict[str, Any]:
+def arm_identities(plan: ComparePlan, images: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return everything that the results of each arm depend on besides the fingerprint.
 
     Args:
         plan (ComparePlan): The comparison.
+        images (Mapping[str, str] | None): Name of each arm with unlabelled images -> hash of these. It takes the place
+            of their paths, which differ on another machine.
 
     Returns:
         (dict[str, Any]): Name of each arm -> its kind and all its settings, defaults and those of its recipe included.
@@ -305,7 +323,10 @@ def arm_identities(plan: ComparePlan) -> dict[str, Any]:
     identities = {}
     for arm in plan.arms:
         settings = plan.settings[arm.name]
-        identities[arm.name] = {"kind": arm.kind, "settings": _resolved(settings) if arm.kind == "ds2d2" else settings}
+        settings = _resolved(settings) if arm.kind == "ds2d2" else settings
+        if images and arm.name in images:
+            settings = {**settings, "unlabelled": f"images {images[arm.name]}"}
+        identities[arm.name] = {"kind": arm.kind, "settings": settings}
     return identities
 
 

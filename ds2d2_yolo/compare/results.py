@@ -34,7 +34,8 @@ class RunResult:
         objects (int): Objects of the group.
         epochs_trained (int): Trained epochs, fewer than `epochs` after an early stop.
         train_seconds (float): Seconds of training, without validation and without the amplifier's training.
-        amplifier_seconds (float): Seconds of the amplifier's training, which runs share; 0 for a stored amplifier.
+        amplifier_seconds (float): Seconds of the amplifier's training, or of the labelling for `pseudo_labels`, which
+            runs share; 0 for a stored amplifier.
         step_seconds (float): Seconds of a step in the median epoch.
         peak_memory_mb (float): Peak memory in MB, of tensors on a GPU, otherwise of the process.
         parallel (int): Largest number of runs that were allowed at the same time, this one included.

@@ -19,7 +19,7 @@ from ds2d2_yolo.compare.schedule import Job, Launcher, run_jobs
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summary import Summary, summarise
 from ds2d2_yolo.compare.tables import report
-from ds2d2_yolo.compare.unlabelled import PSEUDO_LABELS
+from ds2d2_yolo.compare.unlabelled import PLAIN_STUDENT, PSEUDO_LABELS, takes_unlabelled
 from ds2d2_yolo.compare.workplace import Workplace
 from ds2d2_yolo.config.rivals import RIVAL_KEY
 from ds2d2_yolo.config.settings import Settings
@@ -115,7 +115,7 @@ def _from_results(keys: Mapping[str, Any]) -> Comparison:
 
 def _run_all(plan: ComparePlan) -> dict[str, str]:
     """Run all unfinished runs and return the reasons of those that failed."""
-    from ds2d2_yolo.bridge.training.compared.subjects import identify
+    from ds2d2_yolo.bridge.training.compared.subjects import identify, unlabelled_hash
 
     o = plan.options
     place = Workplace.of(plan)
@@ -123,7 +123,13 @@ def _run_all(plan: ComparePlan) -> dict[str, str]:
     mixed = len({arm.kind in ("ds2d2", "rival", PSEUDO_LABELS) for arm in plan.arms if arm.kind != "teacher"}) == 2
     rivals = [arm.settings[RIVAL_KEY] for arm in plan.arms if arm.kind == "rival"]
     subjects = asdict(identify(str(o.teacher), str(o.student), str(o.data), plan.keys, upstream, mixed, rivals))
-    state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan), default_settings())
+    plan = plan.for_task(subjects["task"])
+    images = {
+        arm.name: unlabelled_hash(plan.settings[arm.name]["unlabelled"], subjects, plan.keys)
+        for arm in plan.arms
+        if takes_unlabelled(arm, plan.settings[arm.name])
+    }
+    state = CompareState(o.folder, plan.fingerprint(subjects), arm_identities(plan, images), default_settings())
     checks = _check_arms(plan, state, subjects, place.check_device)
     try:
         o.folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +176,7 @@ def _run_unfinished(
 
 
 def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, str], device: str) -> ArmChecks:
-    """Run the pre-flight check of every arm with a teacher and unfinished runs."""
+    """Run the pre-flight check of every arm of DS2D2's trainer that has unfinished runs."""
     from ds2d2_yolo.bridge.api import check
 
     finished = {(row.arm, row.seed) for row in state.rows()}
@@ -181,7 +187,7 @@ def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, s
         if arm.kind in ("ds2d2", PSEUDO_LABELS) and arm.name in unfinished:
             settings = {"unlabelled": False, **plan.settings[arm.name]}
             if arm.kind == PSEUDO_LABELS:
-                settings["gains"] = 0
+                settings |= PLAIN_STUDENT
             keys = {**plan.keys, **settings, **plan.train_batch(arm), "device": device}
             try:
                 facts = check(subjects["teacher"], plan.options.student, subjects["data"], **keys)
@@ -189,6 +195,8 @@ def _check_arms(plan: ComparePlan, state: CompareState, subjects: Mapping[str, s
                 raise BadUseError(f"arm {arm.name}: {e}") from e
             if facts.memory is not None and facts.memory.total:
                 step_bytes.append(facts.memory.total)
+            if not facts.classes.shared and arm.kind == PSEUDO_LABELS:
+                raise BadUseError(f"arm {arm.name}: teacher and data share no class: its detections are no labels")
             if not facts.classes.shared:
                 explicit_only.add(arm.name)
     return ArmChecks(max(step_bytes, default=None), frozenset(explicit_only))

@@ -109,7 +109,7 @@ def cost(summary: Summary) -> str:
             amplifier = "-" if not longest else f"{longest / 60:.1f} min" if timed else "not alone"
             memory = f"{_mean(r.peak_memory_mb for r in runs):.0f} MB"
             table.append([arm, str(len(timed)), step, training, amplifier, memory])
-    return markdown_table(["arm", "runs alone", "step", "training", "amplifier, once", "peak memory"], table)
+    return markdown_table(["arm", "runs alone", "step", "training", "amplifier or labels, once", "peak memory"], table)
 
 
 def remarks(summary: Summary) -> list[str]:

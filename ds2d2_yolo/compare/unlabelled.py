@@ -12,6 +12,7 @@ from ds2d2_yolo.errors import BadUseError
 
 KEYS = ("unlabelled", "unlabelled_share", "unlabelled_conf")
 PSEUDO_LABELS = "pseudo_labels"  # kind and name of the arm that trains on the teacher's detections
+PLAIN_STUDENT = {"gains": 0}  # settings of DS2D2 without a term
 FOLDER = "pseudo-labels"  # of their images and labels, in the comparison's folder
 
 

@@ -64,6 +64,9 @@ class LDOptions(Options):
     )
 
 
+# settings of `ld` as published, by task
+LD_DEFAULTS = {"detect": {"temperature": 10.0, "weight": 0.25}, "obb": {"temperature": 5.0, "weight": 10.0}}
+
 RIVALS: dict[str, type[Options]] = {"pkd": PKDOptions, "cwd": CWDOptions, "ld": LDOptions}
 
 
@@ -81,6 +84,20 @@ def rival_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         BadUseError: If a setting is unknown or invalid.
     """
     return {RIVAL_KEY: name, **RIVALS[name].of(given, "compare").as_dict()}
+
+
+def complete_settings(settings: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return the settings of a rival's arm with the published ones of a task where they are left to it.
+
+    Args:
+        settings (Mapping[str, Any]): What `rival_settings` returned.
+        task (str): 'detect' or 'obb'.
+
+    Returns:
+        (dict[str, Any]): None of them is None.
+    """
+    published = LD_DEFAULTS[task] if settings[RIVAL_KEY] == "ld" else {}
+    return {k: published[k] if v is None else v for k, v in settings.items()}
 
 
 def rival_options(settings: Mapping[str, Any]) -> tuple[str, Options]:

@@ -14,7 +14,7 @@ from ds2d2_yolo.bridge.distillation.criterion_with_terms import CriterionWithTer
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
-from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import teacher_images
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import labelled_count, loss_images, task_loss
 from ds2d2_yolo.config.settings import TERMS
@@ -68,9 +68,9 @@ class DistillationCriterion(CriterionWithTerms):
             return self._plain(preds, batch)
         # Calibrate on the whole batch: the rescaled gradient of a subset has a larger norm, which biased the gains low.
         teacher = distiller.teacher_outputs(teacher_images(batch), labelled_count(batch))
-        with capture_targets(self.base) as targets:
+        with capture_assigner_calls(self.base) as calls:
             loss, items = task_loss(self.base, preds, batch)
-        student = StudentInputs.of(self.base, preds, teacher.complete_targets(targets[0]))
+        student = StudentInputs.of(self.base, preds, teacher.complete_targets(calls[0].targets))
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

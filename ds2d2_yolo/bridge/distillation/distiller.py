@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
-from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
+from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images, zero_invalid
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame
@@ -102,10 +102,12 @@ class Distiller:
         needs_boxes = labelled not in {None, len(images)} and self._uses_boxes
         if not (needs_scores or needs_boxes or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
-            return TeacherOutputs(*_mask_invalid(features, valid_images(features)), {}, None, None)
+            valid = valid_images(features)
+            return TeacherOutputs(zero_invalid(features, valid), valid, {}, None, None)
         raw = self.teacher(images)
         decoded = logits_and_boxes(self.teacher.head, raw)
-        features, valid = _mask_invalid(raw["feats"], valid_images([*raw["feats"], *decoded]))
+        valid = valid_images([*raw["feats"], *decoded])
+        features = zero_invalid(raw["feats"], valid)
         shared_logits = shared_classes(decoded[0], self.teacher_columns)
         scores = level_scores(shared_logits, features, valid) if needs_scores else None
         predictions = {}
@@ -214,8 +216,3 @@ class Distiller:
             raw = head(inputs, weights, adapted and guard.inputs(adapted))
         logits, boxes = logits_and_boxes(head.head, raw)
         return shared_classes(logits, self.teacher_columns), boxes
-
-
-def _mask_invalid(features: list[Tensor], valid: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Zero the features of images that are not valid, in place, and return both."""
-    return [f.masked_fill_(~valid[:, None, None, None], 0) for f in features], valid

@@ -31,6 +31,19 @@ def valid_images(tensors: Iterable[Tensor]) -> Tensor:
     return (torch.stack(norms) < MAX_NORM).all(0)
 
 
+def zero_invalid(tensors: Iterable[Tensor], valid: Tensor) -> list[Tensor]:
+    """Zero the images that are not valid, in place.
+
+    Args:
+        tensors (Iterable[Tensor]): B x C x H x W each.
+        valid (Tensor): B bool.
+
+    Returns:
+        (list[Tensor]): The tensors.
+    """
+    return [x.masked_fill_(~valid[:, None, None, None], 0) for x in tensors]
+
+
 class FiniteGuard:
     """Passes a term's inputs through, and their gradient back only if the term is finite.
 

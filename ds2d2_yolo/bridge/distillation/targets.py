@@ -1,4 +1,4 @@
-"""The ground truth of a batch, as the student's task-aligned assigner receives it."""
+"""What the student's task-aligned assigner receives and returns in a batch: ground truth and positive anchors."""
 
 from __future__ import annotations
 
@@ -37,9 +37,34 @@ def dense_criterion(criterion: Any) -> Any:
     return getattr(criterion, "one2many", criterion)
 
 
+@dataclass(frozen=True)
+class AssignerCall:
+    """One call of Ultralytics' task-aligned assigner (8.4.190).
+
+    Attributes:
+        inputs (tuple[Any, ...]): Scores, boxes, anchor points, labels, ground-truth boxes and their mask.
+        extra (dict[str, Any]): Keyword arguments.
+        outputs (tuple[Tensor, ...]): Target labels, boxes and scores, mask of the positives, index of the object.
+    """
+
+    inputs: tuple[Any, ...]
+    extra: dict[str, Any]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def targets(self) -> Targets:
+        """(Targets): Ground truth of the batch."""
+        return Targets(self.inputs[4].detach(), self.inputs[5].detach().bool().squeeze(-1))
+
+    @property
+    def positives(self) -> Tensor:
+        """(Tensor): B x anchors bool, the anchors that were given an object."""
+        return self.outputs[3].detach().bool()
+
+
 @contextmanager
-def capture_targets(criterion: Any) -> Iterator[list[Targets]]:
-    """Record the targets of each call of a criterion's assigner while the context lasts.
+def capture_assigner_calls(criterion: Any) -> Iterator[list[AssignerCall]]:
+    """Record each call of a criterion's one-to-many assigner while the context lasts.
 
     The hook is removed at the end: the live tensors that it holds would break a copy or a pickle of the criterion.
 
@@ -47,16 +72,15 @@ def capture_targets(criterion: Any) -> Iterator[list[Targets]]:
         criterion (Any): The student's criterion.
 
     Yields:
-        (list[Targets]): One entry for each call of the one-to-many assigner.
+        (list[AssignerCall]): One entry for each call.
     """
-    targets: list[Targets] = []
+    calls: list[AssignerCall] = []
 
-    def record(_: nn.Module, args: tuple[Tensor, ...], __: tuple[Tensor, ...]) -> None:
-        boxes, mask = args[4], args[5]
-        targets.append(Targets(boxes.detach(), mask.detach().bool().squeeze(-1)))
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
+        calls.append(AssignerCall(args, kwargs, outputs))
 
-    handle = dense_criterion(criterion).assigner.register_forward_hook(record)
+    handle = dense_criterion(criterion).assigner.register_forward_hook(record, with_kwargs=True)
     try:
-        yield targets
+        yield calls
     finally:
         handle.remove()

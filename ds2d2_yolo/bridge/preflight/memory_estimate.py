@@ -13,7 +13,7 @@ from ultralytics.nn.modules.head import Detect
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE, share_batch, teacher_images
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
 from ds2d2_yolo.report.facts import MemoryFacts
@@ -139,11 +139,11 @@ def saved_for_backward(
         handle = dense_head(student, "the student").register_forward_pre_hook(mark)
         outputs = student(batch["img"])
         handle.remove()
-        with capture_targets(criterion) as targets:
+        with capture_assigner_calls(criterion) as calls:
             loss = criterion(outputs, batch)[0]
         mark()
         if distiller is not None:
-            inputs = StudentInputs.of(criterion, outputs, targets[0])
+            inputs = StudentInputs.of(criterion, outputs, calls[0].targets)
             loss = loss, distiller(inputs, distiller.teacher_outputs(teacher_images(batch)))
         mark()
     neck, student_bytes, total = marks

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from ds2d2_yolo.compare.launchers.local import die_with_parent
-from ds2d2_yolo.compare.unlabelled import FOLDER, PSEUDO_LABELS
+from ds2d2_yolo.compare.unlabelled import FOLDER, PLAIN_STUDENT, PSEUDO_LABELS
 from ds2d2_yolo.utils.child_process import serve
 
 TASK_FILE = "task.json"
@@ -83,9 +83,9 @@ def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[
     from ds2d2_yolo.bridge.training.compared.train_arm import train_arm
 
     train_keys, settings = {**keys, **task.get("train_keys", {})}, task["settings"]
+    source = read_result(Path(task["source"]))[0] if task["source"] else {"seconds": 0.0}
     if task["kind"] == PSEUDO_LABELS:
-        labels = read_result(folder.parents[1] / FOLDER)[0]["images"]
-        settings = {**settings, "gains": 0, "unlabelled": labels}
+        settings = {**settings, **PLAIN_STUDENT, "unlabelled": source["images"]}
     parallel = task["row"]["parallel"]
     notes = train_arm(task["kind"], folder, task["student"], train_keys, task["subjects"], settings, parallel)
     columns = {
@@ -97,7 +97,7 @@ def _train(folder: Path, task: Mapping[str, Any], keys: dict[str, Any]) -> list[
         "sessions": notes.sessions,
         "initial_weights": notes.initial_weights,
         "first_epoch": notes.first_epoch,
-        "amplifier_seconds": read_result(Path(task["amplifier"]))[0]["seconds"] if task["amplifier"] else 0.0,
+        "amplifier_seconds": source["seconds"],
     }
     weights = folder / "weights"
     return [row for w in ("last", "best") for row in _measure(weights / f"{w}.pt", w, task, keys, columns)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES
-from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.config.settings import EXPLICIT, TERMS
@@ -111,11 +111,11 @@ def test_tap_records_and_leaves_nothing_behind() -> None:
 
     assigner = Assigner()
     boxes, mask = torch.rand(2, 4, 5), torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]).unsqueeze(-1)
-    with capture_targets(SimpleNamespace(assigner=assigner)) as seen:
+    with capture_assigner_calls(SimpleNamespace(assigner=assigner)) as calls:
         assigner(None, None, None, None, boxes, mask)
     assert not assigner._forward_hooks
-    assert seen[0].mask.tolist() == [[True, True, False, False], [True, False, False, False]]
-    assert torch.equal(seen[0].boxes, boxes)
+    assert calls[0].targets.mask.tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert torch.equal(calls[0].targets.boxes, boxes)
 
 
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)
@@ -155,9 +155,9 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
         model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), disw=strength)
         d, batch = criterion.distiller, batch_of(rotated=True)
         assert d is not None
-        with capture_targets(criterion.base) as seen:
+        with capture_assigner_calls(criterion.base) as calls:
             _, terms[strength] = criterion(model(batch["img"]), batch)
-        (maps[strength],) = weight_maps(d.settings, [torch.zeros(2, 1, 16, 16)], [8], seen[0], None)
+        (maps[strength],) = weight_maps(d.settings, [torch.zeros(2, 1, 16, 16)], [8], calls[0].targets, None)
         assert float(maps[strength].sum() - maps[strength].numel()) == pytest.approx(6 * strength, rel=1e-5)
     assert torch.equal(maps[0], torch.ones(2, 1, 8, 8))
     torch.testing.assert_close(maps[30] - 1, 30 * (maps[1] - 1))

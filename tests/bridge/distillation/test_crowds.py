@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
-from ds2d2_yolo.bridge.distillation.targets import capture_targets
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.weighting import weight_maps
 from ds2d2_yolo.config.settings import TERMS
 from tests.helpers.crowd import COUNTS, IMAGES, batch_of, targets_of
@@ -88,7 +88,7 @@ def test_terms_and_maps(
     model, criterion = models(task)
     d, given = criterion.distiller, batch(CASES[case], task == "obb")
     assert d is not None
-    with capture_targets(criterion.base) as seen:
+    with capture_assigner_calls(criterion.base) as calls:
         preds = model(given["img"])
         loss, items = criterion(preds, given)
     assert all(0 < items[LOSS_NAMES[t]] < math.inf for t in ACTIVE)
@@ -97,10 +97,10 @@ def test_terms_and_maps(
     assert all(g.isfinite().all() for g in grads if g is not None)
     assert sum(bool(g.any()) for g in grads if g is not None) > 50
 
-    for weight in weight_maps(d.settings, preds["feats"], d.strides, seen[0], None):
+    for weight in weight_maps(d.settings, preds["feats"], d.strides, calls[0].targets, None):
         cells = weight[0].numel()
         sums = weight.double().sum((1, 2, 3)) - cells  # each object adds 1, however small or crowded
-        torch.testing.assert_close(sums, seen[0].mask.sum(1).double(), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(sums, calls[0].targets.mask.sum(1).double(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("task", "bound"), [("obb", ROTATED), ("detect", UPRIGHT)])

@@ -18,7 +18,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.criterion import LOSS_NAMES, DistillationCriterion
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
-from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.weighting import teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes
@@ -91,14 +91,14 @@ def test_an_image_without_answer_counts_nothing(yaml: str, value: float, checkpo
     spoil(criterion, value, 1, 1)
     d, batch = criterion.distiller, batch_of("obb" in yaml)
     assert d is not None
-    with capture_targets(criterion.base) as seen:
+    with capture_assigner_calls(criterion.base) as calls:
         preds = model(batch["img"])
         criterion.base(preds, batch)
     # apart from the student, whose BatchNorm mixes the images of a batch
     leaves = [f.detach().requires_grad_() for f in preds["feats"]]
     teacher = d.teacher_outputs(batch["img"])
     assert teacher.valid.tolist() == [True, False]
-    for term, found in d(StudentInputs(leaves, seen[0]), teacher).items():
+    for term, found in d(StudentInputs(leaves, calls[0].targets), teacher).items():
         assert 0 < found < math.inf
         *grads, adapter = torch.autograd.grad(found, [*leaves, d.adapters[0].weight], retain_graph=True)
         assert adapter.isfinite().all(), term
@@ -185,7 +185,7 @@ def test_nothing_changes_where_all_is_finite(yaml: str, checkpoint: Callable[...
     model, criterion = build(yaml.replace("8s", "8n"), checkpoint(yaml))
     d, batch = criterion.distiller, batch_of("obb" in yaml)
     assert d is not None
-    with capture_targets(criterion.base) as seen:
+    with capture_assigner_calls(criterion.base) as calls:
         preds = model(batch["img"])
         criterion.base(preds, batch)
     teacher = d.teacher_outputs(batch["img"])
@@ -193,8 +193,8 @@ def test_nothing_changes_where_all_is_finite(yaml: str, checkpoint: Callable[...
     assert torch.equal(teacher.score_sum, teacher_score_sum(teacher.predictions["imfu"].logits))
     leaves = [*preds["feats"], *d.adapters.parameters()]
     for term in ACTIVE:
-        mine = d(StudentInputs(preds["feats"], seen[0]), teacher)[term]
-        wanted = unguarded(d, preds["feats"], teacher, seen[0])[term]
+        mine = d(StudentInputs(preds["feats"], calls[0].targets), teacher)[term]
+        wanted = unguarded(d, preds["feats"], teacher, calls[0].targets)[term]
         assert torch.equal(mine, wanted), term
         grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (mine, wanted)]
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True)), term

@@ -15,7 +15,7 @@ from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.probing import probe
-from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import (
     TEACHER_IMAGE,
     enlarge,
@@ -43,9 +43,9 @@ def pair(teacher: str, checkpoint: Checkpoint, **keys: Any) -> tuple[nn.Module, 
 def outputs_of(model: Any, criterion: Any, batch: dict[str, Any]) -> StudentInputs:
     """The student's side of a batch."""
     outputs = model(batch["img"])
-    with capture_targets(criterion.base) as targets:
+    with capture_assigner_calls(criterion.base) as calls:
         criterion.base(outputs, batch)
-    return StudentInputs.of(criterion.base, outputs, targets[0])
+    return StudentInputs.of(criterion.base, outputs, calls[0].targets)
 
 
 @pytest.mark.parametrize("ratio", [2, 4])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ds2d2_yolo.bridge.distillation.targets import Targets, dense_criterion
+from ds2d2_yolo.bridge.distillation.targets import AssignerCall, dense_criterion
 
 
 @dataclass(frozen=True)
@@ -39,59 +37,25 @@ class Assignment:
         )
 
 
-@dataclass(frozen=True)
-class AssignerCall:
-    """One call of an assigner.
-
-    Attributes:
-        inputs (tuple[Any, ...]): Scores, boxes, anchor points, labels, ground-truth boxes and their mask.
-        extra (dict[str, Any]): Keyword arguments.
-        outputs (tuple[Tensor, ...]): Target labels, boxes and scores, mask of the positives, index of the object.
-    """
-
-    inputs: tuple[Any, ...]
-    extra: dict[str, Any]
-    outputs: tuple[Tensor, ...]
-
-    @property
-    def targets(self) -> Targets:
-        """(Targets): Ground truth of the batch."""
-        return Targets(self.inputs[4].detach(), self.inputs[5].detach().bool().squeeze(-1))
-
-    def assignment(self) -> Assignment:
-        """Return the sums over the objects of the batch."""
-        mask = self.targets.mask
-        if not mask.numel():
-            return Assignment()
-        positive, index = self.outputs[3].bool(), self.outputs[4].long()
-        scores = self.outputs[2].amax(2).where(positive, 0)
-        counts = torch.zeros_like(mask, dtype=torch.long).scatter_add_(1, index, positive.long())
-        best = scores.new_zeros(mask.shape).scatter_reduce_(1, index, scores, "amax")
-        count = int(mask.sum())
-        without = int((counts[mask] == 0).sum())
-        return Assignment(count, without, int(counts[mask].sum()), float(best[mask].sum()))
-
-
-@contextmanager
-def capture_assigner_calls(criterion: Any) -> Iterator[list[AssignerCall]]:
-    """Record each call of a criterion's one-to-many assigner while the context lasts.
+def assignment_of(call: AssignerCall) -> Assignment:
+    """Return the sums over the objects of a batch.
 
     Args:
-        criterion (Any): The student's criterion.
+        call (AssignerCall): The assigner's call for the batch.
 
-    Yields:
-        (list[AssignerCall]): One entry for each call.
+    Returns:
+        (Assignment): The sums.
     """
-    calls: list[AssignerCall] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
-        calls.append(AssignerCall(args, kwargs, outputs))
-
-    handle = dense_criterion(criterion).assigner.register_forward_hook(record, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()
+    mask = call.targets.mask
+    if not mask.numel():
+        return Assignment()
+    positive, index = call.positives, call.outputs[4].long()
+    scores = call.outputs[2].amax(2).where(positive, 0)
+    counts = torch.zeros_like(mask, dtype=torch.long).scatter_add_(1, index, positive.long())
+    best = scores.new_zeros(mask.shape).scatter_reduce_(1, index, scores, "amax")
+    count = int(mask.sum())
+    without = int((counts[mask] == 0).sum())
+    return Assignment(count, without, int(counts[mask].sum()), float(best[mask].sum()))
 
 
 def reassigned(criterion: Any, call: AssignerCall, scores: Tensor, boxes: Tensor) -> AssignerCall:

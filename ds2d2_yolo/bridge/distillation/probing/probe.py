@@ -16,8 +16,8 @@ from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
-from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, capture_assigner_calls, reassigned
-from ds2d2_yolo.bridge.distillation.targets import Targets
+from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of, reassigned
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame, teacher_images
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, weight_maps
 from ds2d2_yolo.bridge.models.heads import dense_head, logits_and_boxes, strides_of
@@ -131,11 +131,10 @@ class Prober:
                 self.criterion(outputs, batch)
             call = calls[0]
             logits, boxes = logits_and_boxes(distiller.teacher.head, distiller.teacher(larger))
-            assignment = {STUDENT: call.assignment()}
+            assignment = {STUDENT: assignment_of(call)}
             if (scores := self._scores_of_student_classes(logits)) is not None:
-                assignment[TEACHER] = reassigned(
-                    self.criterion, call, scores, in_student_frame(boxes, distiller.teacher.ratio)
-                ).assignment()
+                boxes = in_student_frame(boxes, distiller.teacher.ratio)
+                assignment[TEACHER] = assignment_of(reassigned(self.criterion, call, scores, boxes))
         student = StudentInputs.of(self.criterion, outputs, call.targets)
         teacher = distiller.teacher_outputs(larger)
         cells, weight = self._object_weight(student, call.targets)

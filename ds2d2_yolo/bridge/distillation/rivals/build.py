@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -11,8 +12,7 @@ from ds2d2_yolo.bridge.distillation.rivals.methods import FeatureRival, Localiza
 from ds2d2_yolo.bridge.models.adapters import make_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, level_channels, pair_levels, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, Teacher
-from ds2d2_yolo.config.options import Options
-from ds2d2_yolo.config.rivals import RIVALS, CWDOptions, LDOptions, PKDOptions
+from ds2d2_yolo.config.rivals import CWDOptions, LDOptions, PKDOptions, complete_settings, rival_options
 from ds2d2_yolo.core.rivals.cwd import channel_wise_loss
 from ds2d2_yolo.core.rivals.ld import localization_loss
 from ds2d2_yolo.core.rivals.pkd import pearson_feature_loss
@@ -21,8 +21,7 @@ from ds2d2_yolo.errors import BadUseError
 if TYPE_CHECKING:
     from ultralytics.nn.modules.head import Detect
 
-# (temperature, weight, divisor of `localization_loss`) as published, by whether the boxes are oriented
-LD_DEFAULTS = {False: (10.0, 0.25, 4.0), True: (5.0, 10.0, 1.0)}
+LD_DIVISORS = {False: 4.0, True: 1.0}  # of `localization_loss` as published, by whether the boxes are oriented
 
 
 def check_rival(name: str, student_head: Detect, teacher_head: Detect) -> None:
@@ -44,12 +43,16 @@ def check_rival(name: str, student_head: Detect, teacher_head: Detect) -> None:
 
 
 def build_rival(
-    options: Options, student_head: Detect, teacher: Teacher, adapters: nn.ModuleList | None = None, seed: int = 0
+    settings: Mapping[str, Any],
+    student_head: Detect,
+    teacher: Teacher,
+    adapters: nn.ModuleList | None = None,
+    seed: int = 0,
 ) -> Rival:
     """Pair the levels, make the adapters and freeze the teacher.
 
     Args:
-        options (Options): Settings of the method, whose class names it.
+        settings (Mapping[str, Any]): Method and settings, see `config.rivals.rival_settings`.
         student_head (Detect): The student's head, uncompiled.
         teacher (Teacher): Loaded teacher. Its model is folded in place: pass a copy to keep it.
         adapters (nn.ModuleList | None): Adapters of an earlier part of the run; None makes new ones.
@@ -62,16 +65,16 @@ def build_rival(
         BadUseError: See `check_rival`.
     """
     teacher_head = dense_head(teacher.model, "the teacher")
-    check_rival(next(name for name, kind in RIVALS.items() if isinstance(options, kind)), student_head, teacher_head)
+    rotated = is_rotated(student_head)
+    name, options = rival_options(complete_settings(settings, "obb" if rotated else "detect"))
+    check_rival(name, student_head, teacher_head)
     teacher_channels = level_channels(teacher_head)
     frozen = FrozenTeacher(teacher, strides_of(student_head))
     if isinstance(options, LDOptions):
-        temperature, weight, divisor = LD_DEFAULTS[is_rotated(student_head)]
-        temperature = temperature if options.temperature is None else options.temperature
-        loss = partial(localization_loss, temperature=temperature, divisor=divisor)
-        return LocalizationRival(
-            frozen, bins_of(student_head), loss, weight if options.weight is None else options.weight
-        )
+        assert options.temperature is not None
+        assert options.weight is not None
+        loss = partial(localization_loss, temperature=options.temperature, divisor=LD_DIVISORS[rotated])
+        return LocalizationRival(frozen, bins_of(student_head), loss, options.weight)
     if adapters is None:
         student_channels = level_channels(student_head)
         widths = [(student_channels[s], teacher_channels[t]) for s, t in frozen.pairs]

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.criterion_with_terms import CriterionWithTerms
 from ds2d2_yolo.bridge.distillation.rivals.methods import Rival, RivalBatch
-from ds2d2_yolo.bridge.distillation.targets import dense_criterion
-
-MASK = 3  # position of the assigned cells in what Ultralytics' assigners return (8.4.190)
-
-
-@contextmanager
-def capture_assigned(criterion: Any) -> Iterator[list[Tensor]]:
-    """Record which cells a criterion's assigner gives an object while the context lasts.
-
-    Args:
-        criterion (Any): The student's criterion.
-
-    Yields:
-        (list[Tensor]): B x anchors bool for each call of the one-to-many assigner.
-    """
-    masks: list[Tensor] = []
-
-    def record(_: nn.Module, __: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        masks.append(outputs[MASK].detach().bool())
-
-    handle = dense_criterion(criterion).assigner.register_forward_hook(record)
-    try:
-        yield masks
-    finally:
-        handle.remove()  # the live tensors that it holds would break a copy or a pickle of the criterion
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls, dense_criterion
 
 
 class RivalCriterion(CriterionWithTerms):
@@ -60,9 +34,9 @@ class RivalCriterion(CriterionWithTerms):
         if not torch.is_grad_enabled():
             loss, items = self.base(preds, batch)
             return loss, {**items, self.column: loss.detach().new_zeros(())}
-        with capture_assigned(self.base) as masks:
+        with capture_assigner_calls(self.base) as calls:
             loss, items = self.base(preds, batch)
         parsed = dense_criterion(self.base).parse_output(preds)
-        term = self.rival(RivalBatch(batch["img"], parsed.get("one2many", parsed), masks[0]))
+        term = self.rival(RivalBatch(batch["img"], parsed.get("one2many", parsed), calls[0].positives))
         term = term * self.one2many_weight
         return torch.cat((loss, (term * batch["img"].shape[0])[None])), {**items, self.column: term.detach()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images
+from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images, zero_invalid
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ class FeatureRival:
     def __call__(self, batch: RivalBatch) -> Tensor:
         """Return the weighted sum over the levels; features of images with non-finite teacher outputs count as 0."""
         guard = FiniteGuard()
-        wanted = self.teacher.features(batch.images)
-        valid = valid_images(wanted)[:, None, None, None]
+        teacher_features = self.teacher.features(batch.images)
+        valid = valid_images(teacher_features)
         features = [batch.raw["feats"][level] for level, _ in self.teacher.pairs]
         if self.adapters is not None:
             features = [adapter(x) for adapter, x in zip(self.adapters, features, strict=True)]
         levels = [
-            self._loss(torch.where(valid, student, 0), torch.where(valid, teacher, 0))
-            for student, teacher in zip(guard.inputs(features), wanted, strict=True)
+            self._loss(torch.where(valid[:, None, None, None], student, 0), teacher)
+            for student, teacher in zip(guard.inputs(features), zero_invalid(teacher_features, valid), strict=True)
         ]
         (total,) = guard.outputs(self._weight * torch.stack(levels).sum())
         return total

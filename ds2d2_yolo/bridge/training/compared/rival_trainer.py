@@ -17,7 +17,7 @@ from ds2d2_yolo.bridge.distillation.rivals.methods import Rival
 from ds2d2_yolo.bridge.models.adapters import attach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
-from ds2d2_yolo.config.rivals import RIVAL_KEY, rival_options
+from ds2d2_yolo.config.rivals import RIVAL_KEY
 
 
 class RivalTrainer(DS2D2Trainer):
@@ -43,20 +43,20 @@ class RivalTrainer(DS2D2Trainer):
         *,
         rival: Mapping[str, Any],
     ) -> None:
-        self.rival_name, self.rival_options = rival_options(rival)
+        self.rival_settings = dict(rival)
         super().__init__(cfg, {**(overrides or {}), "gains": 0.0}, _callbacks)  # no term of DS2D2
 
     def _begin(self) -> None:
         """Begin the run without DS2D2's report, which would describe a training without distillation."""
         self.state.store(self.args)
-        LOGGER.info(f"{RIVAL_KEY} {self.rival_name}: {self.rival_options.as_dict()}")
+        LOGGER.info(", ".join(f"{k}={v}" for k, v in self.rival_settings.items()))
 
     def set_model_attributes(self) -> None:
         """Bind teacher and adapters to the student, once it is on its device and before EMA copies it."""
         super().set_model_attributes()
         restored = self._restored_adapters
         self.rival = build_rival(
-            self.rival_options,
+            self.rival_settings,
             dense_head(self.model, "student"),
             self.run.teacher,
             adapters=restored and restored.float().requires_grad_(True),
@@ -70,7 +70,7 @@ class RivalTrainer(DS2D2Trainer):
         """Set up as for DS2D2, then put the rival's criterion in the place of its criterion."""
         super()._setup_train()
         model = unwrap_model(self.model)
-        model.criterion = RivalCriterion(model.criterion.base, self.rival, self.rival_name)
+        model.criterion = RivalCriterion(model.criterion.base, self.rival, self.rival_settings[RIVAL_KEY])
 
 
 class RivalOBBTrainer(RivalTrainer, DS2D2OBBTrainer):

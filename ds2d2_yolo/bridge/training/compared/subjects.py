@@ -16,6 +16,8 @@ from ultralytics.utils import LOGGER
 from ds2d2_yolo.bridge.data.class_map import match_run_classes
 from ds2d2_yolo.bridge.data.dataset import data_hash, load_data
 from ds2d2_yolo.bridge.data.label_checks import check_labels
+from ds2d2_yolo.bridge.data.unlabelled.selection import UnlabelledImages
+from ds2d2_yolo.bridge.data.unlabelled.sources import list_unlabelled, resolve_sources
 from ds2d2_yolo.bridge.distillation.rivals.build import check_rival
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student
@@ -96,6 +98,29 @@ def identify(
     _read_labels(args, data_set, stride)
     hashes = loaded.sha256, digest, data_hash(data_set), data_hash({**data_set, "train": data_set[args.split]})
     return Subjects(model.task, loaded.path, str(args.data), *(h[:12] for h in hashes))
+
+
+def unlabelled_hash(value: Any, subjects: Mapping[str, str], keys: Mapping[str, Any]) -> str:
+    """Return the hash of the unlabelled images of an arm.
+
+    Args:
+        value (Any): `unlabelled=` of the arm.
+        subjects (Mapping[str, str]): Fields of `Subjects`.
+        keys (Mapping[str, Any]): Ultralytics' settings of all arms.
+
+    Returns:
+        (str): 12 digits of the hash of names and sizes of all listed images, those left out included.
+
+    Raises:
+        BadUseError: If there is no such image.
+    """
+    args = get_cfg(overrides={**keys, "task": subjects["task"], "data": subjects["data"]})
+    data_set = load_data(args)
+    sources = resolve_sources(value, data_set)
+    if sources is None:
+        raise BadUseError("unlabelled=True takes the key 'unlabelled' of the data YAML, which has none")
+    listed = list_unlabelled(sources, data_set, args)
+    return UnlabelledImages(tuple(image for image in listed if image.is_file())).sha256[:12]
 
 
 def _read_labels(args: Any, data: dict[str, Any], stride: int) -> None:

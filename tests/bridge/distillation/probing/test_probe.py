@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from ds2d2_yolo.bridge.distillation.gains import TASK
-from ds2d2_yolo.bridge.distillation.probing.assignment import AssignerCall, Assignment
+from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of
 from ds2d2_yolo.bridge.distillation.probing.probe import STUDENT, TEACHER, Prober
+from ds2d2_yolo.bridge.distillation.targets import AssignerCall
 from ds2d2_yolo.core.wavelet import band_shape
 from tests.helpers.distillation import batch_of, build
 from tests.helpers.terms import ACTIVE
@@ -92,9 +93,9 @@ def test_sums_of_an_assignment() -> None:
     scores = torch.tensor([[[0.5, 0.0], [0.0, 0.2], [0.0, 0.3], [0.9, 0.9]], [[0.0, 0.0]] * 4])
     outputs = (torch.zeros(2, 4), torch.zeros(2, 4, 4), scores, positive, index)
     call = AssignerCall((None, None, None, None, torch.zeros(2, 3, 4), mask), {}, outputs)
-    sums = call.assignment()
+    sums = assignment_of(call)
     assert (sums.objects, sums.without, sums.positives) == (4, 2, 3)
     assert sums.best_targets == pytest.approx(0.5 + 0.3)
     assert sums + Assignment() == sums
     empty = AssignerCall((None, None, None, None, torch.zeros(2, 0, 4), torch.zeros(2, 0, 1)), {}, outputs)
-    assert empty.assignment() == Assignment()
+    assert assignment_of(empty) == Assignment()

@@ -16,11 +16,12 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 
 from ds2d2_yolo.bridge.distillation.rivals.build import _make_needed_adapters, build_rival
-from ds2d2_yolo.bridge.distillation.rivals.criterion import RivalCriterion, capture_assigned
+from ds2d2_yolo.bridge.distillation.rivals.criterion import RivalCriterion
 from ds2d2_yolo.bridge.distillation.rivals.methods import RivalBatch
+from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.models.heads import dense_head, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.config.rivals import RIVALS
+from ds2d2_yolo.config.rivals import RIVALS, rival_settings
 from ds2d2_yolo.core.rivals.cwd import channel_wise_loss
 from ds2d2_yolo.core.rivals.pkd import pearson_feature_loss
 from ds2d2_yolo.errors import BadUseError
@@ -40,7 +41,7 @@ def build(name: str, student: str, teacher: Path, **options: Any) -> tuple[nn.Mo
     model = (OBBModel if rotated else DetectionModel)(student, nc=2, verbose=False).train()
     model.args = get_cfg()
     loaded = load_teacher(str(teacher), "obb" if rotated else "detect")
-    rival = build_rival(RIVALS[name](**options), dense_head(model, "student"), loaded)
+    rival = build_rival(rival_settings(name, options), dense_head(model, "student"), loaded)
     return model, RivalCriterion(model.init_criterion(), rival, name)
 
 
@@ -111,9 +112,9 @@ def test_ld_compares_the_edges_of_assigned_cells(
     model, criterion = build("ld", f"yolov8n{suffix}.yaml", checkpoint(f"yolov8s{suffix}.yaml"))
     batch = batch_of(task == "obb")
     preds = model(batch["img"])
-    with capture_assigned(criterion.base) as masks:
+    with capture_assigner_calls(criterion.base) as calls:
         criterion.base(preds, batch)
-    (assigned,) = masks
+    assigned = calls[0].positives
     assert 0 < assigned.sum() < assigned.numel() / 2
     teacher = criterion.rival.teacher(batch["img"])["boxes"]
     total, weights = 0.0, 0.0

@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.gains import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
-from ds2d2_yolo.bridge.distillation.targets import Targets, capture_targets
+from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
 from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import append_detections, teacher_detections
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes
@@ -182,10 +182,10 @@ def test_measured_task_loss_is_that_of_the_labelled_image(checkpoint: Callable[.
 
     def measure(batch: dict[str, Any], labelled: int) -> dict[str, Tensor]:
         teacher = criterion.distiller.teacher_outputs(batch["img"], labelled)
-        with capture_targets(criterion.base) as targets:
+        with capture_assigner_calls(criterion.base) as calls:
             outputs = model(batch["img"])
             task_loss(criterion.base, outputs, batch)
-        student = StudentInputs.of(criterion.base, outputs, teacher.complete_targets(targets[0]))
+        student = StudentInputs.of(criterion.base, outputs, teacher.complete_targets(calls[0].targets))
         return neck_losses(criterion.base, criterion.head, criterion.distiller, student, teacher, batch)[0]
 
     torch.testing.assert_close(measure(both, 1)[TASK], measure(alone, 1)[TASK])
