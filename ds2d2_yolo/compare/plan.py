@@ -15,6 +15,7 @@ from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.unlabelled import (
     KEYS,
+    PSEUDO_LABEL_KEYS,
     PSEUDO_LABELS,
     labelled_batch,
     pseudo_label_settings,
@@ -98,7 +99,7 @@ class ComparePlan:
         settings = {arm.name: arm_settings(arm, shared) or dict(arm.settings) for arm in arms}
         pseudo = pseudo_label_settings(arms, shared)
         settings |= {arm.name: pseudo for arm in arms if arm.kind == PSEUDO_LABELS}
-        idle = [f"{k}=" for k in shared if k not in KEYS]
+        idle = [f"{k}=" for k in shared if k not in (PSEUDO_LABEL_KEYS if pseudo else KEYS)]
         if idle and not any(arm.kind == "ds2d2" for arm in arms):
             raise BadUseError(f"{', '.join(idle)}: no arm takes DS2D2 settings")
         _check_recipes(options, arms, settings)

@@ -11,13 +11,14 @@ from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.errors import BadUseError
 
 KEYS = ("unlabelled", "unlabelled_share", "unlabelled_conf")
+PSEUDO_LABEL_KEYS = (*KEYS, "teacher_imgsz")  # DS2D2 settings of the arm `pseudo_labels`
 PSEUDO_LABELS = "pseudo_labels"  # kind and name of the arm that trains on the teacher's detections
 PLAIN_STUDENT = {"gains": 0}  # settings of DS2D2 without a term
 FOLDER = "pseudo-labels"  # of their images and labels, in the comparison's folder
 
 
 def pseudo_label_settings(arms: Sequence[Arm], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of the arm `pseudo_labels`: those of the command's unlabelled images.
+    """Return the settings of the arm `pseudo_labels`: the command's unlabelled images and size of the teacher.
 
     Args:
         arms (Sequence[Arm]): Arms of the comparison.
@@ -33,8 +34,8 @@ def pseudo_label_settings(arms: Sequence[Arm], shared: Mapping[str, Any]) -> dic
         return {}
     if not shared.get("unlabelled"):
         raise BadUseError("arm pseudo_labels trains on unlabelled images: give unlabelled=, or leave that arm out")
-    resolved = resolve_settings({key: shared[key] for key in KEYS if key in shared})
-    return {key: getattr(resolved, key) for key in KEYS}
+    resolved = resolve_settings({key: shared[key] for key in PSEUDO_LABEL_KEYS if key in shared})
+    return {key: getattr(resolved, key) for key in PSEUDO_LABEL_KEYS}
 
 
 def takes_unlabelled(arm: Arm, settings: Mapping[str, Any]) -> bool:

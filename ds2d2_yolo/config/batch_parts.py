@@ -19,11 +19,6 @@ class BatchParts:
     labelled: int
     unlabelled: int
 
-    @property
-    def total(self) -> int:
-        """(int): Images of the batch."""
-        return self.labelled + self.unlabelled
-
     @classmethod
     def of(cls, batch: int, share: float, processes: int = 1) -> BatchParts:
         """Divide a batch: ``unlabelled = round(share x batch / processes)``, the others are labelled.

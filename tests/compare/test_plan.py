@@ -88,7 +88,7 @@ def test_arms_without_unlabelled_images_get_the_labelled_part_of_a_batch(tmp_pat
     assert all(job.task["keys"]["batch"] == 8 for job in runs.values()), "all are measured in one way"
     assert runs["pseudo_labels"].needs == ("pseudo-labels",)
     assert runs["pseudo_labels"].task["settings"] == {
-        "unlabelled": "u", "unlabelled_share": 0.25, "unlabelled_conf": 0.25,
+        "unlabelled": "u", "unlabelled_share": 0.25, "unlabelled_conf": 0.25, "teacher_imgsz": None,
     }  # fmt: skip
     assert runs["plain"].needs == runs["ds2d2"].needs == ()
     jobs = make_jobs(planned({**rest, "imhi": None}, arms=arms, seeds=0), state, HASHES, 1, 1)
@@ -111,9 +111,29 @@ def test_pseudo_labels_are_made_once(tmp_path: Path) -> None:
     file.touch()
     write_json(tmp_path / "c" / "compare.json", {"fingerprint": plan.fingerprint(HASHES), "arms": {}})
     write_json(file.with_name("result.json"), [{"file": str(file), "reached": "", "seconds": 1.0}])
+    state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
+    write_json(file.with_name("task.json"), {"identity": state.hash_of("pseudo_labels")})
     found = named(plan, tmp_path / "c")
     assert [name for name, needs in found if needs] == []
     assert len(found) == 4
+    others = planned({"unlabelled": "u", "unlabelled_conf": 0.5}, arms="plain,pseudo_labels", seeds=[0, 1])
+    assert [name for name, _ in named(others, tmp_path / "c")][:1] == ["pseudo-labels"], "made for other settings"
+
+
+def test_the_content_of_unlabelled_images_is_part_of_an_arm_and_their_path_is_not() -> None:
+    here, elsewhere = (planned({"unlabelled": path}, arms="plain,ds2d2,pseudo_labels") for path in ("u", "/v/u"))
+    images = dict.fromkeys(("ds2d2", "pseudo_labels"), "0a1b")
+    assert arm_identities(here, images) == arm_identities(elsewhere, images)
+    changed = arm_identities(here, {**images, "ds2d2": "2c3d"})
+    assert {k for k, v in changed.items() if v != arm_identities(here, images)[k]} == {"ds2d2"}
+
+
+def test_no_setting_of_a_rival_is_left_to_the_task() -> None:
+    plan = planned(arms="plain,ld,mine:rival=ld;weight=3")
+    for task, published in (("detect", (10.0, 0.25)), ("obb", (5.0, 10.0))):
+        complete = plan.for_task(task).settings
+        assert (complete["ld"]["temperature"], complete["ld"]["weight"]) == published
+        assert (complete["mine"]["temperature"], complete["mine"]["weight"]) == (published[0], 3)
 
 
 def test_device_and_workers_are_no_part_of_the_fingerprint() -> None:

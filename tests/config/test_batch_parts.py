@@ -15,7 +15,7 @@ from ds2d2_yolo.errors import BadUseError
 def test_parts_of_each_process(batch: int, share: float, processes: int, wanted: tuple[int, int]) -> None:
     parts = BatchParts.of(batch, share, processes)
     assert (parts.labelled, parts.unlabelled) == wanted
-    assert parts.total == batch // processes
+    assert parts.labelled + parts.unlabelled == batch // processes
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,10 @@ class Distiller:
             predictions["imhi"] = HeadOutputs(*high, valid & valid_images(list(high)))
         detections = []
         if needs_boxes:
-            predicted = shared_logits[labelled:], decoded[1][labelled:], valid[labelled:]
-            detections = [
-                in_student_frame(boxes, self.teacher.ratio)
-                for boxes in teacher_detections(*predicted, self.settings.unlabelled_conf, images.shape[2:])
-            ]
+            boxes = in_student_frame(decoded[1][labelled:], self.teacher.ratio)
+            size = [side // self.teacher.ratio for side in images.shape[2:]]
+            predicted = shared_logits[labelled:], boxes, valid[labelled:]
+            detections = teacher_detections(*predicted, self.settings.unlabelled_conf, size)
         return TeacherOutputs(features, valid, predictions, teacher_score_sum(shared_logits, valid), scores, detections)
 
     @property

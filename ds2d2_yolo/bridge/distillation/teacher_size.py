@@ -16,7 +16,7 @@ from torch import Tensor
 TEACHER_IMAGE = "teacher_img"  # key of a batch, beside 'img'
 
 
-def share_batch(batch: dict[str, Any], ratio: int) -> dict[str, Any]:
+def share_batch(batch: dict[str, Any], ratio: int, with_teacher: bool = True) -> dict[str, Any]:
     """Give the teacher the images of a batch, and the student the same images scaled down by area.
 
     The labels are shares of the image, so that they fit both.
@@ -24,31 +24,19 @@ def share_batch(batch: dict[str, Any], ratio: int) -> dict[str, Any]:
     Args:
         batch (dict[str, Any]): With 'img', B x C x H x W, whose sides are multiples of the ratio.
         ratio (int): From `config.image_sizes.size_ratio`; 1 changes nothing.
+        with_teacher (bool): Whether a teacher sees the batch.
 
     Returns:
-        (dict[str, Any]): With the larger images under `TEACHER_IMAGE`.
+        (dict[str, Any]): With the larger images under `TEACHER_IMAGE` if a teacher sees them.
     """
     if ratio == 1:
         return batch
-    return {**batch, TEACHER_IMAGE: batch["img"], "img": scale_down(batch["img"], ratio)}
-
-
-def scale_down(images: Tensor, ratio: int) -> Tensor:
-    """Return the mean of each square of `ratio` x `ratio` pixels.
-
-    Args:
-        images (Tensor): B x C x H x W, floating point; H and W are multiples of the ratio.
-        ratio (int): Pixels of a square's side.
-
-    Returns:
-        (Tensor): B x C x H/ratio x W/ratio.
-    """
-    height, width = images.shape[2:]
-    return F.interpolate(images, size=(height // ratio, width // ratio), mode="area")
+    larger = {TEACHER_IMAGE: batch["img"]} if with_teacher else {}
+    return {**batch, **larger, "img": F.avg_pool2d(batch["img"], ratio)}
 
 
 def enlarge(images: Tensor, ratio: int) -> Tensor:
-    """Return images in which each pixel is a square of `ratio` x `ratio` pixels: the inverse of `scale_down`.
+    """Return images in which each pixel is a square of `ratio` x `ratio` pixels.
 
     Args:
         images (Tensor): B x C x H x W.

@@ -64,7 +64,7 @@ def probe(
     if images < 1 or batch < 1:
         raise BadUseError(f"images={images} and batch={batch} have to be at least 1")
     check_keys(list(keys), {*Settings.keys(), *DEFAULT_CFG_KEYS} - {"model", "mode", "task", "resume", "cfg"})
-    given, rest = Settings.split({**keys, "teacher": str(teacher)})
+    given, rest = Settings.split({**keys, "teacher": str(teacher), "unlabelled": False})  # labelled images alone
     settings = resolve_settings(given)
     if Term.IMHI in settings.active and not settings.amplifier:
         LOGGER.warning("DS2D2: imhi is left out, since no amplifier= is given")

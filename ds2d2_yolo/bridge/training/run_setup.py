@@ -133,8 +133,12 @@ class RunRequest:
         ignored = [k for k, v in given.items() if v != stored[k]]
         if ignored and self.launched is None:
             LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
+        if self.launched is None and state.settings.teacher_imgsz is not None and "imgsz" in self.overrides:
+            raise BadUseError("a run with teacher_imgsz= keeps both sizes when it is resumed: leave imgsz= out")
         teacher = self.given.get("teacher") or state.settings.teacher
-        return replace(state, settings=replace(state.settings, teacher=teacher))
+        # a key `unlabelled` that came into the data YAML meanwhile belongs to another run
+        unlabelled = state.settings.unlabelled or False
+        return replace(state, settings=replace(state.settings, teacher=teacher, unlabelled=unlabelled))
 
 
 def prepare_run(

@@ -306,8 +306,7 @@ class DS2D2Trainer(DetectionTrainer):
         if ratio > 1 or coarse_stride(self.run.teacher):
             self._fit_stride()
             options = {"mode": mode, "rect": False, "stride": ratio * self.stride}
-            args = self.run.teacher_args if ratio > 1 else self.args
-            dataset = build_yolo_dataset(args, img_path, batch, self.data, **options)
+            dataset = build_yolo_dataset(self.run.teacher_args, img_path, batch, self.data, **options)
         else:
             dataset = super().build_dataset(img_path, mode, batch)
         return self.exact_resume.prepare_dataset(dataset)
@@ -345,7 +344,8 @@ class DS2D2Trainer(DetectionTrainer):
             self.args.cache = cache
         boxes = max(len(label["cls"]) for label in dataset.labels) * 4  # of the four images of a mosaic
         with profiled_with_teacher(self, self.distiller, boxes):
-            return int(BaseTrainer.auto_batch(self, boxes, dataset_size=len(dataset)))
+            images = len(dataset) if self.second_images is None else self.second_images.all_images(len(dataset))
+            return int(BaseTrainer.auto_batch(self, boxes, dataset_size=images))
 
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Build the plain run's optimizer, with a parameter group for the adapters behind its groups."""
@@ -374,7 +374,8 @@ class DS2D2Trainer(DetectionTrainer):
         facts: dict[str, Any] = {}
         if self.second_images is not None:
             batch, facts = self.second_images.extend(batch)
-        return share_batch({**super().preprocess_batch(batch), **facts}, self.run.size_ratio)
+        batch = {**super().preprocess_batch(batch), **facts}
+        return share_batch(batch, self.run.size_ratio, with_teacher=self.distiller is not None)
 
     def optimizer_step(self) -> None:
         """Step if a step is due and all gradients are finite; student and adapters are clipped separately."""

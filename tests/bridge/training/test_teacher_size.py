@@ -112,7 +112,10 @@ def test_resumed_run_ends_as_an_uninterrupted_one(
     with pytest.raises(Cut):
         cut.train()
     last = str(cut.last)
-    resumed = DS2D2OBBTrainer(overrides={"model": last, "resume": last, "data": str(tiny_data("obb"))})
+    request = {"model": last, "resume": last, "data": str(tiny_data("obb"))}
+    with pytest.raises(BadUseError, match="keeps both sizes when it is resumed: leave imgsz= out"):
+        DS2D2OBBTrainer(overrides={**request, "imgsz": 32})
+    resumed = DS2D2OBBTrainer(overrides=request)
     assert (resumed.run.settings.teacher_imgsz, resumed.run.size_ratio) == (128, 2)
     resumed.train()
     expected, found = (unwrap_model(t.model).state_dict() for t in (whole, resumed))

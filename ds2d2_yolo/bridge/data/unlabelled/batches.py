@@ -24,12 +24,16 @@ from ultralytics.utils import colorstr
 from ds2d2_yolo.bridge.upstream.rng_state import RandomState
 
 
-class UnlabelledDataset(YOLODataset):
-    """Ultralytics' data set of the labelled images for images without labels: the same augmentations, no objects."""
+class LabelledList(YOLODataset):
+    """Ultralytics' data set of a list of image files with label files."""
 
     def get_img_files(self, img_path: Sequence[Path]) -> list[str]:
-        """Return the images, which are checked already."""
+        """Return the images of the list."""
         return [str(image) for image in img_path]
+
+
+class UnlabelledDataset(LabelledList):
+    """Ultralytics' data set of the labelled images for images without labels: the same augmentations, no objects."""
 
     def get_labels(self) -> list[dict[str, Any]]:
         """Return empty labels; no label file is looked for."""
@@ -64,14 +68,6 @@ def build_second_dataset(
         cache=args.cache or None, single_cls=args.single_cls or False, pad=0.0, prefix=colorstr(name), task=args.task,
         classes=args.classes if with_labels else None, data=dict(data), fraction=1.0,
     )  # fmt: skip
-
-
-class LabelledList(YOLODataset):
-    """Ultralytics' data set of a list of image files with label files."""
-
-    def get_img_files(self, img_path: Sequence[Path]) -> list[str]:
-        """Return the images of the list."""
-        return [str(image) for image in img_path]
 
 
 class CycledOrder:

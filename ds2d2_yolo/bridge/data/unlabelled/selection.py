@@ -21,6 +21,7 @@ from ds2d2_yolo.bridge.data.unlabelled.sources import list_unlabelled, training_
 from ds2d2_yolo.errors import BadUseError
 
 NAMED = 5  # left-out images that a warning names
+FIRST_BYTES = 1 << 16  # of files of equal size that are compared before their whole contents
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def select_unlabelled(sources: str | list[str], data: Mapping[str, Any], args: N
     """List and check the unlabelled images of a run.
 
     An image whose file equals, byte for byte, one of the labelled images, of the validation split or of the unlabelled
-    images before it is a duplicate. Only files of equal size are read for that.
+    images before it is a duplicate. Only files of equal size and equal first bytes are read whole for that.
 
     Args:
         sources (str | list[str]): From `sources.resolve_sources`.
@@ -76,13 +77,13 @@ def select_unlabelled(sources: str | list[str], data: Mapping[str, Any], args: N
         BadUseError: If no image remains, or if the images have other bands than the data YAML says.
     """
     listed = list_unlabelled(sources, data, args)
-    with ThreadPool(READERS) as pool:
-        faults = pool.map(lambda image: _fault(image, int(data["channels"])), listed)
-    broken = tuple((image, fault) for image, fault in zip(listed, faults, strict=True) if fault)
-    readable = [image for image, fault in zip(listed, faults, strict=True) if not fault]
     known = {"labelled": training_images(data, args)}
     known[SPLITS.get(args.split, args.split)] = list_images(data.get(args.split))
-    images, duplicates = _without_duplicates(readable, known)
+    with ThreadPool(READERS) as pool:
+        faults = pool.map(lambda image: _fault(image, int(data["channels"])), listed)
+        broken = tuple((image, fault) for image, fault in zip(listed, faults, strict=True) if fault)
+        readable = [image for image, fault in zip(listed, faults, strict=True) if not fault]
+        images, duplicates = _without_duplicates(readable, known, pool)
     selected = UnlabelledImages(tuple(images), broken, tuple(duplicates))
     if not images:
         raise BadUseError(f"unlabelled= leaves no image: {'; '.join(selected.warnings)}")
@@ -116,34 +117,48 @@ def _checksum_fault(image: Image.Image) -> str | None:
 
 
 def _without_duplicates(
-    images: Sequence[Path], known: Mapping[str, Sequence[Path]]
+    images: Sequence[Path], known: Mapping[str, Sequence[Path]], pool: ThreadPool
 ) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Return the images with contents of their own, and the duplicates with what they equal."""
     others = [(image, kind) for kind, listed in known.items() for image in listed if image.is_file()]
-    sizes = Counter(image.stat().st_size for image in [*images, *(image for image, _ in others)])
-    shared = {size for size, number in sizes.items() if number > 1}
-    unlabelled_sizes = {image.stat().st_size for image in images} & shared
+    contents = _contents(images, [image for image, _ in others], pool)
     origin: dict[str, str] = {}
     for image, kind in others:
-        if image.stat().st_size in unlabelled_sizes:
-            origin.setdefault(_digest(image), f"the {kind} image {image}")
+        if image in contents:
+            origin.setdefault(contents[image], f"the {kind} image {image}")
     unique: list[Path] = []
     duplicates: list[tuple[Path, str]] = []
     for image in images:
-        digest = _digest(image) if image.stat().st_size in shared else ""
-        if digest in origin:
-            duplicates.append((image, f"it equals {origin[digest]}"))
+        content = contents.get(image, "")
+        if content in origin:
+            duplicates.append((image, f"it equals {origin[content]}"))
             continue
         unique.append(image)
-        if digest:
-            origin[digest] = f"the unlabelled image {image}"
+        if content:
+            origin[content] = f"the unlabelled image {image}"
     return unique, duplicates
 
 
-def _digest(image: Path) -> str:
-    """Return the hash of a file."""
+def _contents(images: Sequence[Path], others: Sequence[Path], pool: ThreadPool) -> dict[Path, str]:
+    """Return the hashes of the files that may equal another one: of equal size, and of equal first bytes."""
+    listed = list(dict.fromkeys([*images, *others]))
+    keys: dict[Path, Any] = dict(zip(listed, pool.map(lambda image: image.stat().st_size, listed), strict=True))
+    for limit in (FIRST_BYTES, None):
+        counts = Counter(keys[image] for image in [*images, *others] if image in keys)  # one image may stand in both
+        wanted = {keys[image] for image in images if image in keys}
+        listed = [image for image, key in keys.items() if counts[key] > 1 and key in wanted]
+        digests = pool.starmap(_digest, [(image, limit) for image in listed])
+        keys = {image: (keys[image], digest) for image, digest in zip(listed, digests, strict=True)}
+    return {image: digest for image, (_, digest) in keys.items()}
+
+
+def _digest(image: Path, limit: int | None) -> str:
+    """Return the hash of a file, or of its first bytes."""
     digest = hashlib.sha256()
     with image.open("rb") as file:
+        if limit is not None:
+            digest.update(file.read(limit))
+            return digest.hexdigest()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

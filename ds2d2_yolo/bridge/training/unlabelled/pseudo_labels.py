@@ -58,7 +58,7 @@ def write_pseudo_labels(
         teacher (str): Checkpoint of the teacher.
         data (str): Data-set YAML of the labelled images.
         keys (Mapping[str, Any]): Ultralytics' training settings.
-        settings (Mapping[str, Any]): `unlabelled` and `unlabelled_conf`.
+        settings (Mapping[str, Any]): `unlabelled`, `unlabelled_conf` and `teacher_imgsz`, the size of the detections.
         folder (Path): Folder for images, labels and YAML; earlier ones are replaced.
 
     Returns:
@@ -83,7 +83,8 @@ def write_pseudo_labels(
     for place in (images, labels):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-    options = {"imgsz": args.imgsz, "device": args.device, "conf": settings["unlabelled_conf"], "iou": NMS_IOU}
+    imgsz = settings.get("teacher_imgsz") or args.imgsz
+    options = {"imgsz": imgsz, "device": args.device, "conf": settings["unlabelled_conf"], "iou": NMS_IOU}
     model, boxes = YOLO(teacher), 0
     for i, image in enumerate(selected):
         # one image a call: Ultralytics' time limit of the suppression (8.4.190) skips the later images of a batch

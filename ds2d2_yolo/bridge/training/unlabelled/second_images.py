@@ -63,6 +63,17 @@ class SecondImages:
         """(BatchParts): The parts of this process's batch."""
         return BatchParts.of(int(self._trainer.batch_size), self._share, self._processes)
 
+    def all_images(self, labelled: int) -> int:
+        """Return the images of an epoch.
+
+        Args:
+            labelled (int): Labelled images, each of which an epoch shows once.
+
+        Returns:
+            (int): Labelled images and those beside them.
+        """
+        return round(labelled / (1 - self._share))
+
     @property
     def number(self) -> int:
         """(int): Images beside the labelled ones."""
@@ -88,8 +99,7 @@ class SecondImages:
         """Build the batches; to be called when the training loader was built, also after an out-of-memory restart."""
         self.close()
         trainer, batch = self._trainer, self.parts.unlabelled
-        args = trainer.run.teacher_args if trainer.run.size_ratio > 1 else trainer.args  # as the trainer's own data set
-        dataset = build_second_dataset(args, trainer.data, self._images, batch, self._with_labels)
+        dataset = build_second_dataset(trainer.run.teacher_args, trainer.data, self._images, batch, self._with_labels)
         order = CycledOrder(len(dataset), batch, trainer.args.seed, max(RANK, 0), self._processes)
         workers, pinned = trainer.train_loader.num_workers, trainer.train_loader.pin_memory
         self._stream = BatchStream(NumberedBatches(dataset, order), workers, pinned)

@@ -19,7 +19,6 @@ from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_cal
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
 from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import append_detections, teacher_detections
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes
-from ds2d2_yolo.config.settings import Settings
 from tests.helpers.distillation import batch_of, build
 
 STUDENTS = {"yolov8n-obb.yaml": "yolov8s-obb.yaml", "yolov8n.yaml": "yolov8s.yaml", "yolo26n.yaml": "yolov8s.yaml"}
@@ -97,7 +96,8 @@ def test_terms_see_the_unlabelled_image_with_the_detections_as_its_boxes(
     assert len(found) > 0
     assert (found[:, -2] > 0.4).all()
     labels = found[:, : 5 if rotated else 4].clone()
-    if not rotated:  # corners to centre and size
+    if not rotated:  # a data set drops labels without an area; corners to centre and size
+        found = found[(found[:, 2:4] > found[:, :2]).all(1)]
         labels = torch.cat(((found[:, :2] + found[:, 2:4]) / 2, found[:, 2:4] - found[:, :2]), 1)
     labels[:, :4] /= size
     known = {
@@ -126,7 +126,6 @@ def test_detections_are_those_of_the_predictor(
     assert sum(map(len, found)) > 0
     for detections, result in zip(found, results, strict=True):
         boxes = result.obb if "obb" in yaml else result.boxes
-        boxes = boxes[boxes.xywhr[:, 2:4].amin(1) >= 2] if "obb" in yaml else boxes[boxes.xywh[:, 2:].amin(1) > 0]
         wanted = boxes.xywhr if "obb" in yaml else boxes.xyxy
         assert len(detections) == len(wanted)
         torch.testing.assert_close(detections[:, -2], boxes.conf, rtol=1e-3, atol=1e-4)  # the best one first
@@ -145,12 +144,34 @@ def test_detections_are_in_the_frame_of_a_student_that_sees_smaller_images(
     images = batch_of(True)["img"]
     distiller = build("yolov8n-obb.yaml", teacher, imhi=0.0, ratio=2)[1].distiller
     decoded = logits_and_boxes(distiller.teacher.head, distiller.teacher(images))
+    logits, boxes = decoded
+    boxes = torch.cat((boxes[..., :4] / 2, boxes[..., 4:]), -1)
     valid = torch.ones(len(images), dtype=torch.bool)
-    in_teacher_frame = teacher_detections(*decoded, valid, distiller.settings.unlabelled_conf, images.shape[2:])
-    assert sum(map(len, in_teacher_frame)) > 0
-    for full, half in zip(in_teacher_frame, distiller.teacher_outputs(images, 0).detections, strict=True):
-        assert torch.equal(half[:, :4], full[:, :4] / 2)
-        assert torch.equal(half[:, 4:], full[:, 4:])
+    conf, size = distiller.settings.unlabelled_conf, [side // 2 for side in images.shape[2:]]
+    expected = teacher_detections(logits, boxes, valid, conf, size)
+    assert sum(map(len, expected)) > 0
+    for one, other in zip(expected, distiller.teacher_outputs(images, 0).detections, strict=True):
+        assert torch.equal(one, other)
+
+
+def no_targets(columns: int) -> Targets:
+    """Ground truth of no image."""
+    return Targets(torch.zeros(0, 0, columns), torch.zeros(0, 0, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(("side", "number"), [(1.5, 0), (2.5, 1)])
+def test_oriented_boxes_of_less_than_two_pixels_are_no_labels(side: float, number: int) -> None:
+    """As for labelled images, whose loss drops them."""
+    boxes = torch.tensor([[[8.0, 8, 6, side, 0.3]]])
+    found = teacher_detections(torch.full((1, 1, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
+    assert append_detections(no_targets(5), found).mask.sum() == number
+
+
+def test_upright_boxes_are_cut_at_the_border_and_left_out_beyond_it() -> None:
+    boxes = torch.tensor([[[-4.0, 2, 6, 9], [17, 2, 30, 9]]])
+    found = teacher_detections(torch.full((1, 2, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
+    targets = append_detections(no_targets(4), found)
+    assert targets.boxes[targets.mask].tolist() == [[0, 2, 6, 9]]
 
 
 def test_images_that_are_not_valid_have_no_detection() -> None:
@@ -161,10 +182,11 @@ def test_images_that_are_not_valid_have_no_detection() -> None:
 
 def test_targets_are_padded_to_the_longest_image() -> None:
     targets = Targets(torch.ones(1, 1, 4), torch.ones(1, 1, dtype=torch.bool))
-    joined = append_detections(targets, [torch.full((3, 6), 2.0), torch.zeros(0, 6)])
+    detections = torch.tensor([[1.0, 1, 2, 2, 0.9, 0]] * 3)
+    joined = append_detections(targets, [detections, torch.zeros(0, 6)])
     assert joined.boxes.shape == (3, 3, 4)
     assert joined.mask.tolist() == [[True, False, False], [True, True, True], [False, False, False]]
-    assert torch.equal(joined.boxes[1], torch.full((3, 4), 2.0))
+    assert torch.equal(joined.boxes[1], detections[:, :4])
 
 
 def test_no_detection_is_computed_where_no_term_needs_boxes(checkpoint: Callable[..., Path]) -> None:
@@ -189,8 +211,3 @@ def test_measured_task_loss_is_that_of_the_labelled_image(checkpoint: Callable[.
         return neck_losses(criterion.base, criterion.head, criterion.distiller, student, teacher, batch)[0]
 
     torch.testing.assert_close(measure(both, 1)[TASK], measure(alone, 1)[TASK])
-
-
-def test_settings_of_unlabelled_images_are_checked() -> None:
-    assert Settings().unlabelled is None
-    assert Settings(unlabelled=["a", "b"], unlabelled_share=0.9).unlabelled == ["a", "b"]

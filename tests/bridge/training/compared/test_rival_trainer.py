@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ultralytics.nn.tasks import DetectionModel, OBBModel
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE
+from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, make_adapters
 from ds2d2_yolo.bridge.models.teacher import state_hash
 from ds2d2_yolo.bridge.training.compared.notes import Notes
 from ds2d2_yolo.bridge.training.compared.subjects import identify
@@ -74,7 +75,9 @@ def test_rivals_are_paired_with_the_plain_arm_and_end_as_plain_students(train: T
         assert sorted(f.name for f in (folder / "weights").iterdir()) == ["best.pt", "last.pt"]
 
 
-def test_a_rival_that_was_cut_off_ends_as_an_uninterrupted_one(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rival_that_was_cut_off_ends_as_an_uninterrupted_one(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     original = DS2D2Trainer.save_model
 
     def save(self: Any) -> bool:
@@ -86,8 +89,13 @@ def test_a_rival_that_was_cut_off_ends_as_an_uninterrupted_one(train: Train, mon
     with monkeypatch.context() as patched:
         patched.setattr(DS2D2Trainer, "save_model", save)
         with pytest.raises(Cut):
-            train("pkd", epochs=2)
-    folder, notes = train("pkd", epochs=2)
+            train("pkd", epochs=2, name="pkd-cut")
+    checkpoint = torch_load(tmp_path / "pkd-cut" / "weights" / "last.pt", map_location="cpu")
+    adapters = getattr(checkpoint["ema"], ATTRIBUTE)
+    widths = [[conv.in_channels for conv in adapters], [conv.out_channels for conv in adapters]]
+    for saved, new in zip(adapters, make_adapters(*widths, checkpoint["train_args"]["seed"]), strict=True):
+        assert not torch.equal(saved.weight.float(), new.weight), "trained, and saved for the next part of the run"
+    folder, notes = train("pkd", epochs=2, name="pkd-cut")
     assert (notes.trained, notes.sessions, sorted(notes.epochs)) == (True, 2, ["0", "1"])
     assert weights_of(folder) == weights_of(train("pkd", name="whole", epochs=2)[0])
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from ultralytics.utils import YAML
 
-from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE, scale_down
+from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.data import write_tiny_data
@@ -68,7 +69,7 @@ def test_teacher_sees_larger_unlabelled_images_too(tiny_trainer: Trainer, monkey
         assert batch["labelled"].tolist() == [True, False]
         assert batch["img"].shape[2:] == (64, 64)
         assert batch[TEACHER_IMAGE].shape[2:] == (128, 128)
-        torch.testing.assert_close(batch["img"], scale_down(batch[TEACHER_IMAGE], 2))
+        torch.testing.assert_close(batch["img"], avg_pool2d(batch[TEACHER_IMAGE], 2))
 
 
 def test_optimizer_steps_as_with_the_labelled_part(tiny_trainer: Trainer) -> None:
@@ -179,6 +180,30 @@ def test_key_of_the_data_yaml_and_the_report(
     assert "3 unlabelled images, 2 labelled and 2 unlabelled in a batch" in flat
     assert "1 of the 8 unlabelled images cannot be read and are left out" in flat
     assert "4 of the 8 unlabelled images are duplicates" in flat
+
+
+def test_a_key_that_came_into_the_data_yaml_meanwhile_changes_no_resumed_run(
+    tmp_path: Path, tiny_trainer: Trainer
+) -> None:
+    data = write_tiny_data(tmp_path / "data", "obb")
+    trainer = tiny_trainer(data=str(data), implicit=False, gains=1.0, epochs=2)
+
+    def stop(trainer: Any) -> None:
+        raise KeyboardInterrupt
+
+    trainer.add_callback("on_model_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    data.write_text(data.read_text() + "unlabelled: images/val\n", encoding="utf-8")
+    last = str(trainer.last)
+    resumed = DS2D2OBBTrainer(overrides={"model": last, "resume": last})
+    assert resumed.second_images is None
+    assert tiny_trainer(data=str(data), implicit=False, gains=1.0, name="new").second_images is not None
+
+
+def test_an_epoch_shows_the_share_beside_the_labelled_images(tiny_trainer: Trainer) -> None:
+    second = tiny_trainer(**KEYS, batch=4, unlabelled_share=0.75).second_images
+    assert second.all_images(30) == 120
 
 
 def test_command_line_trains_with_paths_relative_to_its_folder(
