@@ -112,7 +112,7 @@ class CompareOptions(Options):
     arms: str | list[str] = option(
         ARMS,
         NAMES,
-        "teacher, plain, distill_model, ds2d2, explicit, implicit, pkd, cwd, ld, or your own; a YAML names many",
+        "teacher, plain, distill_model, ds2d2, explicit, implicit, pseudo_labels, pkd, cwd, ld, or your own, or a YAML",
     )
     seeds: int | list[int] = option((0, 1, 2), SEEDS, "seeds that every arm runs with")
     baseline: str = option("plain", ok.text, "arm that the others are compared with")
