@@ -194,7 +194,9 @@ def test_a_key_that_came_into_the_data_yaml_meanwhile_changes_no_resumed_run(
     trainer.add_callback("on_model_save", stop)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    data.write_text(data.read_text() + "unlabelled: images/val\n", encoding="utf-8")
+    image = cv2.imread(str(tmp_path / "data" / "images" / "val" / "0.png"))
+    cv2.imwrite(str(tmp_path / "data" / "new.png"), image[::-1])
+    data.write_text(data.read_text() + "unlabelled: new.png\n", encoding="utf-8")
     last = str(trainer.last)
     resumed = DS2D2OBBTrainer(overrides={"model": last, "resume": last})
     assert resumed.second_images is None
