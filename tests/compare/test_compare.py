@@ -280,10 +280,29 @@ def test_real_runs_of_the_rivals(
         "plain": "{}",
         "pkd": '{"rival": "pkd", "weight": 10.0}',
         "cwd": '{"rival": "cwd", "tau": 4, "weight": 10.0}',
-        "ld": '{"rival": "ld", "temperature": null, "weight": null}',
+        "ld": {
+            "detect": '{"rival": "ld", "temperature": 10.0, "weight": 0.25}',
+            "obb": '{"rival": "ld", "temperature": 5.0, "weight": 10.0}',
+        }[task],
     }
     assert len({row.initial_weights for row in rows}) == 1
     assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in found.text
+
+
+@pytest.mark.slow
+def test_real_runs_with_unlabelled_images(keys: dict[str, Any], tmp_path: Path) -> None:
+    more = {"arms": "plain,ds2d2,pseudo_labels", "seeds": 3, "unlabelled": "rest", "fraction": 0.5, "imhi": 0}
+    given = {**keys, **more, "batch": 4}
+    found = compare(**given)
+    rows = {row.arm: row for row in found.summary.rows if row.by == "all" and row.weights == "last"}
+    assert len({(row.initial_weights, row.first_epoch) for row in rows.values()}) == 1, "the same labelled images"
+    assert rows["pseudo_labels"].amplifier_seconds > 0 == rows["ds2d2"].amplifier_seconds
+    (labels,) = tmp_path.rglob("pseudo-labels/data.yaml")
+    written = labels.stat().st_mtime_ns
+    compare(**{**given, "seeds": [3, 4]})
+    assert labels.stat().st_mtime_ns == written, "made once"
+    with pytest.raises(BadUseError, match=r"unlabelled_conf was 0\.25, is 0\.5"):
+        compare(**{**given, "unlabelled_conf": 0.5})
 
 
 def test_a_rival_that_cannot_compare_the_models_is_refused_before_anything_runs(
