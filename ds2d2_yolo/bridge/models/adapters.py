@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -27,14 +30,17 @@ def make_adapters(student: list[int], teacher: list[int], seed: int) -> nn.Modul
         return nn.ModuleList(nn.Conv2d(s, t, 1, bias=False) for s, t in zip(student, teacher, strict=True))
 
 
-def attach_adapters(model: nn.Module, adapters: nn.ModuleList) -> None:
+def attach_adapters(model: nn.Module, adapters: nn.ModuleList, as_weights: bool = False) -> None:
     """Make the adapters a submodule of the student, where optimizer, DDP, EMA, NaN recovery and checkpoint see them.
 
     Args:
         model (nn.Module): The student.
         adapters (nn.ModuleList): See `make_adapters`.
+        as_weights (bool): Whether only their weights are held, in an `nn.ParameterList`. A student that ModelOpt (0.47)
+            quantises needs this: ModelOpt converts each convolution of a model, and restores its state only into a
+            model that has exactly the convolutions that were converted.
     """
-    setattr(model, ATTRIBUTE, adapters)
+    setattr(model, ATTRIBUTE, nn.ParameterList(a.weight for a in adapters) if as_weights else adapters)
 
 
 def get_adapters(model: nn.Module) -> nn.ModuleList | None:
@@ -44,10 +50,34 @@ def get_adapters(model: nn.Module) -> nn.ModuleList | None:
         model (nn.Module): A student, or what a checkpoint holds.
 
     Returns:
-        (nn.ModuleList | None): None if it has none.
+        (nn.ModuleList | None): Convolutions with the parameters that the model holds; None if it has none.
     """
     adapters = model._modules.get(ATTRIBUTE)
+    if isinstance(adapters, nn.ParameterList):
+        return nn.ModuleList(_adapter_of(weight) for weight in adapters)
     return adapters if isinstance(adapters, nn.ModuleList) else None
+
+
+def _adapter_of(weight: nn.Parameter) -> nn.Conv2d:
+    """Return an adapter with a given parameter as its weight."""
+    adapter = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False, device="meta")  # takes no random numbers
+    adapter.weight = weight
+    return adapter
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Take the adapters off a model while the context lasts.
+
+    Args:
+        model (nn.Module): A student, with or without adapters.
+    """
+    adapters = model._modules.pop(ATTRIBUTE, None)
+    try:
+        yield
+    finally:
+        if adapters is not None:
+            model._modules[ATTRIBUTE] = adapters
 
 
 def detach_adapters(model: nn.Module) -> bool:

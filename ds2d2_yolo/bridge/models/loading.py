@@ -15,6 +15,7 @@ from ultralytics.utils.checks import check_model_file_from_stem
 from ds2d2_yolo.bridge.data.security import refuse_activation, safe_loading_active
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
 from ds2d2_yolo.bridge.upstream.messages import first_line
+from ds2d2_yolo.bridge.upstream.modelopt import require_for_checkpoint
 from ds2d2_yolo.bridge.upstream.rng_state import preserve_rng
 from ds2d2_yolo.errors import BadUseError
 
@@ -34,8 +35,10 @@ def load_yolo(name: str, who: str, task: str | None = None, kind: str = "model")
     Raises:
         BadUseError: If it is missing or unreadable.
     """
+    file = str(check_model_file_from_stem(name))
+    require_for_checkpoint(Path(file), who)
     try:
-        return YOLO(str(check_model_file_from_stem(name)), task=task)
+        return YOLO(file, task=task)
     except FileNotFoundError as e:
         raise BadUseError(f"{who} does not exist, and Ultralytics has no release of that name") from e
     except Exception as e:  # unpickling an arbitrary file can raise anything

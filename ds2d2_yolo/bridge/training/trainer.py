@@ -257,7 +257,7 @@ class DS2D2Trainer(DetectionTrainer):
             seed=self.args.seed,
             ratio=run.size_ratio,
         ).to(self.device)
-        attach_adapters(self.model, self.distiller.adapters)
+        attach_adapters(self.model, self.distiller.adapters, as_weights=self.args.quantize == 8)
 
     def _amplifier_weights(self) -> dict[str, torch.Tensor] | None:
         """Load the run's amplifier, and put a copy into the run's folder for a later resume."""
@@ -369,10 +369,13 @@ class DS2D2Trainer(DetectionTrainer):
         self.exact_resume.start_epoch()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count the batch, append unlabelled images, preprocess as usual, and scale the student's images down."""
+        """Count the batch, append unlabelled images, preprocess as usual, and scale the student's images down.
+
+        The batches that calibrate a quantised student come before the loaders: they have no unlabelled images.
+        """
         self.exact_resume.count_batch(batch)
         facts: dict[str, Any] = {}
-        if self.second_images is not None:
+        if self.second_images is not None and self._pipeline_built:
             batch, facts = self.second_images.extend(batch)
         batch = {**super().preprocess_batch(batch), **facts}
         return share_batch(batch, self.run.size_ratio, with_teacher=self.distiller is not None)

@@ -9,6 +9,7 @@ import torch
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
+from ds2d2_yolo.bridge.upstream.modelopt import require_modelopt
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError
 
@@ -27,8 +28,7 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
     """
     if args.distill_model:
         raise BadUseError("distill_model= is Ultralytics' own distillation: use either it or teacher=")
-    if args.quantize == 8:
-        raise BadUseError("quantize=8 (quantisation-aware training) cannot be distilled: train first, then export")
+    _refuse_quantize(args)
     if args.amp == "bf16" and (str(args.device).lower() in {"cpu", "mps"} or not torch.cuda.is_available()):
         raise BadUseError("amp=bf16 needs a CUDA device: leave amp= out, training on a CPU is in float32")
     if args.batch < 1 and "," in str(args.device):
@@ -45,6 +45,17 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         and not (has_amplifier or settings.amplifier or settings.amplifier_epochs)
     ):
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
+
+
+def _refuse_quantize(args: Namespace) -> None:
+    """Refuse a precision that no student is trained in, and what does not go with quantisation-aware training."""
+    if args.quantize not in {None, 8, 32}:
+        raise BadUseError(f"quantize={args.quantize} is for export: a student trains in float, or with quantize=8")
+    if args.quantize != 8:
+        return
+    require_modelopt("quantize=8")
+    if args.compile:
+        raise BadUseError(f"quantize=8 does not go with compile={args.compile}: leave compile= out")
 
 
 def refuse_process_count(device: Any, batch: float, processes: int) -> None:

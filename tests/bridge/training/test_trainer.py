@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ds2d2_yolo.errors import BadUseError
 from tests.helpers.data import write_tiny_data
 from tests.helpers.settings import OFF, TINY
 from tests.helpers.terms import ACTIVE
+from tests.helpers.trace import Trace, same
 from tests.helpers.trainers import PAIRS
 
 Trainer = Callable[..., DS2D2Trainer]
@@ -35,28 +36,12 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run / "weights" / "last.pt")[0].state_dict()
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
 class Stopped(Exception):
     """A test has seen what it wants of a run."""
 
 
 def stop(_: Any) -> None:
     raise Stopped
-
-
-@dataclass
-class Trace:
-    """What a run did: the loss of every step, and its weights in float32 when it ended."""
-
-    losses: list[float] = field(default_factory=list)
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def follow(self, run: Any) -> None:
-        run.add_callback("on_train_batch_end", lambda t: self.losses.append(float(t.loss.detach())))
-        run.add_callback("on_train_end", lambda t: self.weights.update(unwrap_model(t.model).state_dict()))
 
 
 STUDENTS = {"obb": PAIRS["obb"][1], "detect": PAIRS["detect"][1], "end-to-end": "yolo26n.yaml"}

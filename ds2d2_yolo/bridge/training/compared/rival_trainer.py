@@ -64,7 +64,8 @@ class RivalTrainer(DS2D2Trainer):
         )
         self.rival.teacher.to(self.device)
         if self.rival.adapters is not None:
-            attach_adapters(self.model, self.rival.adapters.to(self.device))
+            adapters = self.rival.adapters.to(self.device)
+            attach_adapters(self.model, adapters, as_weights=self.args.quantize == 8)
 
     def _setup_train(self) -> None:
         """Set up as for DS2D2, then put the rival's criterion in the place of its criterion."""

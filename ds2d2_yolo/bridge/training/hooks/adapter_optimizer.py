@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ds2d2_yolo.bridge.models.adapters import attach_adapters, detach_adapters, get_adapters
+from ds2d2_yolo.bridge.models.adapters import get_adapters, without_adapters
 
 CLIP_NORM = 10.0  # Ultralytics' value
 SHRUNK = 0.8  # a step counts as shrunk below this share of the task gradient that clipping without the terms leaves
@@ -47,11 +47,8 @@ class AdapterOptimizer:
         adapters = get_adapters(student)
         if adapters is None:
             return build_optimizer()
-        detach_adapters(student)
-        try:
+        with without_adapters(student):
             optimizer = build_optimizer()
-        finally:
-            attach_adapters(student, adapters)
         last: Mapping[str, Any] = optimizer.param_groups[-1]
         group = {k: v for k, v in last.items() if k not in {"params", "param_group", "use_muon", "weight_decay"}}
         group |= {"weight_decay": 0.0, "param_group": "adapter", "params": list(adapters.parameters())}

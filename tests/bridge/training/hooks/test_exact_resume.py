@@ -14,6 +14,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ResumeState, resume_file
+from tests.helpers.quantised import needs_modelopt
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 EPOCHS = 5
@@ -30,6 +31,7 @@ CASES = {
     "adapters": ("obb", {"adapter_lr": 5, "adapter_scale": "aligned"}),
     "unlabelled": ("obb", {"unlabelled": "rest", "fraction": 0.6, "mixup": 0.5, "workers": 2, "nbs": 6}),
     "rect": ("detect", {"rect": True, "workers": 2}),
+    "quantised": ("obb", {"quantize": 8}),
 }
 
 
@@ -95,11 +97,14 @@ def run(
     return train
 
 
-FAST = [("workers", (0, 2)), ("unlabelled", (0, 2))]
+MARKS = {"quantised": [needs_modelopt]}
+FAST = [("workers", (0, 2)), ("unlabelled", (0, 2)), ("quantised", (0, 2))]
 EVERY = [(case, cuts) for case in CASES for cuts in [(0,), (1,), (2,), (3,), (0, 2, 3)]]
+RUNS = [pytest.param(*x, marks=MARKS.get(x[0], [])) for x in FAST]
+RUNS += [pytest.param(*x, marks=[pytest.mark.slow, *MARKS.get(x[0], [])]) for x in EVERY]
 
 
-@pytest.mark.parametrize(("case", "cuts"), [*FAST, *(pytest.param(*x, marks=pytest.mark.slow) for x in EVERY)])
+@pytest.mark.parametrize(("case", "cuts"), RUNS)
 def test_ends_with_the_same_weights(
     case: str, cuts: tuple[int, ...], whole: dict[str, Path], run: Callable[..., DS2D2Trainer],
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
