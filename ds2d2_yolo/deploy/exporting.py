@@ -42,6 +42,7 @@ class Exported:
         unchecked (str | None): Reason why it was not checked.
         report (Path | None): The JSON file of the check.
         postprocess (Path | None): NumPy code that reads the file's output, None where NMS is inside the file.
+        reference (str): What the file was compared with.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class Exported:
     unchecked: str | None
     report: Path | None
     postprocess: Path | None
+    reference: str = "PyTorch in FP32"
 
     def __str__(self) -> str:
         """Return the file and the tables of the check."""
@@ -59,7 +61,7 @@ class Exported:
             head = f"{self.postprocess} decodes it without PyTorch\n{head}"
         if self.parity is None:
             return f"{head}\nnot checked: {self.unchecked}"
-        return f"{head} against PyTorch in FP32: {self.parity}\n{self.report} has it as JSON"
+        return f"{head} against {self.reference}: {self.parity}\n{self.report} has it as JSON"
 
 
 def export(**keys: Any) -> Exported:
@@ -118,7 +120,7 @@ def _export_or_explain(options: ExportOptions, ultralytics_args: dict[str, Any],
         raise DS2D2Error(f"{exported.file} fails its check against PyTorch: {'; '.join(exported.parity.wrong)}")
     if missing:
         print(exported)
-        step = next_step(exported.file, engine_args, checkpoint.channels)
+        step = next_step(exported.file, engine_args, checkpoint.channels, checkpoint.quantised)
         hint = "" if args["nms"] is None else " (leave nms= out for Ultralytics to run it)"
         raise DS2D2Error(f"this machine lacks {missing} for format=engine; {exported.file} is made{hint}, next: {step}")
     return exported
@@ -156,7 +158,8 @@ def _export(
         return Exported(file, size_mb(file), seconds, None, unchecked, None, postprocess)
     report = file.with_name(f"{file.name}.parity.json")
     write_json(report, {"file": str(file), "checkpoint": str(checkpoint.path), "args": dict(args), **parity.as_dict()})
-    return Exported(file, size_mb(file), seconds, parity, None, report, postprocess)
+    reference = "PyTorch with fake quantisation" if checkpoint.quantised else Exported.reference
+    return Exported(file, size_mb(file), seconds, parity, None, report, postprocess, reference)
 
 
 def check(

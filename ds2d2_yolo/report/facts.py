@@ -42,6 +42,7 @@ class RunFacts:
         resumed (bool): Whether the run continues an unfinished one.
         teacher_imgsz (int | None): Size of the teacher's images in pixels, None if it is that of the student's.
         unlabelled (UnlabelledFacts | None): Images without labels; None if there are none.
+        quantised (bool): Whether the student trains with INT8 fake quantisation.
     """
 
     task: str
@@ -53,6 +54,7 @@ class RunFacts:
     resumed: bool = False
     teacher_imgsz: int | None = None
     unlabelled: UnlabelledFacts | None = None
+    quantised: bool = False
 
 
 @dataclass(frozen=True)

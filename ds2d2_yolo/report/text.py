@@ -79,6 +79,7 @@ def _run(run: RunFacts) -> str:
     """Return the settings of the run."""
     batch = f"batch {run.batch:g}" if run.batch >= 1 else "batch chosen by AutoBatch"
     parts = [run.task, _image_size(run), batch, f"{run.epochs} epochs", run.device, "AMP" if run.amp else "no AMP"]
+    parts += ["the student trains with INT8 fake quantisation"] if run.quantised else []
     return ", ".join(parts) + (", resumed" if run.resumed else "")
 
 

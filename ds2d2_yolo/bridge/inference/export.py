@@ -16,10 +16,12 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.engine.exporter import export_formats, validate_args
 from ultralytics.utils.checks import check_file, check_imgsz
+from ultralytics.utils.torch_utils import is_qat
 
 from ds2d2_yolo.bridge.data.class_map import class_names
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.data.security import is_archive
+from ds2d2_yolo.bridge.inference.quantised_export import refuse_format, write_openvino
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.input_channels import input_channels
 from ds2d2_yolo.bridge.models.loading import load_yolo
@@ -51,6 +53,7 @@ class Checkpoint:
         parameters (int): Number of parameters.
         names (tuple[str, ...]): Class names.
         end2end (bool): Whether its head can do without NMS.
+        quantised (bool): Whether it was trained with `quantize=8`, so that it exports to INT8 without calibration.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Checkpoint:
     parameters: int
     names: tuple[str, ...]
     end2end: bool
+    quantised: bool = False
 
 
 def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Checkpoint:
@@ -98,7 +102,7 @@ def open_checkpoint(name: str | None, mode: str, unfinished: bool = False) -> Ch
     return Checkpoint(
         file, str(yolo.task), args.get("imgsz", 640), int(head.stride.max()), input_channels(model),
         args.get("data"), sum(p.numel() for p in model.parameters()), class_names(model.names),
-        getattr(head, "one2one_cv2", None) is not None,
+        getattr(head, "one2one_cv2", None) is not None, is_qat(model),
     )  # fmt: skip
 
 
@@ -120,6 +124,8 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
     formats = export_formats()
     supported = dict(zip(formats["Argument"], formats["Arguments"], strict=True))[format]
     settings = {"imgsz": checkpoint.imgsz, "batch": 1, "nms": None, **keys}
+    if checkpoint.quantised:
+        refuse_format(format, f"model={checkpoint.path}")
     try:
         with warnings_only():
             args = get_cfg(overrides={"data": None, "device": None, **settings, "format": format, "mode": "export"})
@@ -133,24 +139,30 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
         raise BadUseError(first_line(e)) from e
     if not isinstance(args.batch, int) or args.batch < 1:
         raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
-    if args.quantize in {8, "w8a16"} and "data" in supported and not args.data:
+    if checkpoint.quantised:
+        if args.quantize not in {None, 8}:
+            raise BadUseError(f"model={checkpoint.path} was trained with quantize=8, it exports to INT8: leave quantize=")
+        args.quantize = 8
+    elif args.quantize in {8, "w8a16"} and "data" in supported and not args.data:
         raise BadUseError("INT8 needs images to calibrate on: name a data YAML, data=...")
     if args.data:
         args.data = resolve_data(str(args.data))
     if data:
         val_images(resolve_data(str(data)))
-    _refuse_missing(format, args)
+    _refuse_missing(format, args, checkpoint.quantised)
     names = [k for k in keys if k not in {"half", "int8", "end2end", "data"}]
     return {**{k: getattr(args, k) for k in names}, "imgsz": size, "batch": args.batch, "quantize": args.quantize,
             "nms": args.nms, **({"data": args.data} if args.data else {})}  # fmt: skip
 
 
-def _refuse_missing(format: str, args: Any) -> None:
+def _refuse_missing(format: str, args: Any, quantised: bool) -> None:
     """Refuse a format whose packages are not installed: Ultralytics would install them, or fail halfway."""
+    through_onnx = quantised and format == "openvino"
     required = list(REQUIRED_MODULES.get(format, ()))
-    if format == "onnx" and args.simplify:
+    required += REQUIRED_MODULES["onnx"] if through_onnx else ()
+    if (format == "onnx" or through_onnx) and args.simplify:
         required.append(("onnxslim", "ds2d2-yolo[export]"))
-    if format == "openvino" and args.quantize == 8:
+    if format == "openvino" and args.quantize == 8 and not quantised:
         required.append(("nncf", "ds2d2-yolo[openvino]"))
     missing = [(module, pip) for module, pip in required if find_spec(module) is None]
     if missing:
@@ -197,7 +209,10 @@ def write_export(
         copy = work / checkpoint.path.name
         shutil.copyfile(checkpoint.path, copy)
         with warnings_only(verbose):
-            exported = Path(YOLO(str(copy)).export(**{**args, "format": format}))
+            if checkpoint.quantised and format == "openvino":
+                exported = write_openvino(Path(YOLO(str(copy)).export(**{**args, "format": "onnx"})))
+            else:
+                exported = Path(YOLO(str(copy)).export(**{**args, "format": format}))
         return _move_into_place(exported, folder / exported.name)
     except ModuleNotFoundError as e:
         raise DS2D2Error(f"format={format} needs the package {e.name}, which is not installed") from e

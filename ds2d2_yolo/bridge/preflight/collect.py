@@ -33,7 +33,7 @@ from ds2d2_yolo.bridge.preflight.facts import (
     parameter_facts,
     run_facts,
 )
-from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, step_bytes
+from ds2d2_yolo.bridge.preflight.memory_estimate import expected_memory, fake_quantised, step_bytes
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun, refuse_rounded
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng
 from ds2d2_yolo.bridge.validation.teacher_map import teacher_map
@@ -210,5 +210,8 @@ def _teacher_quality(run: PreparedRun, gflops: float | None, warnings: list[str]
 
 def _memory(run: PreparedRun, student: Any, distiller: Distiller | None, imgsz: int) -> MemoryFacts:
     """Measure one image on the CPU, and extrapolate to a training step."""
-    step = step_bytes(student, distiller, int(run.data["channels"]), imgsz, run.amp, run.size_ratio)
+    channels = int(run.data["channels"])
+    if run.args.quantize == 8:
+        student = fake_quantised(student, channels, imgsz)
+    step = step_bytes(student, distiller, channels, imgsz, run.amp, run.size_ratio)
     return expected_memory(student, distiller, run.args, step, imgsz, run.devices, run.amp)

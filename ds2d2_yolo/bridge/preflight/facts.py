@@ -38,7 +38,7 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
 
     Returns:
         (RunFacts): Task, device, image sizes in pixels, batch size, epochs, mixed precision, whether the run is
-            resumed.
+            resumed, and whether the student is quantised.
     """
     device = str(run.device)
     if run.device.type == "cuda":
@@ -53,6 +53,7 @@ def run_facts(run: PreparedRun, student: Any) -> RunFacts:
         resumed=bool(run.args.resume),
         teacher_imgsz=run.settings.teacher_imgsz,
         unlabelled=unlabelled_facts(run),
+        quantised=run.args.quantize == 8,
     )
 
 

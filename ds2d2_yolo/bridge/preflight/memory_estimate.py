@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from argparse import Namespace
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from ultralytics.nn.modules.head import Detect
+from ultralytics.utils.torch_utils import prepare_qat
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import TEACHER_IMAGE, share_batch, teacher_images
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated
+from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.report.facts import MemoryFacts
 
 BOXES = 8  # per image: enough for every part of the losses to run, too few to weigh
@@ -176,6 +181,23 @@ def step_bytes(
         return StepBytes(parts.images + larger, 0, parts.copies)
     single = saved_for_backward(student, distiller, batch) if amp else parts
     return StepBytes(parts.images + larger, single.head + single.terms - parts.terms, parts.copies)
+
+
+def fake_quantised(student: Any, channels: int, imgsz: int) -> Any:
+    """Return a copy of a student with fake quantisers, as Ultralytics inserts them; the ranges are those of noise.
+
+    Args:
+        student (Any): The student, with the run's settings as `args`.
+        channels (int): Channels of an image.
+        imgsz (int): Its side in pixels.
+
+    Returns:
+        (Any): The copy. A fake quantiser adds its input and its output to what autograd saves.
+    """
+    student = copy.deepcopy(student)
+    batch = sample_batch(dense_head(student, "the student"), channels, imgsz)
+    with warnings_only(), redirect_stdout(io.StringIO()):  # ModelOpt prints the number of quantisers
+        return prepare_qat(student, [batch], lambda images: images, batches=1)
 
 
 def frozen_and_adapters(distiller: Distiller) -> list[nn.Module]:
