@@ -62,8 +62,8 @@ def test_the_trtexec_line_of_a_file_with_ranges(quantised: Callable[..., Path]) 
     ("keys", "said"),
     [
         ({"format": "ncnn"}, r"trained with quantize=8, its ranges can be kept in format=onnx, openvino, engine"),
-        ({"quantize": 16}, r"trained with quantize=8, it exports to INT8: leave quantize="),
-        ({"half": True}, r"trained with quantize=8, it exports to INT8: leave quantize="),
+        ({"quantize": 16}, r"trained with quantize=8: it exports to INT8 alone"),
+        ({"half": True}, r"trained with quantize=8: it exports to INT8 alone"),
     ],
 )
 def test_refuses_what_would_lose_the_ranges(keys: dict[str, Any], said: str, quantised: Callable[..., Path]) -> None:

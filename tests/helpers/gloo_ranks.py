@@ -31,7 +31,7 @@ class RecordingRank(DS2D2OBBTrainer):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         batch = super().preprocess_batch(batch)
-        if "batch" not in self.seen:
+        if "batch" not in getattr(self, "seen", {"batch": None}):  # batches that calibrate come before the set-up ends
             self.seen["batch"] = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             self.seen["files"] = list(batch["im_file"])
         return batch

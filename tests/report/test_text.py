@@ -177,6 +177,11 @@ def test_warnings_stand_together(report: Report) -> None:
             "run",
             "obb, 320 px (the teacher 640 px), batch 8, 2 epochs",
         ),
+        (
+            {"run": RunFacts("obb", "cpu", 320, 8, 2, False, quantised=True)},
+            "run",
+            "no AMP, the student trains with INT8 fake quantisation",
+        ),
     ],
 )
 def test_what_may_be_missing(changes: dict[str, Any], label: str, said: str, report: Report) -> None:

@@ -141,7 +141,7 @@ def export_args(format: str, keys: Mapping[str, Any], checkpoint: Checkpoint) ->
         raise BadUseError(f"batch={args.batch} must be a whole number of at least 1")
     if checkpoint.quantised:
         if args.quantize not in {None, 8}:
-            raise BadUseError(f"model={checkpoint.path} was trained with quantize=8, it exports to INT8: leave quantize=")
+            raise BadUseError(f"model={checkpoint.path} was trained with quantize=8: it exports to INT8 alone")
         args.quantize = 8
     elif args.quantize in {8, "w8a16"} and "data" in supported and not args.data:
         raise BadUseError("INT8 needs images to calibrate on: name a data YAML, data=...")

@@ -47,6 +47,11 @@ MIN_TEACHER_MAP = 0.05  # mAP50 below which a teacher has next to nothing to tea
 BATCHES = 4  # validation batches of the teacher's trial
 CPU_GFLOPS = 400.0  # budget of the trial without a GPU: about 10 s on two cores
 CPU_IMAGES = 16
+# Ultralytics (8.4.190) calibrates in eval mode, where the activations of a random network fade with the depth
+RANDOM_RANGES = (
+    "quantize=8 measures the ranges of activations once, before the first step, and these are those of random weights: "
+    "train in float first, and start from that checkpoint"
+)
 
 
 def collect_report(run: PreparedRun, student: Any) -> Report:
@@ -98,6 +103,8 @@ def collect_report(run: PreparedRun, student: Any) -> Report:
     )
     if run.unlabelled is not None:
         warnings += run.unlabelled.warnings
+    if args.quantize == 8 and report.student.sha256 is None:
+        warnings.append(RANDOM_RANGES)
     if distiller is None:
         warnings.append("no term is on: this is a plain training")
     return replace(report, warnings=tuple(warnings))

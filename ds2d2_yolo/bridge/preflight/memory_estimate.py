@@ -192,7 +192,7 @@ def fake_quantised(student: Any, channels: int, imgsz: int) -> Any:
         imgsz (int): Its side in pixels.
 
     Returns:
-        (Any): The copy. A fake quantiser adds its input and its output to what autograd saves.
+        (Any): The copy. Of a convolution autograd saves the rounded input and the rounded weight.
     """
     student = copy.deepcopy(student)
     batch = sample_batch(dense_head(student, "the student"), channels, imgsz)

@@ -82,6 +82,8 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.engine.validator", "BaseValidator.__call__", ("trainer", "model")),
     ("ultralytics.utils.torch_utils", "parse_device", ("device",)),
     ("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz")),
+    ("ultralytics.utils.torch_utils", "prepare_qat", ("model", "dataloader", "preprocess", "batches")),
+    ("ultralytics.utils.torch_utils", "is_qat", ("model",)),
     # a resumed run
     ("ultralytics.engine.trainer", "BaseTrainer.preprocess_batch", ("batch",)),
     ("ultralytics.engine.trainer", "BaseTrainer._close_dataloader_mosaic", ()),

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.preflight import collect
-from ds2d2_yolo.bridge.preflight.memory_estimate import SavedBytes, StepBytes, expected_memory, step_bytes
+from ds2d2_yolo.bridge.preflight.memory_estimate import (
+    SavedBytes,
+    StepBytes,
+    expected_memory,
+    fake_quantised,
+    step_bytes,
+)
 from ds2d2_yolo.report.facts import MemoryFacts
 from tests.helpers.memory import Live, SavedPeak
+from tests.helpers.quantised import needs_modelopt
 from tests.helpers.runs import student_of
 from tests.helpers.settings import OFF
 
@@ -63,25 +70,27 @@ def test_copies_of_weights_are_counted_apart() -> None:
 
 @pytest.mark.parametrize("amp", [False, True], ids=["float32", "amp"])
 @pytest.mark.parametrize(
-    ("task", "imgsz", "batch"),
+    ("task", "imgsz", "batch", "quantize"),
     [
-        ("obb", 192, 2),
-        pytest.param("obb", 192, 4, marks=pytest.mark.slow),
-        pytest.param("obb", 320, 2, marks=pytest.mark.slow),
-        pytest.param("obb", 320, 4, marks=pytest.mark.slow),
-        ("detect", 192, 4),
-        pytest.param("detect", 192, 2, marks=pytest.mark.slow),
-        pytest.param("detect", 320, 2, marks=pytest.mark.slow),
-        pytest.param("detect", 320, 4, marks=pytest.mark.slow),
+        pytest.param("obb", 192, 2, 8, marks=needs_modelopt),
+        ("obb", 192, 2, None),
+        pytest.param("obb", 192, 4, None, marks=pytest.mark.slow),
+        pytest.param("obb", 320, 2, None, marks=pytest.mark.slow),
+        pytest.param("obb", 320, 4, None, marks=pytest.mark.slow),
+        ("detect", 192, 4, None),
+        pytest.param("detect", 192, 2, None, marks=pytest.mark.slow),
+        pytest.param("detect", 320, 2, None, marks=pytest.mark.slow),
+        pytest.param("detect", 320, 4, None, marks=pytest.mark.slow),
     ],
 )
 def test_a_real_step_takes_what_is_estimated(
-    task: str, imgsz: int, batch: int, amp: bool, tiny_trainer: Callable[..., Any]
+    task: str, imgsz: int, batch: int, quantize: int | None, amp: bool, tiny_trainer: Callable[..., Any]
 ) -> None:
     """The bounds that the report and docs/training.md state, on batches that measure the gains and on others."""
-    trainer = tiny_trainer(task, imgsz=imgsz, batch=batch, imhi=0)
+    trainer = tiny_trainer(task, imgsz=imgsz, batch=batch, quantize=quantize, imhi=0)
     student = collect._trainable_copy(student_of(trainer), trainer.args)
     distiller = collect._build_copy(trainer.run, student)
+    student = fake_quantised(student, 3, imgsz) if quantize else student
     expected = step_bytes(student, distiller, 3, imgsz, amp)
     trainer._setup_train()
     trainer.epoch = trainer.start_epoch

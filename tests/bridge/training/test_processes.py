@@ -23,6 +23,7 @@ from ds2d2_yolo.bridge.training.machines.store import MachineStore
 from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state, check_same_weights
+from tests.helpers.quantised import needs_modelopt
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -98,6 +99,21 @@ def test_ranks_agree_where_the_teacher_sees_more(
     }  # fmt: skip
     seen, _ = train(2, settings, tmp_path)
     assert [len(s["adapters"]) for s in seen] == [2, 2]
+    check_same_state(seen)
+    check_mean_gradients(seen)
+
+
+@needs_modelopt
+@pytest.mark.slow
+def test_ranks_agree_on_a_quantised_student(
+    tiny_settings: dict[str, Any], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    settings = {
+        **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml")), "model": "yolov8n-obb.yaml", "imgsz": 64,
+        "data": str(tiny_data("obb")), "amplifier_epochs": 1, "quantize": 8,
+    }  # fmt: skip
+    seen, _ = train(2, settings, tmp_path)
+    assert any("amax" in name for name in seen[0]["weights"])
     check_same_state(seen)
     check_mean_gradients(seen)
 

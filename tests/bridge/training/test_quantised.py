@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,12 @@ from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
+from ds2d2_yolo.bridge.models.loading import load_yolo
+from ds2d2_yolo.bridge.upstream import modelopt
 from ds2d2_yolo.bridge.upstream.modelopt import require_modelopt
-from tests.helpers.quantised import needs_modelopt, quantisers
+from ds2d2_yolo.errors import BadUseError
+from tests.helpers.quantised import needs_modelopt, quantise, quantisers
+from tests.helpers.runs import report_of
 from tests.helpers.settings import OFF, TINY
 from tests.helpers.trace import Trace, same
 from tests.helpers.trainers import PAIRS
@@ -42,28 +50,118 @@ def test_all_gains_zero_is_ultralytics_own_quantised_run(
 
 
 @pytest.mark.parametrize("task", ["obb", "detect"])
-def test_the_student_is_quantised_and_nothing_else(task: str, tiny_trainer: Trainer, tmp_path: Path) -> None:
-    trainer, seen = tiny_trainer(task, epochs=2, quantize=8), {}
+def test_the_student_is_quantised_and_nothing_else(
+    task: str, tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = detecting(PAIRS[task][1], tmp_path)  # the ranges of random weights would be next to 0
+    trainer, seen = tiny_trainer(task, model=str(student), epochs=2, quantize=8), {}
 
     def look(t: Any) -> None:
-        distiller = t.distiller
-        frozen = [distiller.teacher.model, distiller.amplifier.head, distiller.adapters]
-        seen.update(
-            student=quantisers(t.model), frozen=[q for m in frozen for q in quantisers(m)],
-            shared=[a is b for a, b in zip(get_adapters(t.model).parameters(), distiller.adapters.parameters(), strict=True)],
-            grads=[float(p.grad.abs().sum()) if p.grad is not None else None for p in distiller.adapters.parameters()],
-            file=torch_load(t.last, map_location="cpu"), loaded=YOLO(str(t.last)),
-            ema={k: v.clone() for k, v in t.ema.ema.state_dict().items()},
-        )  # fmt: skip
+        d = t.distiller
+        seen["student"] = quantisers(t.model)
+        seen["others"] = [q for m in (d.teacher.model, d.amplifier.head, d.adapters) for q in quantisers(m)]
+        held = get_adapters(t.model)
+        seen["one"] = all(a is b for a, b in zip(held.parameters(), d.adapters.parameters(), strict=True))
+        seen["start"] = [p.detach().clone() for p in held.parameters()]
+
+    trainer.add_callback("on_train_start", look)
+    trainer.train()
+    assert len(seen["student"]) > 100
+    assert not any(ATTRIBUTE in name for name in seen["student"])
+    assert seen["others"] == []
+    assert seen["one"], "the optimizer moves the weights that the distiller uses"
+    now = list(trainer.distiller.adapters.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(seen["start"], now, strict=True))
+    text = (trainer.save_dir / "preflight.txt").read_text(encoding="utf-8")
+    assert "trains with INT8 fake quantisation" in " ".join(text.split())
+
+
+def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(tiny_trainer: Trainer, tmp_path: Path) -> None:
+    trainer, seen = tiny_trainer("obb", epochs=2, quantize=8), {}
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+    def look(t: Any) -> None:
+        average = copy.deepcopy(t.ema.ema)
+        ranges = {k: v for k, v in average.state_dict().items() if "quantizer" in k}
+        saved = average.half().float().eval()  # checkpoints hold half precision, but for the ranges
+        saved.load_state_dict({k: v.clone() for k, v in ranges.items()}, strict=False)
+        loaded = YOLO(str(t.last)).model.eval()
+        assert get_adapters(loaded) is not None
+        with torch.no_grad():
+            seen[t.epoch] = saved(image)[0], loaded(image)[0]
+        with zipfile.ZipFile(t.last) as archive:
+            (pickled,) = (archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+        assert b"ds2d2_yolo" not in pickled
+        assert "ds2d2" not in str(torch_load(t.last, map_location="cpu")["modelopt"])
 
     trainer.add_callback("on_model_save", look)
     trainer.train()
-    assert seen["student"] and not any(ATTRIBUTE in name for name in seen["student"])
-    assert not seen["frozen"]
-    assert all(seen["shared"])
-    print(seen["grads"])
-    file = seen["file"]
-    assert not any("ds2d2" in str(k) for k in file["modelopt"]["ranges"])
-    assert "ds2d2" not in str(file["modelopt"])
-    assert get_adapters(file["ema"]) is not None
-    assert quantisers(seen["loaded"].model) == seen["student"]
+    assert sorted(seen) == [0, 1]
+    assert all(torch.equal(a, b) for a, b in seen.values())
+    finished = torch_load(trainer.last, map_location="cpu")
+    assert get_adapters(finished["model"]) is None
+    model = YOLO(str(trainer.last)).model
+    assert quantisers(model)
+    assert "modelopt" in finished
+
+
+def test_returns_to_the_last_checkpoint_after_a_loss_that_is_not_finite(tiny_trainer: Trainer) -> None:
+    trainer, epochs = tiny_trainer("obb", epochs=3, quantize=8, imhi=0), []
+
+    def spoil(t: Any) -> None:
+        epochs.append(t.epoch)
+        if epochs == [0, 1]:
+            t.loss = torch.tensor(float("nan"))
+
+    trainer.add_callback("on_train_epoch_end", spoil)
+    trainer.train()
+    assert epochs == [0, 1, 1, 2]
+    assert quantisers(trainer.model)
+
+
+def test_is_calibrated_on_labelled_images_of_the_students_size(tiny_trainer: Trainer) -> None:
+    trainer = tiny_trainer(
+        "obb", quantize=8, imhi=0, unlabelled="rest", fraction=0.5, imgsz=64, teacher_imgsz=128, mosaic=1.0
+    )
+    seen: list[tuple[int, ...]] = []
+    original = trainer.preprocess_batch
+
+    def record(batch: Any) -> Any:
+        done = original(batch)
+        seen.append(tuple(done["img"].shape))
+        return done
+
+    trainer.preprocess_batch = record  # type: ignore[method-assign]
+    trainer.train()
+    assert seen[0][2:] == (64, 64)
+    assert len(seen) > 1
+    assert (trainer.save_dir / "results.csv").is_file()
+
+
+def test_the_expected_memory_counts_the_fake_quantisers(tiny_trainer: Trainer) -> None:
+    memory = {q: report_of(tiny_trainer("obb", imhi=0, quantize=q)).memory for q in (None, 8)}
+    assert memory[None].copies == 0
+    assert memory[8].copies > 0.9 * memory[8].gradients, "autograd saves the rounded weights"
+    assert memory[8].activations > memory[None].activations
+
+
+def test_warns_of_ranges_of_random_weights(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
+    trained = str(checkpoint(PAIRS["obb"][1]))
+    reports = [
+        report_of(tiny_trainer("obb", imhi=0, **k)) for k in ({"quantize": 8}, {}, {"quantize": 8, "model": trained})
+    ]
+    assert [any("ranges of activations" in w for w in r.warnings) for r in reports] == [True, False, False]
+
+
+@pytest.mark.parametrize("missing", ["modelopt", "huggingface_hub"])
+def test_names_the_extra_where_modelopt_is_missing(
+    missing: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    file = quantise(Path(shutil.copy(checkpoint("yolov8n.yaml"), tmp_path / "student.pt")), tiny_data("detect"))
+    monkeypatch.setattr(modelopt, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(BadUseError, match=r"^quantize=8 needs NVIDIA ModelOpt: pip install 'ds2d2-yolo\[quantize\]'$"):
+        tiny_trainer("obb", quantize=8)
+    with pytest.raises(BadUseError, match=r"student.pt was trained with quantize=8 and needs NVIDIA ModelOpt: pip"):
+        load_yolo(str(file), f"model={file}")
+    load_yolo(str(checkpoint("yolov8n.yaml")), "model=float.pt")

@@ -294,7 +294,7 @@ def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Calla
         ({"teacher": None}, "teacher= is missing"),
         ({"distill_model": "yolo26s.pt"}, "distill_model="),
         ({"time": 0.1}, "add amplifier_epochs="),
-        ({"quantize": 8}, "quantize=8"),
+        ({"quantize": 16}, "quantize=16 is for export: a student trains in float, or with quantize=8"),
     ],
 )
 def test_refuses_before_a_run_folder_is_made(

@@ -22,6 +22,7 @@ from ds2d2_yolo.bridge.models.adapters import get_adapters, make_adapters
 from ds2d2_yolo.config.settings import TERMS
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.data import write_tiny_data
+from tests.helpers.quantised import needs_modelopt
 from tests.helpers.terms import ACTIVE
 from tests.helpers.trainers import PAIRS
 
@@ -85,7 +86,8 @@ def test_amp_on_a_cpu_is_off(run: Run) -> None:
         ({"amp": "bf16"}, "amp=bf16 needs a CUDA device"),  # Ultralytics raises at the first batch, after the amplifier
         ({"batch": -1, "device": "0,1"}, "batch=-1: AutoBatch looks at one GPU"),
         ({"batch": 0.5, "device": [0, 1]}, "batch=0.5: AutoBatch looks at one GPU"),
-        ({"quantize": "int8"}, "quantize=8"),
+        ({"quantize": "w8a16"}, "quantize=w8a16 is for export"),
+        pytest.param({"quantize": "int8", "compile": True}, "does not go with compile=True", marks=needs_modelopt),
     ],
 )
 def test_refuses_before_anything_starts(
