@@ -22,7 +22,9 @@ PRECISIONS = ("fp16", "int8")
 
 EXPORT_NOTES = """\
 Settings of Ultralytics' export pass through: https://docs.ultralytics.com/modes/export. Precision is quantize=16 or 8
-(INT8 needs data= for its calibration); nms=True puts NMS into the file, nms=False takes the end-to-end head.
+(INT8 needs data= for its calibration); nms=True puts NMS into the file, nms=False takes the end-to-end head. A student
+that trained with quantize=8 is exported to INT8 with its own ranges, as onnx, openvino or engine, and is compared with
+PyTorch with the same fake quantisation.
 
 The exported file is then run on real images beside PyTorch, through the same letterbox and NMS, and their detections
 are matched one to one within a class, the largest IoU first (rotated IoU for oriented boxes). A failed check ends with
