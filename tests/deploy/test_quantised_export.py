@@ -79,7 +79,7 @@ def test_a_benchmark_compares_float_calibrated_and_quantised(
 ) -> None:
     models = f"float:{detecting(OBB, tmp_path / 'float', CALM)},aware:{quantised(OBB)}"
     found = benchmark(
-        model=models, formats="pt,onnx,onnx-int8", data=str(tiny_data("obb")), imgsz=96, runs=2, rounds=1,
+        model=models, formats="pt,onnx,onnx-int8", data=str(tiny_data("obb")), imgsz=96, runs=3, rounds=1,
         warmup=0, out=str(tmp_path / "out"),
     )  # fmt: skip
     rows = {(r.model, r.format): r for r in found.rows}

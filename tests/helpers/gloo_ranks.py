@@ -58,9 +58,11 @@ class RecordingRank(DS2D2OBBTrainer):
         return {**self.seen, "places": places, "weights": weights, "gains": self.gains.state(), "amplifier": head}
 
 
-def without_ids(module: nn.Module, device_ids: Any = None, **keys: Any) -> nn.Module:
-    """Return the module under DDP, without the ids of devices."""
-    return DDP(module, **keys)
+class DDPWithoutIds(DDP):
+    """DDP without the ids of devices; a class, as ModelOpt asks for it."""
+
+    def __init__(self, module: nn.Module, device_ids: Any = None, **keys: Any) -> None:
+        super().__init__(module, **keys)
 
 
 def check_same_state(seen: list[dict[str, Any]]) -> None:

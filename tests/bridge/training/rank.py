@@ -20,7 +20,7 @@ from torch import nn
 from ultralytics.utils import RANK
 
 from ds2d2_yolo.bridge.training import trainer as trainer_module
-from tests.helpers.gloo_ranks import RecordingRank, without_ids
+from tests.helpers.gloo_ranks import DDPWithoutIds, RecordingRank
 
 
 class Rank(RecordingRank):
@@ -41,7 +41,7 @@ class Rank(RecordingRank):
 if __name__ == "__main__":
     settings, folder = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2])
     with (
-        patch.object(nn.parallel, "DistributedDataParallel", without_ids),
+        patch.object(nn.parallel, "DistributedDataParallel", DDPWithoutIds),
         patch.object(trainer_module, "refuse_process_count"),  # device=cpu names one device
     ):
         trainer = Rank(overrides=settings)

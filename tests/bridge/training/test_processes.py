@@ -32,7 +32,8 @@ def train(ranks: int, settings: dict[str, Any], folder: Path) -> tuple[list[dict
     """Train in that many processes; return what each saw and what they printed."""
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
-              "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
+              "OMP_NUM_THREADS": "1"}  # fmt: skip
+    common["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "tests.bridge.training.rank", str(folder / "settings.json"), str(folder)]
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         running = [

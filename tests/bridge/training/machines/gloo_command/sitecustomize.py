@@ -33,12 +33,12 @@ def stand_in_for_gpus() -> None:
     from ultralytics.utils import RANK
 
     from ds2d2_yolo.bridge import api
-    from tests.helpers.gloo_ranks import RecordingRank, without_ids
+    from tests.helpers.gloo_ranks import DDPWithoutIds, RecordingRank
 
     backend = validator.AutoBackend
     validator.AutoBackend = lambda **keys: backend(**{**keys, "device": torch.device("cpu")})
     validator.get_torch_device_backend = lambda _: SimpleNamespace(current_device=lambda: 0)
-    nn.parallel.DistributedDataParallel = without_ids
+    nn.parallel.DistributedDataParallel = DDPWithoutIds
     out = Path(os.environ["GLOO_COMMAND_OUT"])
 
     class Rank(RecordingRank):
