@@ -24,7 +24,7 @@ def quantised(detecting: Callable[..., Path], tiny_data: Callable[[str], Path], 
     return lambda yaml: quantise(detecting(yaml, tmp_path, CALM), tiny_data("obb" if "obb" in yaml else "detect"))
 
 
-@pytest.mark.parametrize("yaml", [OBB, UPRIGHT])
+@pytest.mark.parametrize("yaml", [OBB, pytest.param(UPRIGHT, marks=pytest.mark.slow)])
 def test_onnx_holds_the_ranges_and_finds_what_the_fake_quantised_model_finds(
     yaml: str, quantised: Callable[..., Path]
 ) -> None:
@@ -84,5 +84,4 @@ def test_a_benchmark_compares_float_calibrated_and_quantised(
     )  # fmt: skip
     rows = {(r.model, r.format): r for r in found.rows}
     assert not [r.reason for r in rows.values() if r.reason]
-    print(found)
     assert all(r.map50_95 is not None and r.total_ms for r in rows.values())

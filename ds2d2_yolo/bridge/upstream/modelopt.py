@@ -40,12 +40,14 @@ def require_modelopt(what: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of packages that INT8 does not need
             importlib.import_module("modelopt.torch.quantization")
+        # restoring a checkpoint (0.47): Ultralytics moves the model after ModelOpt has asked for it
+        warnings.filterwarnings("ignore", "Could not identify the device for TensorQuantizer")
     except ImportError as e:
         raise BadUseError(f"{what} needs NVIDIA ModelOpt: {INSTALL}") from e
 
 
 def require_for_checkpoint(file: Path, who: str) -> None:
-    """Refuse the checkpoint of a quantised student where ModelOpt is missing.
+    """Import ModelOpt for the checkpoint of a quantised student, and refuse that checkpoint where ModelOpt is missing.
 
     The pickled part is searched for a key of ModelOpt's state: nothing is unpickled.
 
@@ -56,8 +58,6 @@ def require_for_checkpoint(file: Path, who: str) -> None:
     Raises:
         BadUseError: With the command that installs ModelOpt.
     """
-    if modelopt_installed():
-        return
     try:
         with zipfile.ZipFile(file) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,10 +29,11 @@ from tests.helpers.trace import Trace, same
 from tests.helpers.trainers import PAIRS
 
 pytestmark = needs_modelopt
+TASKS = ["obb", pytest.param("detect", marks=pytest.mark.slow)]
 Trainer = Callable[..., DS2D2Trainer]
 
 
-@pytest.mark.parametrize("task", ["obb", "detect"])
+@pytest.mark.parametrize("task", TASKS)
 def test_all_gains_zero_is_ultralytics_own_quantised_run(
     task: str, tiny_trainer: Trainer, tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -49,7 +51,7 @@ def test_all_gains_zero_is_ultralytics_own_quantised_run(
     assert same(traces[0].weights, traces[1].weights)
 
 
-@pytest.mark.parametrize("task", ["obb", "detect"])
+@pytest.mark.parametrize("task", TASKS)
 def test_the_student_is_quantised_and_nothing_else(
     task: str, tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -151,6 +153,15 @@ def test_warns_of_ranges_of_random_weights(tiny_trainer: Trainer, checkpoint: Ca
         report_of(tiny_trainer("obb", imhi=0, **k)) for k in ({"quantize": 8}, {}, {"quantize": 8, "model": trained})
     ]
     assert [any("ranges of activations" in w for w in r.warnings) for r in reports] == [True, False, False]
+
+
+def test_a_checkpoint_is_read_without_warnings(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = quantise(Path(shutil.copy(checkpoint("yolov8n.yaml"), tmp_path / "student.pt")), tiny_data("detect"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_yolo(str(file), f"model={file}")
 
 
 @pytest.mark.parametrize("missing", ["modelopt", "huggingface_hub"])
