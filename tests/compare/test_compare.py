@@ -24,6 +24,7 @@ from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from tests.helpers.quantised import needs_modelopt
 from tests.helpers.slurm_programs import SlurmPrograms
 from tests.helpers.trainers import PAIRS
 
@@ -303,6 +304,22 @@ def test_real_runs_with_unlabelled_images(keys: dict[str, Any], tmp_path: Path) 
     assert labels.stat().st_mtime_ns == written, "made once"
     with pytest.raises(BadUseError, match=r"unlabelled_conf was 0\.25, is 0\.5"):
         compare(**{**given, "unlabelled_conf": 0.5})
+
+
+@needs_modelopt
+@pytest.mark.slow
+def test_real_runs_of_quantised_students(keys: dict[str, Any]) -> None:
+    found = compare(**{**keys, "arms": "plain,ds2d2,pkd", "seeds": 3, "quantize": 8, "imhi": 0})
+    assert {row.arm for row in found.summary.rows} == {"plain", "ds2d2", "pkd"}
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in found.text
+
+
+def test_a_precision_that_no_student_trains_in_is_refused_before_anything_runs(
+    keys: dict[str, Any], ran: Callable[[], Any]
+) -> None:
+    with pytest.raises(BadUseError, match="quantize=16 is for export"):
+        compare(**{**keys, "quantize": 16})
+    assert ran() == []
 
 
 def test_a_rival_that_cannot_compare_the_models_is_refused_before_anything_runs(

@@ -28,7 +28,7 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
     """
     if args.distill_model:
         raise BadUseError("distill_model= is Ultralytics' own distillation: use either it or teacher=")
-    _refuse_quantize(args)
+    refuse_quantize(args)
     if args.amp == "bf16" and (str(args.device).lower() in {"cpu", "mps"} or not torch.cuda.is_available()):
         raise BadUseError("amp=bf16 needs a CUDA device: leave amp= out, training on a CPU is in float32")
     if args.batch < 1 and "," in str(args.device):
@@ -47,8 +47,15 @@ def refuse_unsupported(args: Namespace, settings: Settings, rotated: bool, has_a
         raise BadUseError("time= does not tell how many epochs the amplifier gets: add amplifier_epochs=")
 
 
-def _refuse_quantize(args: Namespace) -> None:
-    """Refuse a precision that no student is trained in, and what does not go with quantisation-aware training."""
+def refuse_quantize(args: Namespace) -> None:
+    """Refuse a precision that no student is trained in, and what does not go with quantisation-aware training.
+
+    Args:
+        args (Namespace): Ultralytics' settings.
+
+    Raises:
+        BadUseError: With what to do instead, or with the command that installs ModelOpt.
+    """
     if args.quantize not in {None, 8, 32}:
         raise BadUseError(f"quantize={args.quantize} is for export: a student trains in float, or with quantize=8")
     if args.quantize != 8:

@@ -43,8 +43,11 @@ class WatchedTrainer(DetectionTrainer):
         super().run_callbacks(event)
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Note which objects the first epoch shows, in their order and as they were augmented."""
-        if self.epoch == 0:
+        """Note which objects the first epoch shows, in their order and as they were augmented.
+
+        The batches that calibrate a quantised student come before the first epoch, and are not noted.
+        """
+        if getattr(self, "epoch", None) == 0:
             first = self._order.digest() == hashlib.sha256().digest()
             for key in ("img", "cls", "bboxes") if first else ("cls", "bboxes"):
                 self._order.update(_bytes(batch[key]))

@@ -24,6 +24,7 @@ from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, loa
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.preflight.prepared_run import USUAL_STRIDE
 from ds2d2_yolo.bridge.training.hooks.image_size import refuse_uneven
+from ds2d2_yolo.bridge.training.unsupported import refuse_quantize
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError
 
@@ -86,6 +87,7 @@ def identify(
     args = get_cfg(overrides={**keys, "task": model.task, "data": resolve_data(data), "cache": False})
     check_pretrained(args.pretrained)
     check_freeze(model.model, args.freeze)
+    refuse_quantize(args)
     stride = max(int(max(strides_of(dense_head(model.model, "student")))), USUAL_STRIDE)
     if mixed:
         refuse_uneven(args, stride, int(max(loaded.strides)))

@@ -18,6 +18,7 @@ from ds2d2_yolo.bridge.training.compared.notes import Notes
 from ds2d2_yolo.bridge.training.find_run import is_over
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints
 from ds2d2_yolo.bridge.training.plain_run import trained_epochs
+from ds2d2_yolo.bridge.training.unsupported import refuse_quantize
 
 TRAIN_KEYS = tuple(sorted(DEFAULT_CFG_KEYS))
 
@@ -43,7 +44,9 @@ def train_arm(
     last = folder / "weights" / "last.pt"
     notes = Notes.read(folder)
     trained = -1 if notes.trained else trained_epochs(last)
-    epochs = get_cfg(overrides=dict(keys)).epochs
+    args = get_cfg(overrides=dict(keys))
+    refuse_quantize(args)  # its import of ModelOpt draws a random number, which must come before the seed
+    epochs = args.epochs
     if trained is not None and (not 0 <= trained < epochs or _is_over(last)):  # cut off in the clean-up, or later
         finalize_checkpoints(last.parent)
         return notes
