@@ -42,6 +42,7 @@ ELSEWHERE = {
     "python tools/probe_terms.py": "tests/tools/test_probe_terms.py",
     "PYTHONPATH=. python tools/chaos.py": "tests/tools/test_chaos.py",
     "PYTHONPATH=. python tools/bench_cost.py": "tests/tools/test_bench_cost.py",
+    "PYTHONPATH=. python tools/bench_train.py": "tests/tools/test_bench_train.py",
     "PYTHONPATH=. python tools/gpu_check.py": "tests/tools/test_gpu_check.py",
     "PYTHONPATH=. python tools/count_step.py": "tests/tools/test_count_step.py",
 }
