@@ -16,7 +16,7 @@ from ds2d2_yolo.bridge.preflight.collect import collect_report
 from ds2d2_yolo.bridge.training.continued_run import continued_run
 from ds2d2_yolo.bridge.training.find_run import Unfinished
 from ds2d2_yolo.bridge.training.machines.store import stop_together
-from ds2d2_yolo.bridge.training.run_setup import prepare_run
+from ds2d2_yolo.bridge.training.setup.run_setup import prepare_run
 from ds2d2_yolo.bridge.training.trainer import DS2D2OBBTrainer, DS2D2Trainer
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.batch_callbacks import Callbacks, add_callbacks

@@ -191,7 +191,7 @@ def test_pretrained_weights_are_those_of_a_folder(
     assert taught["callbacks"] == {"on_train_start": evidence.run_in_bfloat16}
     assert (taught["model"], taught["pretrained"], taught["fraction"]) == ("yolo11s-obb.yaml", str(teacher), 1.0)
     assert (seen["student"], seen["pretrained"], seen["fraction"]) == ("yolov8n-obb.yaml", str(student), 0.5)
-    assert seen["epochs"] == 40
+    assert seen["epochs"] == 80
     seen.clear()
     capsys.readouterr()
     evidence.main([*command, "--arms", "teacher"])

@@ -12,7 +12,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS, LOGGER
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
 from ds2d2_yolo.bridge.models.amplifier_store import AmplifierCard, load_amplifier
 from ds2d2_yolo.bridge.training.obtain_amplifier import NOT_PASSED, card_for, obtain_amplifier
-from ds2d2_yolo.bridge.training.run_setup import prepare_run
+from ds2d2_yolo.bridge.training.setup.run_setup import prepare_run
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.config.options import check_keys

@@ -22,7 +22,7 @@ from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
 from ds2d2_yolo.bridge.models.loading import build_student, load_student
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun, refuse_rounded
-from ds2d2_yolo.bridge.training.run_setup import load_checked_amplifier, prepare_run
+from ds2d2_yolo.bridge.training.setup.run_setup import load_checked_amplifier, prepare_run
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.bridge.upstream.logging import quiet

@@ -26,17 +26,16 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo.bridge.distillation.build import build_distiller
-from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
+from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
 from ds2d2_yolo.bridge.distillation.teacher_size import share_batch
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
-from ds2d2_yolo.bridge.models.loading import build_student
-from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizer, clipped_share, clipping_warning
+from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import AdapterOptimizer
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import AtomicCheckpoints, finalize_checkpoints
 from ds2d2_yolo.bridge.training.hooks.autobatch import profiled_with_teacher
+from ds2d2_yolo.bridge.training.hooks.epoch_log import EpochLog
 from ds2d2_yolo.bridge.training.hooks.exact_resume import ExactResume
 from ds2d2_yolo.bridge.training.hooks.final_sheets import draw_final_sheets
 from ds2d2_yolo.bridge.training.hooks.finite_steps import FiniteSteps
@@ -44,24 +43,21 @@ from ds2d2_yolo.bridge.training.hooks.image_size import coarse_stride
 from ds2d2_yolo.bridge.training.hooks.logger_columns import LoggerColumns
 from ds2d2_yolo.bridge.training.hooks.run_folder import RunFolder
 from ds2d2_yolo.bridge.training.machines.inputs import compare_machines
-from ds2d2_yolo.bridge.training.machines.launch import mark_folder
-from ds2d2_yolo.bridge.training.machines.store import BEGUN, machine_store, several_machines
-from ds2d2_yolo.bridge.training.prepare_process import prepare_in_process
-from ds2d2_yolo.bridge.training.run_setup import (
+from ds2d2_yolo.bridge.training.machines.store import machine_store, several_machines
+from ds2d2_yolo.bridge.training.setup.run_setup import (
     AMPLIFIER_FILE,
     RunRequest,
-    begin_run,
     load_checked_amplifier,
     prepare_run,
     write_files,
 )
-from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.setup.run_start import RunStart
+from ds2d2_yolo.bridge.training.setup.run_state import RunState
+from ds2d2_yolo.bridge.training.setup.unsupported import refuse_process_count
 from ds2d2_yolo.bridge.training.unlabelled.second_images import SecondImages
-from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.distributed import broadcast_from_rank0, file_from_rank0
-from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import replacing
 
 
@@ -118,8 +114,9 @@ class DS2D2Trainer(DetectionTrainer):
         )
         self.distiller: Distiller | None = None
         self._restored_adapters: nn.ModuleList | None = None
-        self._warned: set[str] = set()
         self._pipeline_built = False
+        self.run_start = RunStart(self, self._launched)
+        self.epoch_log = EpochLog(self)
         self.run_folder = RunFolder(self)
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
@@ -161,10 +158,7 @@ class DS2D2Trainer(DetectionTrainer):
 
     def train(self) -> None:
         """Report on the run and obtain its amplifier, then train."""
-        if RANK == -1:
-            self._begin()
-        elif not self._launched:
-            self._begin_for_all_ranks()
+        self.run_start.begin()
         if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
             gc.collect()
             torch.cuda.empty_cache()
@@ -178,49 +172,6 @@ class DS2D2Trainer(DetectionTrainer):
                 self.second_images.close()
             self.run_folder.close()
         draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
-
-    def _begin(self) -> None:
-        """Begin the run in this process."""
-        student = self.model if isinstance(self.model, nn.Module) else build_student(self.args, self.data)
-        try:
-            files, amplifier = begin_run(self.run, student, self.save_dir)
-        except BadUseError:
-            self._remove_empty_folder()
-            raise
-        self.state = replace(self.state, amplifier_path=amplifier, report_files=files if self.ddp else None)
-        self.state.store(self.args)
-
-    def _begin_for_all_ranks(self) -> None:
-        """Begin the run in rank 0; the processes of other machines wait for it, and end with it if it fails."""
-        if RANK == 0:
-            try:
-                self._begin_in_process()
-            except BaseException as e:
-                if several_machines():
-                    machine_store().fail_to_begin(e)
-                raise
-        if several_machines():
-            machine_store().from_rank0(BEGUN)
-
-    def _begin_in_process(self) -> None:
-        """Begin the run in a process without the other ranks; a resumed run has its amplifier already."""
-        mark_folder(self.save_dir)
-        path = self.run.amplifier_path or self.state.amplifier_path  # the latter if the copy in the folder has gone
-        amplifier = None if path is None else str(path)
-        if not self.resume:
-            left_out = {ARGS_KEY, "save_dir", "resume", "device"}
-            keys = {k: v for k, v in vars(self.args).items() if k not in left_out}
-            device = str(self.args.device or "").split(",")[0]
-            settings = {**keys, **self.run.settings.as_dict(), "device": device}
-            files, amplifier = prepare_in_process(settings, int(os.environ.get("WORLD_SIZE", "1")))
-            write_files(files, self.save_dir)
-        self.state = replace(self.state, amplifier_path=amplifier)
-        self.state.store(self.args)
-
-    def _remove_empty_folder(self) -> None:
-        """Remove the run's folder, which Ultralytics makes early, if nothing was computed yet."""
-        if {p.name for p in self.save_dir.rglob("*")} <= {"args.yaml", "weights"}:
-            shutil.rmtree(self.save_dir, ignore_errors=True)
 
     def _close_loaders(self) -> None:
         """End the workers of the data loaders: one that a signal ended too would be reported when this process ends."""
@@ -393,21 +344,10 @@ class DS2D2Trainer(DetectionTrainer):
         if self.distiller is None:
             self.checkpoints.save_metrics(lambda: save(metrics))
             return
-        step_norms = self.adapter_optimizer.step_norms
-        norms = torch.stack(step_norms).tolist() if step_norms else []
-        columns = {
-            **self.gains.columns(self.distiller.strides),
-            **loss_ratios(self.tloss),
-            "clip/steps": clipped_share(norms),
-        }
+        columns = self.epoch_log.columns()
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         self.logger_columns.store(columns)
-        warnings = self.gains.warnings()
-        if warning := clipping_warning(norms, self.gains.shares()):
-            warnings["clip"] = warning
-        for key in warnings.keys() - self._warned:  # a lasting condition is named once
-            LOGGER.warning(f"DS2D2: epoch {self.epoch + 1}: {warnings[key]}")
-        self._warned = set(warnings)
+        self.epoch_log.warn()
 
     def run_callbacks(self, event: str) -> None:
         """Run the callbacks of an event; the experiment loggers among them see the epoch's columns too."""
@@ -435,16 +375,11 @@ class DS2D2Trainer(DetectionTrainer):
     def final_eval(self) -> None:
         """Log where the terms act, make the checkpoints plain, and evaluate on copies of them."""
         if RANK in {-1, 0}:
-            self._report_levels()
+            if self.distiller is not None:
+                self.epoch_log.report_levels()
             finalize_checkpoints(self.wdir)
         self.run_folder.deliver("best")
         self.checkpoints.final_eval(super().final_eval)
-
-    def _report_levels(self) -> None:
-        """Log the level on which each term acts, as the last measured epoch has it."""
-        if self.distiller is not None:
-            for line in describe_levels(self.gains.measured, self.run.settings.active, self.distiller.strides):
-                LOGGER.info(f"DS2D2: {line}")
 
 
 class DS2D2OBBTrainer(DS2D2Trainer, OBBTrainer):

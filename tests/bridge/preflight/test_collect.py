@@ -22,7 +22,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import amplifier_folder
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.preflight import collect as module
 from ds2d2_yolo.bridge.preflight.collect import MIN_TEACHER_MAP, collect_report, report_files
-from ds2d2_yolo.bridge.training.run_setup import write_files
+from ds2d2_yolo.bridge.training.setup.run_setup import write_files
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Layer, LevelFacts
 from ds2d2_yolo.report.text import render

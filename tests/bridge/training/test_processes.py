@@ -17,10 +17,9 @@ import torch
 from torch import distributed as dist
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.training import run_setup
-from ds2d2_yolo.bridge.training import trainer as trainer_module
 from ds2d2_yolo.bridge.training.machines.store import MachineStore
-from ds2d2_yolo.bridge.training.unsupported import refuse_process_count
+from ds2d2_yolo.bridge.training.setup import run_setup, run_start
+from ds2d2_yolo.bridge.training.setup.unsupported import refuse_process_count
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.gloo_ranks import check_mean_gradients, check_same_state, check_same_weights
 from tests.helpers.quantised import needs_modelopt
@@ -178,13 +177,13 @@ def test_other_machines_wait_for_rank_0_to_begin(
     def fail(keys: dict[str, Any], processes: int) -> None:
         raise DS2D2Error("the amplifier's training failed")
 
-    monkeypatch.setattr(trainer_module, "several_machines", lambda: True)
-    monkeypatch.setattr(trainer_module, "prepare_in_process", fail)
+    monkeypatch.setattr(run_start, "several_machines", lambda: True)
+    monkeypatch.setattr(run_start, "prepare_in_process", fail)
     for rank, error in ((0, "^the amplifier's training failed"), (1, r"^machine 0 \(.*\): the amplifier's training")):
-        monkeypatch.setattr(trainer_module, "RANK", rank)
-        monkeypatch.setattr(trainer_module, "machine_store", lambda rank=rank: ranks[rank])
+        monkeypatch.setattr(run_start, "RANK", rank)
+        monkeypatch.setattr(run_start, "machine_store", lambda rank=rank: ranks[rank])
         with pytest.raises(DS2D2Error, match=error):
-            trainer._begin_for_all_ranks()
+            trainer.run_start.begin()
 
 
 @pytest.mark.parametrize(("loss", "delivered"), [(1.0, []), (float("nan"), ["last"])])

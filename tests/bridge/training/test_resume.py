@@ -20,10 +20,10 @@ from ultralytics.utils.patches import torch_load
 from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer, distill
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
 from ds2d2_yolo.bridge.training import find_run as resuming
-from ds2d2_yolo.bridge.training import run_setup
 from ds2d2_yolo.bridge.training import trainer as training
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
-from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.setup import run_setup
+from ds2d2_yolo.bridge.training.setup.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.settings import TINY

@@ -21,7 +21,7 @@ from ds2d2_yolo.bridge.models.amplifier_store import load_amplifier, save_amplif
 from ds2d2_yolo.bridge.preflight import collect
 from ds2d2_yolo.bridge.preflight.memory_estimate import step_bytes
 from ds2d2_yolo.bridge.training.obtain_amplifier import card_for
-from ds2d2_yolo.bridge.training.run_setup import load_checked_amplifier
+from ds2d2_yolo.bridge.training.setup.run_setup import load_checked_amplifier
 from ds2d2_yolo.errors import BadUseError
 from tests.helpers.runs import report_of, student_of
 from tests.helpers.settings import OFF, TINY

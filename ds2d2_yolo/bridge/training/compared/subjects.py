@@ -24,7 +24,7 @@ from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, loa
 from ds2d2_yolo.bridge.models.teacher import load_teacher, state_hash
 from ds2d2_yolo.bridge.preflight.prepared_run import USUAL_STRIDE
 from ds2d2_yolo.bridge.training.hooks.image_size import refuse_uneven
-from ds2d2_yolo.bridge.training.unsupported import refuse_quantize
+from ds2d2_yolo.bridge.training.setup.unsupported import refuse_quantize
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.errors import BadUseError
 

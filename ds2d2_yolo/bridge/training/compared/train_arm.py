@@ -18,7 +18,7 @@ from ds2d2_yolo.bridge.training.compared.notes import Notes
 from ds2d2_yolo.bridge.training.find_run import is_over
 from ds2d2_yolo.bridge.training.hooks.atomic_checkpoints import finalize_checkpoints
 from ds2d2_yolo.bridge.training.plain_run import trained_epochs
-from ds2d2_yolo.bridge.training.unsupported import refuse_quantize
+from ds2d2_yolo.bridge.training.setup.unsupported import refuse_quantize
 
 TRAIN_KEYS = tuple(sorted(DEFAULT_CFG_KEYS))
 

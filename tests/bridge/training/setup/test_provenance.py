@@ -12,8 +12,8 @@ import torch
 from ultralytics.utils.patches import torch_load
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance
-from ds2d2_yolo.bridge.training.run_setup import begin_run
+from ds2d2_yolo.bridge.training.setup.provenance import RUN_FILE, append_provenance
+from ds2d2_yolo.bridge.training.setup.run_setup import begin_run
 from tests.helpers.runs import student_of
 
 

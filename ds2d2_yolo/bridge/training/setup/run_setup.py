@@ -30,10 +30,10 @@ from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.training.hooks.image_size import fit_imgsz
 from ds2d2_yolo.bridge.training.obtain_amplifier import card_for, obtain_amplifier, rounded_imgsz
-from ds2d2_yolo.bridge.training.provenance import RUN_FILE, append_provenance, provenance_of
-from ds2d2_yolo.bridge.training.run_state import RunState
+from ds2d2_yolo.bridge.training.setup.provenance import RUN_FILE, append_provenance, provenance_of
+from ds2d2_yolo.bridge.training.setup.run_state import RunState
+from ds2d2_yolo.bridge.training.setup.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.training.unlabelled.prepare import prepare_unlabelled
-from ds2d2_yolo.bridge.training.unsupported import leave_folder, refuse_unsupported
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.bridge.upstream.devices import check_device
 from ds2d2_yolo.bridge.upstream.rng_state import isolate_training_rng

@@ -13,7 +13,7 @@ from typing import Any
 from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.child_process import ChildError, run_child
 
-WORKER = "ds2d2_yolo.bridge.training.prepare_worker"
+WORKER = "ds2d2_yolo.bridge.training.setup.prepare_worker"
 # variables that torchrun sets
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
                   "MASTER_ADDR", "MASTER_PORT")  # fmt: skip

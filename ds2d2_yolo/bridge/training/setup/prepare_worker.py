@@ -1,4 +1,4 @@
-"""The child process of `prepare_process`: `python -m ds2d2_yolo.bridge.training.prepare_worker REQUEST RESPONSE`."""
+"""The child process of `prepare_process`, by `python -m`: prepare_worker REQUEST RESPONSE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.bridge.models.loading import build_student
-from ds2d2_yolo.bridge.training.run_setup import RunRequest, begin_run, prepare_run
+from ds2d2_yolo.bridge.training.setup.run_setup import RunRequest, begin_run, prepare_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.utils.child_process import serve
 

@@ -1,0 +1,58 @@
+"""What a run says about its terms: columns and warnings of each epoch, and where the terms acted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER
+
+from ds2d2_yolo.bridge.distillation.criterion import loss_ratios
+from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
+from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import clipped_share, clipping_warning
+
+
+class EpochLog:
+    """Describes the gains of a run, and names each lasting condition once.
+
+    Args:
+        trainer (Any): The trainer, with a distiller.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._warned: set[str] = set()
+
+    def columns(self) -> dict[str, float]:
+        """Return the columns of the epoch for results.csv.
+
+        Returns:
+            (dict[str, float]): Gains, shares, ratios of the losses and the share of clipped steps, by column.
+        """
+        trainer = self._trainer
+        return {
+            **trainer.gains.columns(trainer.distiller.strides),
+            **loss_ratios(trainer.tloss),
+            "clip/steps": clipped_share(self._step_norms()),
+        }
+
+    def warn(self) -> None:
+        """Log what is out of order in this epoch and was not in the last one."""
+        trainer = self._trainer
+        warnings = trainer.gains.warnings()
+        if warning := clipping_warning(self._step_norms(), trainer.gains.shares()):
+            warnings["clip"] = warning
+        for key in warnings.keys() - self._warned:
+            LOGGER.warning(f"DS2D2: epoch {trainer.epoch + 1}: {warnings[key]}")
+        self._warned = set(warnings)
+
+    def report_levels(self) -> None:
+        """Log the level on which each term acts, as the last measured epoch has it."""
+        trainer = self._trainer
+        for line in describe_levels(trainer.gains.measured, trainer.run.settings.active, trainer.distiller.strides):
+            LOGGER.info(f"DS2D2: {line}")
+
+    def _step_norms(self) -> Any:
+        """Return the gradient norms of the epoch's optimizer steps."""
+        step_norms = self._trainer.adapter_optimizer.step_norms
+        return torch.stack(step_norms).tolist() if step_norms else []
