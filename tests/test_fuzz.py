@@ -29,17 +29,17 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import ResumeState
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.cli.parsing import parse
 from ds2d2_yolo.compare.arms import read_arms
-from ds2d2_yolo.compare.results import COLUMNS, RunResult, read_results, write_results
 from ds2d2_yolo.compare.state import CompareState
-from ds2d2_yolo.compare.summary import summarise
+from ds2d2_yolo.compare.summaries.results import COLUMNS, RunResult, read_results, write_results
+from ds2d2_yolo.compare.summaries.summary import summarise
 from ds2d2_yolo.config.recipes import load_recipe
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.prepare.dota import read_dota
+from ds2d2_yolo.prepare.formats.dota import read_dota
+from ds2d2_yolo.prepare.formats.voc import QUAD, ROTATED, UPRIGHT, voc_reader
 from ds2d2_yolo.prepare.output_folder import OutputFolder
 from ds2d2_yolo.prepare.records import BrokenFileError
-from ds2d2_yolo.prepare.voc import QUAD, ROTATED, UPRIGHT, voc_reader
 from tests.helpers.data import picture
 
 SECONDS = 10  # of one example

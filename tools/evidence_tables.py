@@ -20,10 +20,10 @@ from statistics import mean
 from typing import Any
 
 from ds2d2_yolo.compare import compare
-from ds2d2_yolo.compare.results import RunResult, read_results
-from ds2d2_yolo.compare.statistics import PairedDifference, paired_difference
-from ds2d2_yolo.compare.summary import TEACHER_SEED, summarise
-from ds2d2_yolo.compare.tables import grouped, interval, overall
+from ds2d2_yolo.compare.summaries.results import RunResult, read_results
+from ds2d2_yolo.compare.summaries.statistics import PairedDifference, paired_difference
+from ds2d2_yolo.compare.summaries.summary import TEACHER_SEED, summarise
+from ds2d2_yolo.compare.summaries.tables import grouped, interval, overall
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.tables import markdown_table
 

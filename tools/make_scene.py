@@ -22,7 +22,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from ds2d2_yolo.scenes.noise import U8
+from ds2d2_yolo.scenes.drawing.noise import U8
 from ds2d2_yolo.scenes.render import draw_scene
 from ds2d2_yolo.scenes.world import NAMES, Label
 from ds2d2_yolo.utils.atomic_files import replacing, write_whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ds2d2_yolo.deploy.benchmark_run import Benchmark
+    from ds2d2_yolo.deploy.benchmarks.benchmark_run import Benchmark
     from ds2d2_yolo.deploy.exporting import Exported
 
 __all__ = ["benchmark", "export"]
@@ -34,6 +34,6 @@ def benchmark(**keys: Any) -> Benchmark:
     Returns:
         (Benchmark): The measurements.
     """
-    from ds2d2_yolo.deploy.benchmarking import benchmark as run
+    from ds2d2_yolo.deploy.benchmarks.benchmarking import benchmark as run
 
     return run(**keys)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ds2d2_yolo.predict.reading import first_line
+from ds2d2_yolo.predict.rasters.reading import first_line
 from ds2d2_yolo.predict.writing import ImageDetections
 from ds2d2_yolo.utils.atomic_files import write_whole
 from ds2d2_yolo.utils.detections import Detections, Floats

@@ -11,11 +11,11 @@ import numpy as np
 from ds2d2_yolo.bridge.inference import tile_detector
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.geojson import write_geojson
-from ds2d2_yolo.predict.georeference import GEOREFERENCED, Georeference, has_sidecar
 from ds2d2_yolo.predict.options import PredictOptions
-from ds2d2_yolo.predict.reading import need_rasterio, read_georeference
+from ds2d2_yolo.predict.rasters.georeference import GEOREFERENCED, Georeference, has_sidecar
+from ds2d2_yolo.predict.rasters.reading import need_rasterio, read_georeference
+from ds2d2_yolo.predict.rasters.sample_type import check_ultralytics_reads
 from ds2d2_yolo.predict.result import ImageSummary, Prediction
-from ds2d2_yolo.predict.sample_type import check_ultralytics_reads
 from ds2d2_yolo.predict.sources import local_images
 from ds2d2_yolo.predict.writing import ImageDetections, unique_stems, write_tables
 from ds2d2_yolo.utils.progress import tracked

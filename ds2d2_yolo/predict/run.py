@@ -24,7 +24,7 @@ from ds2d2_yolo.predict.geojson import write_geojson
 from ds2d2_yolo.predict.merging import merge
 from ds2d2_yolo.predict.options import PredictOptions
 from ds2d2_yolo.predict.plain import predict_plain
-from ds2d2_yolo.predict.reading import (
+from ds2d2_yolo.predict.rasters.reading import (
     GIB,
     DamagedImageError,
     Scene,
@@ -33,9 +33,9 @@ from ds2d2_yolo.predict.reading import (
     need_rasterio,
     open_scene,
 )
+from ds2d2_yolo.predict.rasters.tile_cache import TileCache, TileRow, is_unfinished, plan_of
 from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sources import images_of
-from ds2d2_yolo.predict.tile_cache import TileCache, TileRow, is_unfinished, plan_of
 from ds2d2_yolo.predict.tiles import windows
 from ds2d2_yolo.predict.writing import (
     PICTURE,

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.predict.georeference import Georeference
+from ds2d2_yolo.predict.rasters.georeference import Georeference
 from ds2d2_yolo.utils.atomic_files import write_whole
 from ds2d2_yolo.utils.detections import Detections
 

@@ -12,10 +12,10 @@ import yaml
 
 from ds2d2_yolo.config.resources import resource_dir
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.prepare.dota import find_dota
+from ds2d2_yolo.prepare.formats.dota import find_dota
+from ds2d2_yolo.prepare.formats.voc_layout import find_dior, find_dior_r, find_hit_uav
 from ds2d2_yolo.prepare.options import PrepareOptions
 from ds2d2_yolo.prepare.records import Layout
-from ds2d2_yolo.prepare.voc_layout import find_dior, find_dior_r, find_hit_uav
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import argparse
 import cv2
 import numpy as np
 
-from .noise import U8
-from .render import draw_scene
-from .world import Label
+from ds2d2_yolo.scenes.drawing.noise import U8
+from ds2d2_yolo.scenes.render import draw_scene
+from ds2d2_yolo.scenes.world import Label
 
 COLOURS = ((60, 220, 255), (60, 120, 255), (255, 200, 60), (255, 80, 220), (80, 255, 80), (255, 255, 255))
 

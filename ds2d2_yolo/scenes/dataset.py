@@ -16,11 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ds2d2_yolo.scenes.render import draw_scene
+from ds2d2_yolo.scenes.world import Label
 from ds2d2_yolo.utils.child_process import child_environment
 from ds2d2_yolo.utils.threads import usable_cores
-
-from .render import draw_scene
-from .world import Label
 
 SPLITS = ("train", "val")
 STALE_SECONDS = 24 * 3600  # no process works on a part folder that long

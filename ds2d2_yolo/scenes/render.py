@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import palette
-from .airfield import aerodrome, airport
-from .harbour import marina, port
-from .land import COMMERCE, INDUSTRY, MIXED, SPORTS, SUBURB, TANKS, country, town
-from .noise import U8, fractal
-from .shore import coast
-from .world import Label, World
+from ds2d2_yolo.scenes.drawing import palette
+from ds2d2_yolo.scenes.drawing.noise import U8, fractal
+from ds2d2_yolo.scenes.places.airfield import aerodrome, airport
+from ds2d2_yolo.scenes.places.harbour import marina, port
+from ds2d2_yolo.scenes.places.land import COMMERCE, INDUSTRY, MIXED, SPORTS, SUBURB, TANKS, country, town
+from ds2d2_yolo.scenes.places.shore import coast
+from ds2d2_yolo.scenes.world import Label, World
 
 KINDS = (
     "commerce",

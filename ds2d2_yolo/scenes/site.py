@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .canvas import Points
-from .geometry import Pose, box
-from .world import World
+from ds2d2_yolo.scenes.drawing.canvas import Points
+from ds2d2_yolo.scenes.drawing.geometry import Pose, box
+from ds2d2_yolo.scenes.world import World
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .dataset import DatasetPlan, write_images
+from ds2d2_yolo.scenes.dataset import DatasetPlan, write_images
 
 
 def _end_with_parent() -> None:

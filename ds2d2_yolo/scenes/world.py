@@ -9,11 +9,11 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from . import palette
-from .canvas import SCALE, Canvas, Points, fixed
-from .geometry import Pose
-from .noise import U8, blend_fields, fractal
-from .palette import Biome, Colour, ramp
+from ds2d2_yolo.scenes.drawing import palette
+from ds2d2_yolo.scenes.drawing.canvas import SCALE, Canvas, Points, fixed
+from ds2d2_yolo.scenes.drawing.geometry import Pose
+from ds2d2_yolo.scenes.drawing.noise import U8, blend_fields, fractal
+from ds2d2_yolo.scenes.drawing.palette import Biome, Colour, ramp
 
 NAMES = ("car", "truck", "ship", "aircraft", "storage-tank", "sports-court")
 CAR, TRUCK, SHIP, AIRCRAFT, TANK, COURT = range(6)

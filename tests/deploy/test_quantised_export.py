@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo.deploy import export
-from ds2d2_yolo.deploy.benchmarking import benchmark
+from ds2d2_yolo.deploy.benchmarks.benchmarking import benchmark
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.quantised import needs_modelopt, quantise
 

@@ -54,7 +54,7 @@ REAL_RUNS = {
     "val": "tests/evaluate/test_modes.py",
     "predict": "tests/predict/test_run.py",
     "export": "tests/deploy/test_exporting.py",
-    "benchmark": "tests/deploy/test_benchmarking.py",
+    "benchmark": "tests/deploy/benchmarks/test_benchmarking.py",
     "explain": "tests/bridge/inference/test_explain.py",
     "compare": "tests/compare/test_compare.py",
     "demo": "tests/demo/test_demo.py",

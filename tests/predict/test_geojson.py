@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ds2d2_yolo.predict.geojson import write_geojson
-from ds2d2_yolo.predict.georeference import georeference_of
+from ds2d2_yolo.predict.rasters.georeference import georeference_of
 from ds2d2_yolo.predict.writing import ImageDetections
 from ds2d2_yolo.utils.detections import Detections
 

@@ -60,7 +60,7 @@ def replace_images(source: Path, pixels: NDArray[Any], suffix: str = ".tif") -> 
 def test_tiles_are_those_that_predict_detects_in(dtype: str, suffix: str, bands: int, tmp_path: Path) -> None:
     pytest.importorskip("rasterio")
     from ds2d2_yolo.predict.options import PredictOptions
-    from ds2d2_yolo.predict.reading import open_scene
+    from ds2d2_yolo.predict.rasters.reading import open_scene
 
     pixels = eleven_bits(bands=bands).astype(dtype)
     source = replace_images(dota(tmp_path / "DOTA", DOTA), pixels, suffix)

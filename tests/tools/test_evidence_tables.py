@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ds2d2_yolo.compare.results import read_results, write_results
-from ds2d2_yolo.compare.statistics import PairedDifference, paired_difference
+from ds2d2_yolo.compare.summaries.results import read_results, write_results
+from ds2d2_yolo.compare.summaries.statistics import PairedDifference, paired_difference
 from ds2d2_yolo.errors import BadUseError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

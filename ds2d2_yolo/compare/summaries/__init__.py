@@ -1,0 +1,1 @@
+"""From the rows of a comparison to its statistics, tables and picture."""

@@ -1,0 +1,1 @@
+"""Speed, size and accuracy of models and formats on this machine."""

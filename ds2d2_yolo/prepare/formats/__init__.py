@@ -1,0 +1,1 @@
+"""The formats that `data prepare` reads: DOTA, VOC-like and YOLO."""

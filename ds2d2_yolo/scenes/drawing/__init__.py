@@ -1,0 +1,1 @@
+"""What everything in drawn scenes is made of: pictures, places, noise and colours."""

@@ -1,0 +1,1 @@
+"""Complete scenes, and the zones that they are made of."""
