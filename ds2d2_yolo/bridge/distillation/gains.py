@@ -45,20 +45,25 @@ def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     return rise * (settings.gain_final + (1 - settings.gain_final) * left)
 
 
-def is_refresh(settings: Settings, epoch: int, epochs: int) -> bool:
+def is_refresh(settings: Settings, epoch: int, epochs: int, last: int | None) -> bool:
     """Return whether the automatic gains are measured anew in an epoch. Not part of the published method.
 
-    It depends on the epoch only, so that a rerun and a resumed run measure in the same epochs.
+    It is due ``max(1, round(gain_refresh * epochs))`` epochs after the last one: at ``time=`` Ultralytics estimates the
+    epochs of the run anew after each epoch, and no refresh is missed where the distance changes. An epoch that is
+    repeated measures again.
 
     Args:
         settings (Settings): `gain_refresh`.
         epoch (int): Epoch, from 0.
-        epochs (int): Epochs of the run.
+        epochs (int): Epochs of the run, as known in this epoch.
+        last (int | None): Epoch of the last refresh, None before the first.
 
     Returns:
-        (bool): True every ``max(1, round(gain_refresh * epochs))`` epochs; never if `gain_refresh` is 0.
+        (bool): True in the first epoch and in each that is due; never if `gain_refresh` is 0.
     """
-    return settings.gain_refresh > 0 and epoch % max(1, round(settings.gain_refresh * epochs)) == 0
+    if settings.gain_refresh == 0:
+        return False
+    return last is None or epoch == last or epoch - last >= max(1, round(settings.gain_refresh * epochs))
 
 
 def level_key(name: str, stride: float | None) -> str:
@@ -105,6 +110,7 @@ class Gains:
         self._norms: list[dict[str, float]] = []
         self._one2many_weight = 1.0
         self._epoch = 0
+        self._refreshed: int | None = state.get("refreshed") if state else None
         self._left_out: dict[str, Tensor] = {}
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, warm: bool) -> None:
@@ -117,8 +123,8 @@ class Gains:
             warm (bool): Whether the learning-rate warm-up is over.
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
-        if is_refresh(self.settings, epoch, epochs):
-            self.frozen = not self.settings.shares
+        if is_refresh(self.settings, epoch, epochs, self._refreshed):
+            self.frozen, self._refreshed = not self.settings.shares, epoch
         self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
         self._norms = []
@@ -190,7 +196,7 @@ class Gains:
 
     def state(self) -> dict[str, Any]:
         """Return the state that a resumed run needs, as JSON values."""
-        return {"automatic": dict(self.automatic), "frozen": self.frozen}
+        return {"automatic": dict(self.automatic), "frozen": self.frozen, "refreshed": self._refreshed}
 
     def shares(self, stride: float | None = None) -> dict[str, float]:
         """Return the measured share of each active term at its gain in this epoch.

@@ -282,16 +282,45 @@ def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     assert gains.warnings() == {}
 
 
+def refreshes(estimates: list[int], refresh: float) -> list[int]:
+    """Return the epochs of a run with a refresh. Each epoch has its estimate of the run's epochs."""
+    last, due = None, []
+    for epoch, epochs in enumerate(estimates):
+        if is_refresh(settings(gain_refresh=refresh), epoch, epochs, last):
+            last = epoch
+            due.append(epoch)
+    return due
+
+
 @pytest.mark.parametrize(
     ("refresh", "epochs", "wanted"),
     [(0.0, 10, []), (0.2, 10, [0, 2, 4, 6, 8]), (0.25, 10, [0, 2, 4, 6, 8]), (0.01, 3, [0, 1, 2]), (1.0, 3, [0])],
 )
 def test_refreshes_are_a_share_of_the_run_apart(refresh: float, epochs: int, wanted: list[int]) -> None:
-    assert [e for e in range(epochs) if is_refresh(settings(gain_refresh=refresh), e, epochs)] == wanted
+    assert refreshes([epochs] * epochs, refresh) == wanted
+
+
+@pytest.mark.parametrize(
+    ("estimates", "wanted"),
+    [([100, 15, 15, 10, 15, 10], [0, 3, 5]), ([100, 4, 5, 6], [0, 1, 2, 3]), ([3, 30, 30, 30, 30, 30, 30], [0, 6])],
+)
+def test_no_refresh_is_missed_where_the_epochs_are_estimated_anew(estimates: list[int], wanted: list[int]) -> None:
+    """With `time=` the number of epochs changes from epoch to epoch, and with it the distance of the refreshes."""
+    assert refreshes(estimates, 0.2) == wanted
+
+
+def test_a_refresh_is_due_again_in_a_repeated_epoch_and_not_in_a_resumed_run() -> None:
+    gains = started(epoch=1, gain_refresh=0.2)
+    measure(gains, NORMS)
+    resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
+    resumed.start_epoch(2, EPOCHS, BATCHES, warm=True)
+    assert measure(resumed, NORMS) == MONITOR_BATCHES, "one epoch after the last one"
+    gains.start_epoch(1, EPOCHS, BATCHES, warm=True)
+    assert measure(gains, NORMS) == CALIBRATION_BATCHES
 
 
 def test_a_refresh_measures_anew_and_freezes_again() -> None:
-    gains = started(epoch=1, gain_refresh=0.2)
+    gains = started(epoch=0, gain_refresh=0.2)
     measure(gains, NORMS)
     first, doubled = gains.current(1), {**NORMS, TASK: 2 * NORMS[TASK]}
     gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
@@ -306,7 +335,7 @@ def test_a_refresh_measures_anew_and_freezes_again() -> None:
 
 
 def test_a_refresh_that_could_not_be_measured_waits_for_the_next_epoch() -> None:
-    gains = started(epoch=1, gain_refresh=0.2)
+    gains = started(epoch=0, gain_refresh=0.2)
     measure(gains, NORMS)
     before = gains.current(1)
     gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
