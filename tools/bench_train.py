@@ -36,7 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "`imhi=0`": ("ds2d2", BASE),
     "`imhi=0 box_distance=kfiou`": ("ds2d2", {**BASE, "box_distance": "kfiou"}),
     "`imhi=0 unlabelled=rest`, as many again": ("ds2d2", {**BASE, "unlabelled": "rest", "batch": 2}),
-    "arm `pseudo_labels`, as many again": ("pseudo_labels", {**BASE, "unlabelled": "rest", "batch": 2}),
+    # the labels of these images stand for the teacher's detections
+    "arm `pseudo_labels`, as many again": ("pseudo_labels", {"gains": 0.0, "unlabelled": "rest", "batch": 2}),
     "`imhi=0`, teacher at twice the size": ("ds2d2", {**BASE, "teacher_imgsz": 2}),
     "plain, `quantize=8`": ("plain", {"quantize": 8}),
     "`imhi=0 quantize=8`": ("ds2d2", {**BASE, "quantize": 8}),
