@@ -29,7 +29,7 @@ from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion, loss_ratios
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
+from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels, describe_weights
 from ds2d2_yolo.bridge.distillation.teacher_size import share_batch
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, get_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, refuse_yaml
@@ -399,6 +399,8 @@ class DS2D2Trainer(DetectionTrainer):
         }
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         self.logger_columns.store(columns)
+        for line in describe_weights(self.gains.new_weights, self.distiller.strides):
+            LOGGER.info(f"DS2D2: epoch {self.epoch + 1}: {line}")
         warnings = self.gains.warnings()
         if warning := clipping_warning(norms, self.gains.shares()):
             warnings["clip"] = warning
