@@ -141,7 +141,12 @@ def describe_levels(norms: Sequence[Mapping[str, float]], terms: Iterable[str], 
         if parts := level_fractions(norms, term, strides):
             top = max(range(len(strides)), key=parts.__getitem__)
             lines.append(
-                f"{term} acts on stride {strides[top]:g}: {100 * parts[top]:.2g} % of its squared gradient, "
-                f"{100 * task[top]:.2g} % of the task loss's"
+                f"{term} acts on stride {strides[top]:g}: {_percent(parts[top])} % of its squared gradient, "
+                f"{_percent(task[top])} % of the task loss's"
             )
     return lines
+
+
+def _percent(part: float) -> str:
+    """Return a part in percent with two digits; 100 is not written as 1e+02."""
+    return f"{100 * part:.0f}" if part >= 0.1 else f"{100 * part:.2g}"

@@ -48,6 +48,8 @@ def test_nothing_measured_has_no_parts() -> None:
 def test_a_line_names_the_level_of_a_term() -> None:
     (line,) = describe_levels(BATCHES, ["exlo", "imfu"], STRIDES)
     assert line == "exlo acts on stride 32: 99 % of its squared gradient, 0 % of the task loss's"
+    (line,) = describe_levels([{"task@8": 1.0, "task@16": 0.05, "exlo@8": 1.0, "exlo@16": 0.0}], ["exlo"], [8.0, 16.0])
+    assert line == "exlo acts on stride 8: 100 % of its squared gradient, 100 % of the task loss's"
     assert describe_levels(BATCHES, ["exlo"], [8.0]) == [], "one level leaves nothing to tell"
 
 
