@@ -142,8 +142,9 @@ class Distiller:
         Args:
             student (StudentInputs): The student's side of the batch.
             teacher (TeacherOutputs): The teacher's side.
-            measured (Mapping[str, Sequence[float]] | None): For `level_balance` 'measured', the weight of each level by
-                explicit term. A term without weights is 0. None weighs each level 1, as the measurement needs it.
+            measured (Mapping[str, Sequence[float]] | None): Weight of each level by explicit term, for `level_balance`
+                'measured' alone. A term without weights is 0. None gives each level a weight of 1, at which the
+                gradients are measured.
 
         Returns:
             (dict[str, Tensor]): Float32 scalars by term.

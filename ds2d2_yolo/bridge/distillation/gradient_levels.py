@@ -78,7 +78,7 @@ def balancing_weights(norms: Iterable[Mapping[str, float]], term: str, strides: 
     ratios = []
     for stride in strides:
         pairs = [(batch.get(level_key(TASK, stride)), batch.get(level_key(term, stride))) for batch in measured]
-        level = [min(MAX_RATIO, task / own) if is_positive(task) else 0.0 for task, own in pairs if is_positive(own)]
+        level = [min(MAX_RATIO, t / norm) if is_positive(t) else 0.0 for t, norm in pairs if is_positive(norm)]
         ratios.append(median(level) if level else 0.0)
     total = sum(ratios)
     return [len(ratios) * ratio / total for ratio in ratios] if total > 0 else []
