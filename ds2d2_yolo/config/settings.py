@@ -115,8 +115,8 @@ class Settings(Options):
             at the last epoch with distillation.
         gain_final (float): Fraction of the gains at which 'linear' and 'cosine' end, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
-        gain_refresh (float): Share of the run after which the automatic gains are measured anew, again and again; 0
-            measures them once. Not part of the published method.
+        gain_refresh (float): Share of the run after which the automatic gains and the weights of `level_balance`
+            'measured' are measured anew, again and again; 0 measures them once. Not part of the published method.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
         feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
@@ -127,8 +127,9 @@ class Settings(Options):
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
         level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
-            cells) or 'score' (share of the teacher's class scores), both times the number of levels.
-            Not part of the published method.
+            cells), 'score' (share of the teacher's class scores), both times the number of levels, or 'measured': for
+            each term, in the batches that the automatic gains are measured in, so that the term's gradient is spread
+            over the levels as the task loss's is. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
@@ -215,10 +216,11 @@ class Settings(Options):
         ok.one_of("disw", "score", "both"),
         "weight of the explicit terms: DISW, the teacher's class scores, or their product",
     )
-    level_balance: Literal["none", "cells", "score"] = _experimental(
+    level_balance: Literal["none", "cells", "score", "measured"] = _experimental(
         "none",
-        ok.one_of("none", "cells", "score"),
-        "weight of the levels in the explicit terms: equal, by cells, or by the teacher's class scores",
+        ok.one_of("none", "cells", "score", "measured"),
+        "weight of the levels in the explicit terms: equal, by cells, by the teacher's class scores, or measured so "
+        "that their gradients spread over the levels as the task loss's does",
     )
     adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
     adapter_scale: Literal["none", "aligned"] = _experimental(

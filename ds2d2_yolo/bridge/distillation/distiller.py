@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,7 +131,9 @@ class Distiller:
         """(bool): Whether an active term weighs cells by boxes."""
         return self.settings.weight_map != "score" and bool(set(self.settings.active) & set(EXPLICIT))
 
-    def __call__(self, student: StudentInputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
+    def __call__(
+        self, student: StudentInputs, teacher: TeacherOutputs, measured: Mapping[str, Sequence[float]] | None = None
+    ) -> dict[str, Tensor]:
         """Return the active terms at gain 1.
 
         Images that are not valid contribute nothing. If a term of a stream is not finite nevertheless (features that
@@ -138,6 +142,9 @@ class Distiller:
         Args:
             student (StudentInputs): The student's side of the batch.
             teacher (TeacherOutputs): The teacher's side.
+            measured (Mapping[str, Sequence[float]] | None): Weight of each level by explicit term, for `level_balance`
+                'measured' alone. A term without weights is 0. None gives each level a weight of 1, at which the
+                gradients are measured.
 
         Returns:
             (dict[str, Tensor]): Float32 scalars by term.
@@ -148,11 +155,17 @@ class Distiller:
         adapted: list[Tensor] | None = None
         if set(active) & set(EXPLICIT):
             adapted = [adapter(x) for adapter, x in zip(self.adapters, features, strict=True)]
-            losses |= self._explicit(adapted, teacher, student.targets)
+            losses |= self._explicit(adapted, teacher, student.targets, measured)
         losses |= self._implicit(features, adapted, teacher)
         return {term: losses[term] for term in active}
 
-    def _explicit(self, adapted: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
+    def _explicit(
+        self,
+        adapted: list[Tensor],
+        teacher: TeacherOutputs,
+        targets: Targets,
+        measured: Mapping[str, Sequence[float]] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the explicit terms, weighted and summed over the levels; zeros if one of them is not finite."""
         guard = FiniteGuard()
         maps = weight_maps(self.settings, adapted, self.strides, targets, teacher.scores)
@@ -163,11 +176,20 @@ class Distiller:
                 guard.inputs(adapted), teacher.features, maps, strict=True
             )
         ]
-        weights = level_weights(self.settings, adapted, teacher.scores)
-        sums = {term: sum_levels([level[term] for level in levels], weights) for term in levels[0]}
+        shared = level_weights(self.settings, adapted, teacher.scores)
+        sums = {
+            term: sum_levels([level[term] for level in levels], self._measured_weights(term, measured) or shared)
+            for term in levels[0]
+        }
         losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
         self.left_out |= dict.fromkeys(losses, guard.left_out)
         return losses
+
+    def _measured_weights(self, term: str, measured: Mapping[str, Sequence[float]] | None) -> Sequence[float] | None:
+        """Return the measured weights of a term, zeros until it has some; None where the levels weigh otherwise."""
+        if measured is None or self.settings.level_balance != "measured":
+            return None
+        return measured.get(term, [0.0] * len(self.strides))
 
     def _explicit_level(self, student: Tensor, teacher: Tensor, weight: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""

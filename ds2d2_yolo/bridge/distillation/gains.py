@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ds2d2_yolo.config.settings import TERMS, Settings
+from ds2d2_yolo.bridge.distillation.gradient_levels import (
+    TASK,
+    balancing_weights,
+    is_positive,
+    level_key,
+    weighted_norms,
+)
+from ds2d2_yolo.config.settings import EXPLICIT, TERMS, Settings
 
-TASK = "task"
 CALIBRATION_BATCHES = 8  # batches whose gradients determine the gains
 MONITOR_BATCHES = 3  # measured batches of every later epoch, for the log; their median is robust to one outlier
 MAX_GAIN = 1e6  # bound for a term whose gradient is close to 0
@@ -66,19 +72,6 @@ def is_refresh(settings: Settings, epoch: int, epochs: int, last: int | None) ->
     return last is None or epoch == last or epoch - last >= max(1, round(settings.gain_refresh * epochs))
 
 
-def level_key(name: str, stride: float | None) -> str:
-    """Return the key of a gradient norm.
-
-    Args:
-        name (str): `TASK` or a term.
-        stride (float | None): Stride of its level in pixels; None for all distilled levels together.
-
-    Returns:
-        (str): For example 'exlo@8', or 'exlo'.
-    """
-    return str(name) if stride is None else f"{name}@{stride:g}"
-
-
 class Gains:
     """The gain of each active term, from the gradients that terms and task loss send into the student's neck.
 
@@ -87,6 +80,9 @@ class Gains:
     are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up. `is_refresh` names the
     later epochs that measure and freeze them again.
 
+    With `level_balance` 'measured' the same batches give each explicit term its weights of the levels, whether its gain
+    is automatic or given: see `balancing_weights`. They are measured, frozen and refreshed with the automatic gains.
+
     Args:
         settings (Settings): Shares and manual gains.
         state (Mapping[str, Any] | None): `state()` of an earlier part of the run.
@@ -94,20 +90,29 @@ class Gains:
     Attributes:
         factor (float): `gain_factor` of the current epoch.
         automatic (dict[str, float]): The automatic gains measured so far, by term.
-        frozen (bool): Whether the automatic gains stay as they are, until the next refresh if there is one.
-        measured (list[dict[str, float]]): Gradient norms of each batch of the last epoch with a measurement.
+        level_weights (dict[str, list[float]]): The weights of the levels measured so far, by term.
+        new_weights (dict[str, list[float]]): Those of them that this epoch measured.
+        frozen (bool): Whether gains and weights stay as they are, until the next refresh if there is one.
+        measured (list[dict[str, float]]): Gradient norms of each batch of the last epoch with a measurement, those of
+            the terms with the weights of the levels.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
         self.settings = settings
         self.automatic: dict[str, float] = dict(state["automatic"]) if state else {}
-        self.frozen = bool(state["frozen"]) if state else not settings.shares
+        self.level_weights: dict[str, list[float]] = dict(state.get("level_weights", {})) if state else {}
+        self._balanced = [t.value for t in settings.active if t in EXPLICIT and settings.level_balance == "measured"]
+        self._nothing_to_choose = not (settings.shares or self._balanced)
+        self.frozen = bool(state["frozen"]) if state else self._nothing_to_choose
+        self.new_weights: dict[str, list[float]] = {}
         self.factor = 1.0
         self.measured: list[dict[str, float]] = []
-        self._first = not self.automatic  # until a measurement is complete, every batch improves it
+        # until a measurement is complete, every batch improves it
+        self._first = not (self.automatic or self.level_weights)
         self._warm = False
         self._batches = CALIBRATION_BATCHES
-        self._norms: list[dict[str, float]] = []
+        self._norms: list[dict[str, float]] = []  # all levels at weight 1
+        self._weighted: list[dict[str, float]] = []
         self._one2many_weight = 1.0
         self._epoch = 0
         self._refreshed: int | None = state.get("refreshed") if state else None
@@ -124,10 +129,11 @@ class Gains:
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
         if is_refresh(self.settings, epoch, epochs, self._refreshed):
-            self.frozen, self._refreshed = not self.settings.shares, epoch
+            self.frozen, self._refreshed = self._nothing_to_choose, epoch
         self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
-        self._norms = []
+        self._norms, self._weighted = [], []
+        self.new_weights = {}
         self._epoch = epoch
         self._left_out = {}
 
@@ -139,28 +145,35 @@ class Gains:
 
     @property
     def calibrated(self) -> bool:
-        """(bool): Whether every automatic gain has been measured; further measurements refine or log it."""
-        return self.frozen or (not self._first and self.automatic.keys() >= self.settings.shares.keys())
+        """(bool): Whether all automatic gains and weights have been measured; later measurements refine or log them."""
+        chosen = self.automatic.keys() >= self.settings.shares.keys() and self.level_weights.keys() >= {*self._balanced}
+        return self.frozen or (not self._first and chosen)
 
-    def calibrate(self, norms: Mapping[str, float], one2many_weight: float) -> None:
-        """Take the gradient norms of one batch, and update the automatic gains that are not frozen.
+    def calibrate(self, norms: Mapping[str, float], one2many_weight: float, strides: Sequence[float] = ()) -> None:
+        """Take the gradient norms of one batch, and update the automatic gains and weights that are not frozen.
 
         Args:
-            norms (Mapping[str, float]): Norm of the task loss's gradient (`TASK`) and of each term's at gain 1. NaN or
-                0 where there is none; empty if the batch could not be measured.
+            norms (Mapping[str, float]): Norm of the task loss's gradient (`TASK`) and of each term's at gain 1 and a
+                weight of 1 for each level. NaN or 0 where there is none; empty if the batch could not be measured.
             one2many_weight (float): Weight of an end-to-end student's one-to-many branch over its initial weight, 1 for
                 other students.
+            strides (Sequence[float]): Strides of the distilled levels, needed for `level_balance` 'measured'.
         """
         self._norms.append(dict(norms))
-        self.measured = self._norms
         self._one2many_weight = one2many_weight
         complete = all(self._norms) and len(self._norms) == self._batches
-        if self.frozen or not (complete or self._first):
+        choose = not self.frozen and (complete or self._first)
+        for term in self._balanced if choose else ():
+            if weights := balancing_weights(self._norms, term, strides):
+                self.level_weights[term] = self.new_weights[term] = weights
+        by_term = {term: self.level_weights.get(term, [0.0] * len(strides)) for term in self._balanced}
+        self.measured = self._weighted = [weighted_norms(n, by_term, strides) for n in self._norms]
+        if not choose:
             return
-        ratios = {term: self._gradient_ratio(term) for term in self.settings.shares}
-        for term, ratio in ratios.items():
-            if ratio is not None:
-                self.automatic[term] = min(MAX_GAIN, self.settings.shares[term] / (ratio * one2many_weight))
+        ratios = {term: self._gradient_ratio(term) for term in {**self.settings.shares, **by_term}}
+        for term, share in self.settings.shares.items():
+            if (ratio := ratios[term]) is not None:
+                self.automatic[term] = min(MAX_GAIN, share / (ratio * one2many_weight))
         self._first = self._first and not complete
         # an epoch of NaN, which Ultralytics repeats, freezes nothing
         self.frozen = complete and self._warm and None not in ratios.values()
@@ -190,13 +203,18 @@ class Gains:
 
     def recalibrate(self) -> None:
         """Measure again from the next batch on; called when the batch size changes."""
-        self.frozen = not self.settings.shares
+        self.frozen = self._nothing_to_choose
         self._first = True
-        self._norms = []
+        self._norms, self._weighted = [], []
 
     def state(self) -> dict[str, Any]:
         """Return the state that a resumed run needs, as JSON values."""
-        return {"automatic": dict(self.automatic), "frozen": self.frozen, "refreshed": self._refreshed}
+        return {
+            "automatic": dict(self.automatic),
+            "level_weights": dict(self.level_weights),
+            "frozen": self.frozen,
+            "refreshed": self._refreshed,
+        }
 
     def shares(self, stride: float | None = None) -> dict[str, float]:
         """Return the measured share of each active term at its gain in this epoch.
@@ -227,6 +245,9 @@ class Gains:
         columns = {f"grad/{TASK}": self._task_gradient()}
         columns |= {f"gain/{t}": gains.get(t, 0.0) for t in TERMS}
         columns |= {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
+        for term in self._balanced:
+            weights = self.level_weights.get(term, [0.0] * len(strides))
+            columns |= {f"weight/{level_key(term, s)}": w for s, w in zip(strides, weights, strict=True)}
         columns |= {f"grad/{level_key(TASK, s)}": self._task_gradient(s) for s in strides}
         for stride in strides:
             shares = self.shares(stride)
@@ -267,23 +288,11 @@ class Gains:
 
     def _task_gradient(self, stride: float | None = None) -> float:
         """Return the norm of the task loss's gradient, the median over the measured batches, NaN for none."""
-        norms = [norm for n in self._norms if is_positive(norm := n.get(level_key(TASK, stride)))]
+        norms = [norm for n in self._weighted if is_positive(norm := n.get(level_key(TASK, stride)))]
         return median(norms) if norms else math.nan
 
     def _gradient_ratio(self, term: str, stride: float | None = None) -> float | None:
         """Return the term's gradient at gain 1 over the task loss's, the median over the measured batches."""
         key, task = level_key(term, stride), level_key(TASK, stride)
-        ratios = [n[key] / n[task] for n in self._norms if is_positive(n.get(key)) and is_positive(n.get(task))]
+        ratios = [n[key] / n[task] for n in self._weighted if is_positive(n.get(key)) and is_positive(n.get(task))]
         return median(ratios) if ratios else None
-
-
-def is_positive(norm: float | None) -> TypeGuard[float]:
-    """Return whether a norm was measured, and is positive and finite.
-
-    Args:
-        norm (float | None): The norm, None where there is none.
-
-    Returns:
-        (bool): Whether it counts.
-    """
-    return norm is not None and math.isfinite(norm) and norm > 0

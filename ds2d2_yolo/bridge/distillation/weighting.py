@@ -61,7 +61,7 @@ def level_weights(
     ``w_l = L m_l / sum m`` for L levels, so that equal levels have a weight of 1. The mass m_l of a level is its number
     of cells (`level_balance` 'cells') or the sum of the teacher's largest class scores of its cells ('score', over the
     valid images of this process's batch). The published mean per level counts a cell of stride 32 sixteen times as much
-    as one of stride 8.
+    as one of stride 8. The weights of 'measured' differ by term: see `gradient_levels.balancing_weights`.
 
     Args:
         settings (Settings): `level_balance`.
@@ -70,9 +70,9 @@ def level_weights(
 
     Returns:
         (Sequence[float | Tensor] | None): Number or scalar of each level, of mean 1 (0 for a batch without scores);
-            None for 'none'.
+            None for 'none' and 'measured'.
     """
-    if settings.level_balance == "none":
+    if settings.level_balance in {"none", "measured"}:
         return None
     if settings.level_balance == "cells":
         cells = [f.shape[2] * f.shape[3] for f in features]

@@ -347,7 +347,7 @@ class DS2D2Trainer(DetectionTrainer):
         columns = self.epoch_log.columns()
         self.checkpoints.save_metrics(lambda: save({**metrics, **columns}))
         self.logger_columns.store(columns)
-        self.epoch_log.warn()
+        self.epoch_log.report()
 
     def run_callbacks(self, event: str) -> None:
         """Run the callbacks of an event; the experiment loggers among them see the epoch's columns too."""

@@ -13,11 +13,11 @@ from ds2d2_yolo.bridge.distillation.gains import (
     CALIBRATION_BATCHES,
     MAX_GAIN,
     MONITOR_BATCHES,
-    TASK,
     Gains,
     gain_factor,
     is_refresh,
 )
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
 from ds2d2_yolo.config.settings import TERMS, Settings
 from tests.helpers.terms import ACTIVE
 
@@ -353,3 +353,88 @@ def test_a_refresh_leaves_given_gains_alone() -> None:
     assert gains.frozen
     assert measure(gains, NORMS) == MONITOR_BATCHES
     assert gains.current(1) == dict.fromkeys(ACTIVE, 1.0)
+
+
+STRIDES = [8.0, 32.0]
+BY_LEVEL = {TASK: 2.0, "task@8": 1.6, "task@32": 1.2, "exlo": 0.5, "exlo@8": 0.3, "exlo@32": 0.4, "imfu": 0.25}
+WEIGHTS = [2 * 16 / 25, 2 * 9 / 25]  # 1.6 / 0.3 and 1.2 / 0.4, of mean 1
+
+
+def balanced(**keys: Any) -> Gains:
+    return started(**{"level_balance": "measured", "exhi": 0, "imhi": 0, **keys})
+
+
+def measure_levels(gains: Gains, norms: dict[str, float]) -> int:
+    """Feed the same batch until none is due."""
+    count = 0
+    while gains.calibrating:
+        gains.calibrate(norms, 1, STRIDES)
+        count += 1
+    return count
+
+
+def test_a_gain_is_that_of_the_weighted_term() -> None:
+    gains = balanced(exlo_share=0.2)
+    measure_levels(gains, BY_LEVEL)
+    assert gains.frozen
+    assert gains.level_weights == {"exlo": pytest.approx(WEIGHTS)}
+    columns = gains.columns(STRIDES)
+    weighted = [WEIGHTS[0] * 0.3, WEIGHTS[1] * 0.4]
+    assert gains.current(1)["exlo"] == pytest.approx(0.2 * 2 / math.hypot(*weighted))
+    assert [columns["share/exlo"], columns["share/exlo@8"], columns["share/exlo@32"]] == pytest.approx([0.2] * 3)
+    assert [columns["weight/exlo@8"], columns["weight/exlo@32"]] == pytest.approx(WEIGHTS)
+    plain = started(exhi=0, imhi=0)
+    measure_levels(plain, BY_LEVEL)
+    assert gains.current(1)["imfu"] == plain.current(1)["imfu"]
+    assert set(columns) - set(plain.columns(STRIDES)) == {"weight/exlo@8", "weight/exlo@32"}
+    assert plain.level_weights == {}
+
+
+@pytest.mark.parametrize("keys", [{}, {"gains": 1}], ids=["automatic", "given"])
+def test_weights_are_measured_frozen_and_refreshed_with_the_gains(keys: dict[str, Any]) -> None:
+    gains = balanced(epoch=0, warm=False, gain_refresh=0.5, **keys)
+    assert not gains.calibrated
+    gains.calibrate(BY_LEVEL, 1, STRIDES)
+    first = dict(gains.level_weights)
+    assert first == {"exlo": pytest.approx(WEIGHTS)}, "the first batch already gets weights"
+    assert 1 + measure_levels(gains, BY_LEVEL) == CALIBRATION_BATCHES
+    assert not gains.frozen, "the warm-up goes on"
+    other = {**BY_LEVEL, "task@8": 0.4}
+    for epoch, batches in ((1, CALIBRATION_BATCHES), (2, MONITOR_BATCHES), (5, CALIBRATION_BATCHES)):
+        gains = Gains(gains.settings, json.loads(json.dumps(gains.state())))  # a resumed run
+        gains.start_epoch(epoch, EPOCHS, BATCHES, warm=True)
+        assert gains.new_weights == {}
+        assert gains.calibrated
+        gains.calibrate(other, 1, STRIDES)
+        assert gains.level_weights == first, "the earlier weights hold until the measurement is complete"
+        assert 1 + measure_levels(gains, other if epoch == 5 else BY_LEVEL) == batches
+        assert gains.frozen
+        assert bool(gains.new_weights) == (batches == CALIBRATION_BATCHES)
+    assert gains.level_weights["exlo"][0] < first["exlo"][0]
+    gains.recalibrate()
+    assert not gains.calibrated, "another batch size has to be measured"
+
+
+def test_a_term_without_weights_is_measured_again() -> None:
+    gains = balanced(gains=1)
+    measure_levels(gains, {**BY_LEVEL, "exlo": math.nan, "exlo@8": 0.0, "exlo@32": math.nan})
+    assert not gains.frozen
+    assert gains.level_weights == {}
+    assert gains.columns(STRIDES)["weight/exlo@8"] == 0
+    assert "exlo has vanished" in gains.warnings()["exlo"]
+    gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
+    measure_levels(gains, BY_LEVEL)
+    assert gains.frozen
+
+
+def test_without_explicit_terms_nothing_is_balanced() -> None:
+    gains = balanced(explicit=False, exhi=None, gains=1)
+    assert gains.frozen
+    assert measure_levels(gains, BY_LEVEL) == MONITOR_BATCHES
+    assert gains.level_weights == {}
+
+
+def test_a_state_of_an_earlier_revision_has_no_weights() -> None:
+    gains = Gains(settings(), {"automatic": {"exlo": 2.0}, "frozen": True})
+    assert gains.frozen
+    assert gains.state() == {"automatic": {"exlo": 2.0}, "level_weights": {}, "frozen": True, "refreshed": None}

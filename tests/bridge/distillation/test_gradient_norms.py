@@ -18,7 +18,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
-from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.heads import dense_head

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.probing import probe
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls

@@ -52,15 +52,23 @@ def train(ranks: int, settings: dict[str, Any], folder: Path) -> tuple[list[dict
     return [torch.load(folder / f"rank{i}.pt", weights_only=False) for i in range(ranks)], said
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ranks", "balance"),
+    [
+        (2, "none"),
+        pytest.param(4, "none", marks=pytest.mark.slow),
+        pytest.param(2, "measured", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_agree(
-    ranks: int, tiny_settings: dict[str, Any], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
-    tmp_path: Path,
+    ranks: int, balance: str, tiny_settings: dict[str, Any], checkpoint: Callable[..., Path],
+    tiny_data: Callable[[str], Path], tmp_path: Path,
 ) -> None:  # fmt: skip
+    seed = 40 + ranks + len(balance)  # of a teacher whose amplifier no other case has stored
     settings = {
-        **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml", seed=40 + ranks)), "model": "yolov8n-obb.yaml",
+        **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml", seed=seed)), "model": "yolov8n-obb.yaml",
         "data": str(tiny_data("obb")), "epochs": 3, "amplifier_epochs": 1, "batch": 4, "mosaic": 1.0, "exist_ok": False,
-        "rect": True,
+        "rect": True, "level_balance": balance,
     }  # fmt: skip
     earlier = tmp_path / "runs" / "run" / "results.csv"
     earlier.parent.mkdir(parents=True)
@@ -77,6 +85,7 @@ def test_ranks_agree(
     assert len({tuple(s["files"]) for s in seen}) == ranks, "every rank has images of its own"
     check_same_state(seen)
     check_mean_gradients(seen)
+    assert set(seen[0]["gains"]["level_weights"]) == ({"exlo", "exhi"} if balance == "measured" else set())
 
     assert said.count("DS2D2: training the high-frequency amplifier") == 1, said[-3000:]
     assert {p.name for p in run.iterdir()} >= {

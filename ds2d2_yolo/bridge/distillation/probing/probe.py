@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
 from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of, reassigned

@@ -8,7 +8,7 @@ import torch
 from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.distillation.criterion import loss_ratios
-from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels
+from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels, describe_weights
 from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import clipped_share, clipping_warning
 
 
@@ -36,9 +36,11 @@ class EpochLog:
             "clip/steps": clipped_share(self._step_norms()),
         }
 
-    def warn(self) -> None:
-        """Log what is out of order in this epoch and was not in the last one."""
+    def report(self) -> None:
+        """Log the weights of the levels that this epoch measured, and what is newly out of order."""
         trainer = self._trainer
+        for line in describe_weights(trainer.gains.new_weights, trainer.distiller.strides):
+            LOGGER.info(f"DS2D2: epoch {trainer.epoch + 1}: {line}")
         warnings = trainer.gains.warnings()
         if warning := clipping_warning(self._step_norms(), trainer.gains.shares()):
             warnings["clip"] = warning

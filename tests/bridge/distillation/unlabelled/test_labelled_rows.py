@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics import YOLO
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
-from ds2d2_yolo.bridge.distillation.gains import TASK
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
