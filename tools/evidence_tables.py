@@ -80,6 +80,7 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "together"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_BALANCED, "together"),
         OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_BALANCED_HELD_OUT, "together"),
+        OverviewRow(SCENES, "S3", "explicit stream alone, measured levels", ("scenes3",), "exmeas"),
         OverviewRow(SCENES, "S3", "`recipe=stride8`", ("scenes3",), "all8"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=stride8`", T1_VALIDATION, "all8"),
         OverviewRow(HELD_OUT, "T1", "`recipe=stride8`", T1_HELD_OUT, "all8"),
