@@ -1,4 +1,8 @@
-"""Students that train with INT8 fake quantisation."""
+"""Students that train with INT8 fake quantisation.
+
+They start from a checkpoint that detects: the ranges of random weights are next to 0, and their gradients are not
+always finite.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +39,10 @@ Trainer = Callable[..., DS2D2Trainer]
 
 @pytest.mark.parametrize("task", TASKS)
 def test_all_gains_zero_is_ultralytics_own_quantised_run(
-    task: str, tiny_trainer: Trainer, tiny_data: Callable[[str], Path], tmp_path: Path
+    task: str, tiny_trainer: Trainer, tiny_data: Callable[[str], Path], detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
     require_modelopt("this test")  # its import draws a random number, which a first run would do after its seed
-    student, traces = PAIRS[task][1], (Trace(), Trace())
+    student, traces = str(detecting(PAIRS[task][1], tmp_path)), (Trace(), Trace())
     plain = YOLO(student)
     traces[0].follow(plain)
     plain.train(data=str(tiny_data(task)), **{**TINY, "epochs": 2, "quantize": 8}, project=str(tmp_path), name="plain")
@@ -55,7 +59,7 @@ def test_all_gains_zero_is_ultralytics_own_quantised_run(
 def test_the_student_is_quantised_and_nothing_else(
     task: str, tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
-    student = detecting(PAIRS[task][1], tmp_path)  # the ranges of random weights would be next to 0
+    student = detecting(PAIRS[task][1], tmp_path)
     trainer, seen = tiny_trainer(task, model=str(student), epochs=2, quantize=8), {}
 
     def look(t: Any) -> None:
@@ -78,8 +82,11 @@ def test_the_student_is_quantised_and_nothing_else(
     assert "trains with INT8 fake quantisation" in " ".join(text.split())
 
 
-def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(tiny_trainer: Trainer, tmp_path: Path) -> None:
-    trainer, seen = tiny_trainer("obb", epochs=2, quantize=8), {}
+def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(
+    tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = detecting(PAIRS["obb"][1], tmp_path)
+    trainer, seen = tiny_trainer("obb", model=str(student), epochs=2, quantize=8), {}
     image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
     def look(t: Any) -> None:
@@ -107,8 +114,11 @@ def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(tiny_trainer: Traine
     assert "modelopt" in finished
 
 
-def test_returns_to_the_last_checkpoint_after_a_loss_that_is_not_finite(tiny_trainer: Trainer) -> None:
-    trainer, epochs = tiny_trainer("obb", epochs=3, quantize=8, imhi=0), []
+def test_returns_to_the_last_checkpoint_after_a_loss_that_is_not_finite(
+    tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = detecting(PAIRS["obb"][1], tmp_path)
+    trainer, epochs = tiny_trainer("obb", model=str(student), epochs=3, quantize=8, imhi=0), []
 
     def spoil(t: Any) -> None:
         epochs.append(t.epoch)
@@ -121,10 +131,14 @@ def test_returns_to_the_last_checkpoint_after_a_loss_that_is_not_finite(tiny_tra
     assert quantisers(trainer.model)
 
 
-def test_is_calibrated_on_labelled_images_of_the_students_size(tiny_trainer: Trainer) -> None:
+def test_is_calibrated_on_labelled_images_of_the_students_size(
+    tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = detecting(PAIRS["obb"][1], tmp_path)
     trainer = tiny_trainer(
-        "obb", quantize=8, imhi=0, unlabelled="rest", fraction=0.5, imgsz=64, teacher_imgsz=128, mosaic=1.0
-    )
+        "obb", model=str(student), quantize=8, imhi=0, unlabelled="rest", fraction=0.5, imgsz=64, teacher_imgsz=128,
+        mosaic=1.0,
+    )  # fmt: skip
     seen: list[tuple[int, ...]] = []
     original = trainer.preprocess_batch
 

@@ -22,7 +22,7 @@ from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
 from ds2d2_yolo.bridge.training import find_run as resuming
 from ds2d2_yolo.bridge.training import trainer as training
 from ds2d2_yolo.bridge.training.find_run import find_unfinished
-from ds2d2_yolo.bridge.training.setup import run_setup
+from ds2d2_yolo.bridge.training.setup import run_setup, run_start
 from ds2d2_yolo.bridge.training.setup.run_state import RunState
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.errors import BadUseError
@@ -288,7 +288,7 @@ def test_under_torchrun_the_stored_amplifier_takes_the_place_of_a_lost_copy(
     unfinished: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (unfinished.save_dir / "amplifier.safetensors").unlink()
-    for module in (run_setup, training):
+    for module in (run_setup, run_start, training):
         monkeypatch.setattr(module, "RANK", 0)
     monkeypatch.setattr(BaseTrainer, "train", lambda self: None)
     trainer = DS2D2OBBTrainer(overrides={"resume": str(unfinished.last), "data": unfinished.args.data})
