@@ -22,18 +22,21 @@ class EpochLog:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._warned: set[str] = set()
+        self._norms: list[float] = []  # of the student's gradient in each step of the epoch
 
     def columns(self) -> dict[str, float]:
-        """Return the columns of the epoch for results.csv.
+        """Return the columns of the epoch for results.csv, and keep its gradient norms for `report`.
 
         Returns:
             (dict[str, float]): Gains, shares, ratios of the losses and the share of clipped steps, by column.
         """
         trainer = self._trainer
+        step_norms = trainer.adapter_optimizer.step_norms
+        self._norms = torch.stack(step_norms).tolist() if step_norms else []
         return {
             **trainer.gains.columns(trainer.distiller.strides),
             **loss_ratios(trainer.tloss),
-            "clip/steps": clipped_share(self._step_norms()),
+            "clip/steps": clipped_share(self._norms),
         }
 
     def report(self) -> None:
@@ -42,7 +45,7 @@ class EpochLog:
         for line in describe_weights(trainer.gains.new_weights, trainer.distiller.strides):
             LOGGER.info(f"DS2D2: epoch {trainer.epoch + 1}: {line}")
         warnings = trainer.gains.warnings()
-        if warning := clipping_warning(self._step_norms(), trainer.gains.shares()):
+        if warning := clipping_warning(self._norms, trainer.gains.shares()):
             warnings["clip"] = warning
         for key in warnings.keys() - self._warned:
             LOGGER.warning(f"DS2D2: epoch {trainer.epoch + 1}: {warnings[key]}")
@@ -53,8 +56,3 @@ class EpochLog:
         trainer = self._trainer
         for line in describe_levels(trainer.gains.measured, trainer.run.settings.active, trainer.distiller.strides):
             LOGGER.info(f"DS2D2: {line}")
-
-    def _step_norms(self) -> Any:
-        """Return the gradient norms of the epoch's optimizer steps."""
-        step_norms = self._trainer.adapter_optimizer.step_norms
-        return torch.stack(step_norms).tolist() if step_norms else []

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.utils.environment import package_versions, source_revision
 
 RUN_FILE = "run.json"
-PACKAGE = Path(__file__).resolve().parents[2]
+PACKAGE = Path(str(files("ds2d2_yolo")))
 PACKAGES = ("torchvision", "ultralytics", "numpy", "opencv-python", "pillow", "pywavelets", "safetensors")
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from ultralytics.utils.patches import torch_load
 
+import ds2d2_yolo
 from ds2d2_yolo import DS2D2Trainer
+from ds2d2_yolo.bridge.training.setup import provenance
 from ds2d2_yolo.bridge.training.setup.provenance import RUN_FILE, append_provenance
 from ds2d2_yolo.bridge.training.setup.run_setup import begin_run
 from tests.helpers.runs import student_of
@@ -52,6 +54,10 @@ def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
     (changed,) = json.loads((trainer.save_dir / RUN_FILE).read_text(encoding="utf-8"))
     assert changed["hashes"]["val"] != said["hashes"]["val"]
     assert changed["hashes"]["train"] == said["hashes"]["train"]
+
+
+def test_the_hash_of_the_code_is_that_of_the_whole_package() -> None:
+    assert Path(str(ds2d2_yolo.__file__)).parent == provenance.PACKAGE
 
 
 @pytest.mark.parametrize("earlier", ["[{}]", "half a fi"])
