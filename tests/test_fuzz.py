@@ -29,8 +29,8 @@ from ds2d2_yolo.bridge.training.hooks.exact_resume import ResumeState
 from ds2d2_yolo.cli.modes import MODES, load
 from ds2d2_yolo.cli.parsing import parse
 from ds2d2_yolo.compare.arms import read_arms
+from ds2d2_yolo.compare.results import COLUMNS, RunResult, read_results, write_results
 from ds2d2_yolo.compare.state import CompareState
-from ds2d2_yolo.compare.summaries.results import COLUMNS, RunResult, read_results, write_results
 from ds2d2_yolo.compare.summaries.summary import summarise
 from ds2d2_yolo.config.recipes import load_recipe
 from ds2d2_yolo.config.settings import Settings

@@ -177,8 +177,8 @@ def measure_held_out(yaml: Path, compared: Path, teacher: Path, schedule: dict[s
     Returns:
         (Path): The raw results.
     """
+    from ds2d2_yolo.compare.results import add_results, read_results
     from ds2d2_yolo.compare.state import read_rows, run_folder
-    from ds2d2_yolo.compare.summaries.results import add_results, read_results
     from ds2d2_yolo.compare.summaries.summary import TEACHER_SEED as TEACHER_ROW_SEED
     from ds2d2_yolo.evaluate import evaluate
 

@@ -20,7 +20,7 @@ from statistics import mean
 from typing import Any
 
 from ds2d2_yolo.compare import compare
-from ds2d2_yolo.compare.summaries.results import RunResult, read_results
+from ds2d2_yolo.compare.results import RunResult, read_results
 from ds2d2_yolo.compare.summaries.statistics import PairedDifference, paired_difference
 from ds2d2_yolo.compare.summaries.summary import TEACHER_SEED, summarise
 from ds2d2_yolo.compare.summaries.tables import grouped, interval, overall

@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 from ds2d2_yolo.compare.launchers.child import RESULT_FILE, TASK_FILE, read_result
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, default_settings, make_jobs
+from ds2d2_yolo.compare.results import RunResult, read_results
 from ds2d2_yolo.compare.schedule import Job, Launcher, run_jobs
 from ds2d2_yolo.compare.state import CompareState, read_rows, run_folder
 from ds2d2_yolo.compare.summaries.plot import draw
-from ds2d2_yolo.compare.summaries.results import RunResult, read_results
 from ds2d2_yolo.compare.summaries.summary import Summary, summarise
 from ds2d2_yolo.compare.summaries.tables import report
 from ds2d2_yolo.compare.unlabelled import PLAIN_STUDENT, PSEUDO_LABELS, takes_unlabelled

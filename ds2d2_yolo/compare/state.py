@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.compare.summaries.results import RunResult, add_results, read_results
+from ds2d2_yolo.compare.results import RunResult, add_results, read_results
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import write_json
 

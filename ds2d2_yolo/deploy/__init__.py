@@ -29,7 +29,7 @@ def benchmark(**keys: Any) -> Benchmark:
     """Measure latency, throughput, size, memory and mAP of checkpoints in several formats.
 
     Args:
-        **keys (Any): See `deploy.benchmarking.benchmark`.
+        **keys (Any): See `deploy.benchmarks.benchmarking.benchmark`.
 
     Returns:
         (Benchmark): The measurements.

@@ -33,9 +33,9 @@ from ds2d2_yolo.predict.rasters.reading import (
     need_rasterio,
     open_scene,
 )
-from ds2d2_yolo.predict.rasters.tile_cache import TileCache, TileRow, is_unfinished, plan_of
 from ds2d2_yolo.predict.result import ImageSummary, Prediction
 from ds2d2_yolo.predict.sources import images_of
+from ds2d2_yolo.predict.tile_cache import TileCache, TileRow, is_unfinished, plan_of
 from ds2d2_yolo.predict.tiles import windows
 from ds2d2_yolo.predict.writing import (
     PICTURE,

@@ -20,9 +20,9 @@ from ds2d2_yolo.bridge.upstream import hardware
 from ds2d2_yolo.compare import compare, run
 from ds2d2_yolo.compare.launchers.child import RESULT_FILE, TASK_FILE, run_task
 from ds2d2_yolo.compare.launchers.slurm import SlurmLauncher
+from ds2d2_yolo.compare.results import read_results
 from ds2d2_yolo.compare.schedule import Job
 from ds2d2_yolo.compare.state import CompareState
-from ds2d2_yolo.compare.summaries.results import read_results
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from tests.helpers.quantised import needs_modelopt
 from tests.helpers.slurm_programs import SlurmPrograms

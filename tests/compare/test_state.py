@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ds2d2_yolo.compare.results import RunResult
 from ds2d2_yolo.compare.state import CompareState
-from ds2d2_yolo.compare.summaries.results import RunResult
 from ds2d2_yolo.errors import BadUseError
 
 PRINT = {"teacher": "aaa", "data": "bbb", "settings": {"epochs": 2, "lr0": 0.1}, "versions": {"torch": "2.4"}}

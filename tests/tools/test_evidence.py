@@ -25,8 +25,8 @@ from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import ComparePlan
+from ds2d2_yolo.compare.results import RunResult, read_results, write_results
 from ds2d2_yolo.compare.state import run_folder
-from ds2d2_yolo.compare.summaries.results import RunResult, read_results, write_results
 from ds2d2_yolo.compare.summaries.statistics import paired_difference
 from ds2d2_yolo.compare.summaries.summary import summarise
 from ds2d2_yolo.compare.summaries.tables import report

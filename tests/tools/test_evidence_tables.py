@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ds2d2_yolo.compare.summaries.results import read_results, write_results
+from ds2d2_yolo.compare.results import read_results, write_results
 from ds2d2_yolo.compare.summaries.statistics import PairedDifference, paired_difference
 from ds2d2_yolo.errors import BadUseError
 

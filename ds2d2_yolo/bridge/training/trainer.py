@@ -158,7 +158,7 @@ class DS2D2Trainer(DetectionTrainer):
 
     def train(self) -> None:
         """Report on the run and obtain its amplifier, then train."""
-        self.run_start.begin()
+        self._begin()
         if self.ddp and torch.cuda.is_available():  # this process only waits now: leave the memory to the others
             gc.collect()
             torch.cuda.empty_cache()
@@ -172,6 +172,10 @@ class DS2D2Trainer(DetectionTrainer):
                 self.second_images.close()
             self.run_folder.close()
         draw_final_sheets(self)  # when the run is over: to interrupt it loses no result
+
+    def _begin(self) -> None:
+        """Begin the run; a rival begins its run otherwise."""
+        self.run_start.begin()
 
     def _close_loaders(self) -> None:
         """End the workers of the data loaders: one that a signal ended too would be reported when this process ends."""

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from math import isnan
 from pathlib import Path
 
-from ds2d2_yolo.compare.summaries.results import RunResult
+from ds2d2_yolo.compare.results import RunResult
 from ds2d2_yolo.compare.summaries.statistics import (
     PairedDifference,
     SampleStatistics,

@@ -24,7 +24,7 @@ from ds2d2_yolo.utils.child_process import ChildError, child_environment, run_ch
 from ds2d2_yolo.utils.progress import Task, tracked
 
 LOAD_SECONDS = 1.0  # duration of the load measurement before the first job
-WORKER = "ds2d2_yolo.deploy.worker"  # runs a job in a child process
+WORKER = "ds2d2_yolo.deploy.benchmarks.worker"  # runs a job in a child process
 QUANTIZE = {"": None, "fp16": 16, "int8": 8}
 # options that a result depends on
 RESULT_OPTIONS = ("imgsz", "runs", "rounds", "warmup", "batch", "nms", "device", "fraction")

@@ -1,1 +1,1 @@
-"""Images of any size: their bands, sample types, place on the ground, and tiles read from disk."""
+"""Images of any size: their bands, sample types, orientation, and place on the ground."""

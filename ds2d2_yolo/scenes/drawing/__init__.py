@@ -1,1 +1,1 @@
-"""What everything in drawn scenes is made of: pictures, places, noise and colours."""
+"""What everything in drawn scenes is made of: canvas, poses, noise and colours."""

@@ -1,1 +1,1 @@
-"""What stands and moves in drawn scenes."""
+"""What drawn scenes show: roads, water, plants, buildings, vehicles, vessels and aircraft."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ds2d2_yolo.compare.summaries.results import read_results
+from ds2d2_yolo.compare.results import read_results
 from tests.helpers.slurm_cluster import missing_programs, one_node_slurm, queue, wait_for
 
 MISSING = missing_programs()

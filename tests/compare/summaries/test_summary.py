@@ -13,8 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ds2d2_yolo.compare import compare
+from ds2d2_yolo.compare.results import COLUMNS, RunResult, add_results, read_results, write_results
 from ds2d2_yolo.compare.summaries.plot import draw, shown_groups
-from ds2d2_yolo.compare.summaries.results import COLUMNS, RunResult, add_results, read_results, write_results
 from ds2d2_yolo.compare.summaries.summary import summarise
 from ds2d2_yolo.compare.summaries.tables import MIN_OBJECTS, cost, grouped, overall, remarks, report
 from ds2d2_yolo.errors import BadUseError

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.upstream.hardware import LoadMeter
-from ds2d2_yolo.deploy import benchmark, worker
-from ds2d2_yolo.deploy.benchmarks import benchmark_run
+from ds2d2_yolo.deploy import benchmark
+from ds2d2_yolo.deploy.benchmarks import benchmark_run, worker
 from ds2d2_yolo.deploy.benchmarks.benchmark_inputs import parse_models
 from ds2d2_yolo.deploy.benchmarks.benchmark_run import BenchmarkRun
 from ds2d2_yolo.deploy.benchmarks.table import BenchmarkRow, draw, ratios, row_of, table
@@ -321,7 +321,7 @@ def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
 
 def test_a_job_that_fails_answers_with_its_reason() -> None:
     with pytest.raises(ChildError) as caught:
-        run_child("ds2d2_yolo.deploy.worker", {"work": "export", "model": "nowhere.pt"})
+        run_child("ds2d2_yolo.deploy.benchmarks.worker", {"work": "export", "model": "nowhere.pt"})
     assert str(caught.value) == "model=nowhere.pt does not exist"
 
 

@@ -72,6 +72,7 @@ def test_rivals_are_paired_with_the_plain_arm_and_end_as_plain_students(train: T
         (row,) = csv.DictReader((folder / "results.csv").read_text().splitlines())
         assert name == "plain" or float(row[f"train/{name}_loss"]) > 0
         assert not [column for column in row if "exlo" in column]
+        assert not list(folder.glob("preflight.*")), "DS2D2's report would describe a training without distillation"
         assert sorted(f.name for f in (folder / "weights").iterdir()) == ["best.pt", "last.pt"]
 
 

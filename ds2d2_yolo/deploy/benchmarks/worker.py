@@ -1,4 +1,4 @@
-"""One job of a benchmark in a separate process: `python -m ds2d2_yolo.deploy.worker JOB.json ANSWER.json`.
+"""One job of a benchmark in a separate process: `python -m ds2d2_yolo.deploy.benchmarks.worker JOB.json ANSWER.json`.
 
 In a separate process, peak memory is that of one model, and a crash of a runtime does not end the benchmark.
 """
