@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -19,14 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from ultralytics import YOLO
 
 from ds2d2_yolo.bridge.distillation.gains import CALIBRATION_BATCHES
 from ds2d2_yolo.bridge.training.compared.arm_trainers import TRAINERS
+from ds2d2_yolo.bridge.upstream.devices import cpu_threads
 from ds2d2_yolo.bridge.upstream.modelopt import require_modelopt
 from ds2d2_yolo.config.resources import resolve_data
-from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 PLAIN = "plain student"
 BASE = {"imhi": 0.0}  # no amplifier is trained
@@ -142,13 +142,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args(argv)
-    shorten_openmp_spin()
-    torch.set_num_threads(1)
     names = [PLAIN, *(name for name in args.variants if name != PLAIN)]
     if any("quantize" in VARIANTS[name][1] for name in names):
         require_modelopt("quantize=8")
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as folder:
+    os.environ["OMP_NUM_THREADS"] = "1"  # Ultralytics sets the threads of torch anew in each run
+    with cpu_threads(), tempfile.TemporaryDirectory() as folder:
         for turn in range(args.rounds):
             for index, name in enumerate(names):
                 seconds[name] += step_seconds(name, args, Path(folder, f"{turn}-{index}"))

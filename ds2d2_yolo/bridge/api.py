@@ -11,7 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_KEYS
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from ds2d2_yolo.bridge.data.security import refuse_code_in_data, safe_loading
-from ds2d2_yolo.bridge.models.loading import build_student, load_student
+from ds2d2_yolo.bridge.models.loading import build_student, load_student, load_yolo
 from ds2d2_yolo.bridge.preflight.collect import collect_report
 from ds2d2_yolo.bridge.training.continued_run import continued_run
 from ds2d2_yolo.bridge.training.find_run import Unfinished
@@ -148,7 +148,7 @@ def _resume(
 ) -> Any:
     """Continue an unfinished run; its own settings stand, and the teacher is checked against the one it began with."""
     allowed = {k: v for k, v in rest.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
-    model = YOLO(str(run.last))
+    model = load_yolo(str(run.last), f"resume={run.last}")
     if safe:
         refuse_code_in_data(str(allowed.get("data") or model.overrides.get("data")))
     ours.pop("safe", None)  # it is the command's, not the run's

@@ -24,6 +24,7 @@ def bench(
     import bench_train
 
     monkeypatch.setattr(bench_train, "CALIBRATION_BATCHES", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # set by the tool, and put back after the test
 
     def run(*variants: str, **options: Any) -> dict[str, list[float]]:
         options = {"imgsz": 64, "batch": 1, "steps": 1, "rounds": 1, **options}

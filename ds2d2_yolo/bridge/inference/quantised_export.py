@@ -36,7 +36,7 @@ def write_openvino(onnx_file: Path) -> Path:
         onnx_file (Path): The file that Ultralytics wrote.
 
     Returns:
-        (Path): The folder beside it, named as Ultralytics names it, with Ultralytics' metadata.
+        (Path): The folder beside it, named as Ultralytics names it, with Ultralytics' metadata.yaml.
     """
     import onnx
     import openvino

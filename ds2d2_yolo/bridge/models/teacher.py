@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.checks import check_model_file_from_stem
+from ultralytics.utils.torch_utils import is_qat
 
 from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, is_rotated, pair_levels, refuse_yaml, strides_of, take_levels
@@ -85,7 +86,7 @@ def load_teacher(name: str | None, task: str | None = None) -> Teacher:
         raise BadUseError(f"teacher={name} is untrained: name a trained checkpoint (.pt)")
     loaded = load_yolo(path, f"teacher={path}", kind="checkpoint")
     model: Any = loaded.model
-    if (loaded.ckpt or {}).get("modelopt"):
+    if is_qat(model):
         raise BadUseError(f"teacher={name} was trained with quantisation: use the float checkpoint it came from")
     head = dense_head(model, f"teacher={name}")
     model_task = str(getattr(model, "task", "unknown"))

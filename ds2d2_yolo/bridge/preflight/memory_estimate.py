@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from argparse import Namespace
 from contextlib import redirect_stdout
@@ -184,17 +183,16 @@ def step_bytes(
 
 
 def fake_quantised(student: Any, channels: int, imgsz: int) -> Any:
-    """Return a copy of a student with fake quantisers, as Ultralytics inserts them; the ranges are those of noise.
+    """Insert fake quantisers into a student as Ultralytics does; the ranges are those of noise.
 
     Args:
-        student (Any): The student, with the run's settings as `args`.
+        student (Any): A copy of the student, with the run's settings as `args`. It is changed.
         channels (int): Channels of an image.
         imgsz (int): Its side in pixels.
 
     Returns:
-        (Any): The copy. Of a convolution autograd saves the rounded input and the rounded weight.
+        (Any): The same. Of a convolution autograd saves the rounded input and the rounded weight.
     """
-    student = copy.deepcopy(student)
     batch = sample_batch(dense_head(student, "the student"), channels, imgsz)
     with warnings_only(), redirect_stdout(io.StringIO()):  # ModelOpt prints the number of quantisers
         return prepare_qat(student, [batch], lambda images: images, batches=1)

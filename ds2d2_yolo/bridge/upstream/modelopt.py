@@ -9,18 +9,19 @@ from __future__ import annotations
 import importlib
 import warnings
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
+
+from ultralytics.utils.checks import check_requirements
+from ultralytics.utils.torch_utils import MODELOPT_REQUIREMENTS
 
 from ds2d2_yolo.errors import BadUseError
 
 INSTALL = "pip install 'ds2d2-yolo[quantize]'"
-MODULES = ("modelopt", "huggingface_hub")  # ModelOpt (0.47) imports the second one, and does not require it
 
 
 def modelopt_installed() -> bool:
-    """Return whether ModelOpt is installed, with what it imports."""
-    return all(find_spec(module) for module in MODULES)
+    """Return whether ModelOpt is installed as Ultralytics requires it, with what it imports."""
+    return bool(check_requirements(MODELOPT_REQUIREMENTS, install=False))
 
 
 def require_modelopt(what: str) -> None:

@@ -11,7 +11,6 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +177,12 @@ def test_a_checkpoint_is_read_without_warnings(
         load_yolo(str(file), f"model={file}")
 
 
-@pytest.mark.parametrize("missing", ["modelopt", "huggingface_hub"])
 def test_names_the_extra_where_modelopt_is_missing(
-    missing: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
+    tiny_trainer: Trainer, checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     file = quantise(Path(shutil.copy(checkpoint("yolov8n.yaml"), tmp_path / "student.pt")), tiny_data("detect"))
-    monkeypatch.setattr(modelopt, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr(modelopt, "MODELOPT_REQUIREMENTS", ["nvidia-modelopt>=999"])
     with pytest.raises(BadUseError, match=r"^quantize=8 needs NVIDIA ModelOpt: pip install 'ds2d2-yolo\[quantize\]'$"):
         tiny_trainer("obb", quantize=8)
     with pytest.raises(BadUseError, match=r"student.pt was trained with quantize=8 and needs NVIDIA ModelOpt: pip"):
