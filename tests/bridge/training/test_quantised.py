@@ -22,6 +22,7 @@ from ultralytics.utils.patches import torch_load
 from ds2d2_yolo import DS2D2Trainer
 from ds2d2_yolo.bridge.models.adapters import ATTRIBUTE, get_adapters
 from ds2d2_yolo.bridge.models.loading import load_yolo
+from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.upstream import modelopt
 from ds2d2_yolo.bridge.upstream.modelopt import require_modelopt
 from ds2d2_yolo.errors import BadUseError
@@ -166,6 +167,14 @@ def test_warns_of_ranges_of_random_weights(tiny_trainer: Trainer, checkpoint: Ca
         report_of(tiny_trainer("obb", imhi=0, **k)) for k in ({"quantize": 8}, {}, {"quantize": 8, "model": trained})
     ]
     assert [any("ranges of activations" in w for w in r.warnings) for r in reports] == [True, False, False]
+
+
+def test_a_quantised_teacher_is_refused(
+    checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = quantise(Path(shutil.copy(checkpoint("yolov8n.yaml"), tmp_path / "teacher.pt")), tiny_data("detect"))
+    with pytest.raises(BadUseError, match="was trained with quantisation: use the float checkpoint it came from"):
+        load_teacher(str(file))
 
 
 def test_a_checkpoint_is_read_without_warnings(
