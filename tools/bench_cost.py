@@ -138,7 +138,7 @@ class Bench:
         attach_adapters(model, distiller.adapters)
         gains = Gains(settings)
         for _ in range(MONITOR_BATCHES):  # the measured batches of an epoch are a variant of their own
-            gains.calibrate({}, 1.0)
+            gains.calibrate({}, 1.0, ())
         model.criterion = DistillationCriterion(model.init_criterion(), head, distiller, gains)
         return model
 

@@ -181,7 +181,7 @@ def build_step(
     if columns is not None:
         distiller.teacher_columns = columns
     for _ in range(0 if measured else MONITOR_BATCHES):
-        criterion.gains.calibrate(dict.fromkeys((TASK, *distiller.settings.active), 1.0), 1.0)
+        criterion.gains.calibrate(dict.fromkeys((TASK, *distiller.settings.active), 1.0), 1.0, distiller.strides)
     assert criterion.gains.calibrating == measured
     return model, criterion
 

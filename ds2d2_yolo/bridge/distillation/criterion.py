@@ -75,7 +75,7 @@ class DistillationCriterion(CriterionWithTerms):
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)
             self.gains.calibrate(norms, self.one2many_weight, distiller.strides)
-        losses = distiller(student, teacher, self.gains.level_weights)
+        losses = distiller(student, teacher, self.gains.current_weights(distiller.strides))
         self.gains.count_left_out(teacher.valid, distiller.left_out)
         return self._total(loss, items, losses, loss_images(batch))
 

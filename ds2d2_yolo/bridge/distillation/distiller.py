@@ -143,8 +143,8 @@ class Distiller:
             student (StudentInputs): The student's side of the batch.
             teacher (TeacherOutputs): The teacher's side.
             measured (Mapping[str, Sequence[float]] | None): Weight of each level by explicit term, for `level_balance`
-                'measured' alone. A term without weights is 0. None gives each level a weight of 1, at which the
-                gradients are measured.
+                'measured': see `Gains.current_weights`. None gives each level a weight of 1, at which the gradients
+                are measured.
 
         Returns:
             (dict[str, Tensor]): Float32 scalars by term.
@@ -178,18 +178,12 @@ class Distiller:
         ]
         shared = level_weights(self.settings, adapted, teacher.scores)
         sums = {
-            term: sum_levels([level[term] for level in levels], self._measured_weights(term, measured) or shared)
+            term: sum_levels([level[term] for level in levels], (measured or {}).get(term, shared))
             for term in levels[0]
         }
         losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
         self.left_out |= dict.fromkeys(losses, guard.left_out)
         return losses
-
-    def _measured_weights(self, term: str, measured: Mapping[str, Sequence[float]] | None) -> Sequence[float] | None:
-        """Return the measured weights of a term, zeros until it has some; None where the levels weigh otherwise."""
-        if measured is None or self.settings.level_balance != "measured":
-            return None
-        return measured.get(term, [0.0] * len(self.strides))
 
     def _explicit_level(self, student: Tensor, teacher: Tensor, weight: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""

@@ -149,7 +149,19 @@ class Gains:
         chosen = self.automatic.keys() >= self.settings.shares.keys() and self.level_weights.keys() >= {*self._balanced}
         return self.frozen or (not self._first and chosen)
 
-    def calibrate(self, norms: Mapping[str, float], one2many_weight: float, strides: Sequence[float] = ()) -> None:
+    def current_weights(self, strides: Sequence[float]) -> dict[str, list[float]]:
+        """Return the measured weights of the levels.
+
+        Args:
+            strides (Sequence[float]): Strides of the distilled levels.
+
+        Returns:
+            (dict[str, list[float]]): By explicit term, zeros until it has been measured. Empty unless
+                `level_balance` is 'measured'.
+        """
+        return {term: self.level_weights.get(term, [0.0] * len(strides)) for term in self._balanced}
+
+    def calibrate(self, norms: Mapping[str, float], one2many_weight: float, strides: Sequence[float]) -> None:
         """Take the gradient norms of one batch, and update the automatic gains and weights that are not frozen.
 
         Args:
@@ -157,7 +169,7 @@ class Gains:
                 weight of 1 for each level. NaN or 0 where there is none; empty if the batch could not be measured.
             one2many_weight (float): Weight of an end-to-end student's one-to-many branch over its initial weight, 1 for
                 other students.
-            strides (Sequence[float]): Strides of the distilled levels, needed for `level_balance` 'measured'.
+            strides (Sequence[float]): Strides of the distilled levels.
         """
         self._norms.append(dict(norms))
         self._one2many_weight = one2many_weight
@@ -166,7 +178,7 @@ class Gains:
         for term in self._balanced if choose else ():
             if weights := balancing_weights(self._norms, term, strides):
                 self.level_weights[term] = self.new_weights[term] = weights
-        by_term = {term: self.level_weights.get(term, [0.0] * len(strides)) for term in self._balanced}
+        by_term = self.current_weights(strides)
         self.measured = self._weighted = [weighted_norms(n, by_term, strides) for n in self._norms]
         if not choose:
             return
@@ -245,8 +257,7 @@ class Gains:
         columns = {f"grad/{TASK}": self._task_gradient()}
         columns |= {f"gain/{t}": gains.get(t, 0.0) for t in TERMS}
         columns |= {f"share/{t}": shares.get(t, 0.0) for t in TERMS}
-        for term in self._balanced:
-            weights = self.level_weights.get(term, [0.0] * len(strides))
+        for term, weights in self.current_weights(strides).items():
             columns |= {f"weight/{level_key(term, s)}": w for s, w in zip(strides, weights, strict=True)}
         columns |= {f"grad/{level_key(TASK, s)}": self._task_gradient(s) for s in strides}
         for stride in strides:

@@ -33,7 +33,7 @@ def measure(gains: Gains, *norms: dict[str, float], one2many_weight: float = 1.0
     """Feed batches until none is due; the last norms are repeated."""
     count = 0
     while gains.calibrating:
-        gains.calibrate(norms[min(count, len(norms) - 1)], one2many_weight)
+        gains.calibrate(norms[min(count, len(norms) - 1)], one2many_weight, ())
         count += 1
     return count
 
@@ -67,7 +67,7 @@ def test_gains_settle_in_the_first_epoch_after_the_warmup() -> None:
     assert not gains.frozen
     gains.start_epoch(1, EPOCHS, BATCHES, warm=False)
     doubled = {**NORMS, TASK: 4.0}
-    gains.calibrate(doubled, 1)
+    gains.calibrate(doubled, 1, ())
     assert gains.current(1) == first, "a measurement that is not complete leaves the gains alone"
     measure(gains, doubled)
     assert gains.current(1) == pytest.approx({t: 2 * g for t, g in first.items()})
@@ -83,7 +83,7 @@ def test_gains_settle_in_the_first_epoch_after_the_warmup() -> None:
 
 def test_the_first_batch_already_gets_gains() -> None:
     gains = started(epoch=0, warm=False)
-    gains.calibrate(NORMS, 1)
+    gains.calibrate(NORMS, 1, ())
     assert all(g > 0 for g in gains.current(1).values())
 
 
@@ -324,7 +324,7 @@ def test_a_refresh_measures_anew_and_freezes_again() -> None:
     measure(gains, NORMS)
     first, doubled = gains.current(1), {**NORMS, TASK: 2 * NORMS[TASK]}
     gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
-    gains.calibrate(doubled, 1)
+    gains.calibrate(doubled, 1, ())
     assert gains.current(1) == first, "the earlier gains hold until the measurement is complete"
     assert gains.calibrated, "a lack of memory skips the measurement"
     assert 1 + measure(gains, doubled) == CALIBRATION_BATCHES

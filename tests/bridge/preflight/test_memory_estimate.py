@@ -125,7 +125,7 @@ def test_a_real_step_takes_what_is_estimated(
     assert SAVED_MEASURING[0] < saved / measured < SAVED_MEASURING[1]
     assert LIVE[0] < live / measured < LIVE[1]
     while trainer.gains.calibrating:
-        trainer.gains.calibrate({}, 1.0)
+        trainer.gains.calibrate({}, 1.0, trainer.distiller.strides)
     other = expected.copies + batch * expected.activations
     saved, live = peaks()
     assert SAVED[0] < saved / other < SAVED[1]
