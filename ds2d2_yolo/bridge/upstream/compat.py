@@ -84,6 +84,8 @@ INTERNALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ultralytics.utils.torch_utils", "get_flops", ("model", "imgsz")),
     ("ultralytics.utils.torch_utils", "prepare_qat", ("model", "dataloader", "preprocess", "batches")),
     ("ultralytics.utils.torch_utils", "is_qat", ("model",)),
+    ("ultralytics.utils.torch_utils", "MODELOPT_REQUIREMENTS", ()),
+    ("ultralytics.utils.checks", "check_requirements", ("requirements", "install")),
     # a resumed run
     ("ultralytics.engine.trainer", "BaseTrainer.preprocess_batch", ("batch",)),
     ("ultralytics.engine.trainer", "BaseTrainer._close_dataloader_mosaic", ()),
