@@ -20,6 +20,7 @@ from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 LABELS = {
     "gradient": "squared gradient, part of the level: {}",
+    "weight": "measured weight of the level: {}",
     "cosine": "cosine with the task loss's gradient: {}",
     "explained": "R^2 of the adapted features",
     "scores": "teacher's scores, part of the level",

@@ -13,7 +13,8 @@ from torch.nn.functional import cosine_similarity
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
+from ds2d2_yolo.bridge.distillation.gains import Gains
+from ds2d2_yolo.bridge.distillation.gradient_levels import TASK, level_fractions, level_key
 from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
 from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of, reassigned
@@ -35,7 +36,9 @@ class Probe:
         strides (tuple[float, ...]): Strides of the distilled levels in pixels.
         images (int): Images that were measured.
         gradient (dict[str, Levels]): Part of the squared gradient of the task loss (`TASK`) and of each term that lies
-            on a level of the student's neck, 0 to 1, of sum 1.
+            on a level of the student's neck, 0 to 1, of sum 1; zeros where there is no gradient.
+        weights (dict[str, Levels]): Weight of each level by explicit term, measured on these batches as a run measures
+            it (`level_balance` 'measured'); `gradient` has them. Empty with other values.
         cosine (dict[str, Levels]): Cosine of that gradient with the task loss's on the same level, 0 where one is 0.
         explained (Levels): R^2 of the adapted student features for the teacher's, at most 1.
         teacher_scores (Levels): Part of the sum of the teacher's largest class scores of all cells, 0 to 1.
@@ -48,6 +51,7 @@ class Probe:
     strides: tuple[float, ...]
     images: int
     gradient: dict[str, Levels]
+    weights: dict[str, Levels]
     cosine: dict[str, Levels]
     explained: Levels
     teacher_scores: Levels
@@ -63,6 +67,7 @@ class Probe:
                 all levels), value.
         """
         levels = [("gradient", name, values) for name, values in self.gradient.items()]
+        levels += [("weight", name, values) for name, values in self.weights.items()]
         levels += [("cosine", name, values) for name, values in self.cosine.items()]
         levels += [
             ("explained", "adapters", self.explained),
@@ -107,12 +112,17 @@ class Prober:
         Returns:
             (Probe): Means over the batches; of the assignment the sums.
         """
-        measured = [self._batch(batch) for batch in batches]
-        first = measured[0]
+        norms, measured = zip(*map(self._batch, batches), strict=True)
+        first, strides = measured[0], self.distiller.strides
+        gains = Gains(self.distiller.settings)
+        gains.start_epoch(0, epochs=1, batches=len(norms), warm=True)
+        for batch_norms in norms:
+            gains.calibrate(batch_norms, one2many_weight=1.0, strides=strides)
         return Probe(
-            self.distiller.strides,
+            strides,
             sum(p.images for p in measured),
-            {name: _mean([p.gradient[name] for p in measured]) for name in first.gradient},
+            {k: level_fractions(gains.measured, k, strides) or [0.0] * len(strides) for k in first.cosine},
+            gains.current_weights(strides),
             {name: _mean([p.cosine[name] for p in measured]) for name in first.cosine},
             _mean([p.explained for p in measured]),
             _mean([p.teacher_scores for p in measured]),
@@ -121,8 +131,8 @@ class Prober:
             {k: sum((p.assignment[k] for p in measured), Assignment()) for k in first.assignment},
         )
 
-    def _batch(self, batch: dict[str, Any]) -> Probe:
-        """Measure one batch."""
+    def _batch(self, batch: dict[str, Any]) -> tuple[dict[str, float], Probe]:
+        """Return the gradient norms of one batch, all levels at weight 1, and its probe without what they give."""
         distiller, images, larger = self.distiller, batch["img"], teacher_images(batch)
         with torch.no_grad():
             buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
@@ -138,11 +148,14 @@ class Prober:
         student = StudentInputs.of(self.criterion, outputs, call.targets)
         teacher = distiller.teacher_outputs(larger)
         cells, weight = self._object_weight(student, call.targets)
+        norms, cosine = self._gradients(student, teacher, batch)
         cell_scores = level_scores(shared_classes(logits, distiller.teacher_columns), teacher.features, teacher.valid)
-        return Probe(
+        return norms, Probe(
             distiller.strides,
             len(images),
-            *self._gradients(student, teacher, batch),
+            {},
+            {},
+            cosine,
             self._explained(student, teacher),
             _parts(torch.stack([level.sum() for level in cell_scores])),
             cells,
@@ -152,8 +165,8 @@ class Prober:
 
     def _gradients(
         self, student: StudentInputs, teacher: TeacherOutputs, batch: dict[str, Any]
-    ) -> tuple[dict[str, Levels], dict[str, Levels]]:
-        """Return the parts of the squared gradients by level, and their cosines with the task loss's."""
+    ) -> tuple[dict[str, float], dict[str, Levels]]:
+        """Return the norms of the gradients, as `measure_gradients` does, and the cosines with the task loss's."""
         with torch.enable_grad(), torch.autocast(batch["img"].device.type, enabled=False):
             losses, leaves = neck_losses(self.criterion, self.head, self.distiller, student, teacher, batch)
             gradients = {
@@ -161,12 +174,16 @@ class Prober:
                 for name, loss in losses.items()
             }
         flat = {name: [g.flatten().double() for g in levels] for name, levels in gradients.items()}
-        parts = {k: _parts(torch.stack([g.square().sum() for g in levels])) for k, levels in flat.items()}
+        norms = {
+            level_key(k, stride): float(g.norm())
+            for k, levels in flat.items()
+            for stride, g in zip(self.distiller.strides, levels, strict=True)
+        } | {k: float(torch.cat(levels).norm()) for k, levels in flat.items()}
         cosines = {
             k: [float(cosine_similarity(g, t, dim=0, eps=0)) if g.any() and t.any() else 0.0 for g, t in pairs]
             for k, pairs in ((k, list(zip(levels, flat[TASK], strict=True))) for k, levels in flat.items())
         }
-        return parts, cosines
+        return norms, cosines
 
     @torch.no_grad()
     def _explained(self, student: StudentInputs, teacher: TeacherOutputs) -> Levels:

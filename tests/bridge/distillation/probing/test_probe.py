@@ -42,7 +42,21 @@ def test_a_pair(pair: tuple[str, str], checkpoint: Callable[..., Path]) -> None:
     for sums in result.assignment.values():
         assert sums.objects == 8
         assert sums.best_targets <= sums.objects - sums.without
+    assert result.weights == {}
     assert result.rows() == prober.measure(batches).rows(), "it draws nothing at random"
+
+
+def test_measured_level_weights(checkpoint: Callable[..., Path]) -> None:
+    options = {"implicit": False, "feature_norm": "standard"}
+    prober = prober_of("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), level_balance="measured", **options)
+    batch = batch_of(True)
+    result = prober.measure([batch])
+    assert set(result.weights) == {"exlo", "exhi"}
+    for term, weights in result.weights.items():
+        assert sum(weights) == pytest.approx(3)
+        assert result.gradient[term] == pytest.approx(result.gradient[TASK], rel=1e-4), "one batch is met exactly"
+    unweighted = prober_of("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), **options).measure([batch])
+    assert unweighted.gradient["exlo"] != pytest.approx(unweighted.gradient[TASK], rel=0.1)
 
 
 def test_disw_adds_one_for_each_object(checkpoint: Callable[..., Path]) -> None:
