@@ -21,7 +21,7 @@ from ultralytics.nn.tasks import OBBModel
 import ds2d2_yolo
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
 from ds2d2_yolo.bridge.distillation.gains import MONITOR_BATCHES
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, detach_adapters
 from tests.helpers.distillation import batch_of, build
 

@@ -13,7 +13,7 @@ from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.criterion_with_terms import CriterionWithTerms
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.gradients.norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import teacher_images
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import labelled_count, loss_images, task_loss

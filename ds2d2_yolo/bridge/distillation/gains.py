@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ds2d2_yolo.bridge.distillation.gradient_levels import (
+from ds2d2_yolo.bridge.distillation.gradients.levels import (
     TASK,
     balancing_weights,
     is_positive,

@@ -61,7 +61,7 @@ def level_weights(
     ``w_l = L m_l / sum m`` for L levels, so that equal levels have a weight of 1. The mass m_l of a level is its number
     of cells (`level_balance` 'cells') or the sum of the teacher's largest class scores of its cells ('score', over the
     valid images of this process's batch). The published mean per level counts a cell of stride 32 sixteen times as much
-    as one of stride 8. The weights of 'measured' differ by term: see `gradient_levels.balancing_weights`.
+    as one of stride 8. The weights of 'measured' differ by term: see `gradients.levels.balancing_weights`.
 
     Args:
         settings (Settings): `level_balance`.

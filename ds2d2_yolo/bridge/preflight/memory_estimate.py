@@ -160,7 +160,7 @@ def step_bytes(
     """Measure one image on the CPU.
 
     The batches that measure the gains run head, task loss and terms a second time, in float32 and before the terms of
-    the step exist (`gradient_norms.py`), so that ``measuring = head + terms in float32 - terms``.
+    the step exist (`gradients/norms.py`), so that ``measuring = head + terms in float32 - terms``.
 
     Args:
         student (Any): As in `saved_for_backward`.

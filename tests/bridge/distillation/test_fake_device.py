@@ -40,7 +40,7 @@ UPSTREAM = {
     "tal.py:get_box_metrics": "pairs of objects and anchors inside them",
     "tal.py:select_candidates_in_gts": "a stride from the host",
 }
-MEASURED = {"gradient_norms.py:measure_gradients": "its norms become gains on the host, in a few batches of an epoch"}
+MEASURED = {"norms.py:measure_gradients": "its norms become gains on the host, in a few batches of an epoch"}
 
 DETECT, OBB = ("yolov8n.yaml", "yolov8s.yaml"), ("yolov8n-obb.yaml", "yolov8s-obb.yaml")
 END_TO_END = [("yolo26n-obb.yaml", "yolo11s-obb.yaml"), ("yolov10n.yaml", "yolov8s.yaml")]

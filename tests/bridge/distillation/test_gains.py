@@ -17,7 +17,7 @@ from ds2d2_yolo.bridge.distillation.gains import (
     gain_factor,
     is_refresh,
 )
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
 from ds2d2_yolo.config.settings import TERMS, Settings
 from tests.helpers.terms import ACTIVE
 

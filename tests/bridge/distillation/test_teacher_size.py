@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
-from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.probing import probe
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.teacher_size import (

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ds2d2_yolo import DS2D2Trainer
-from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.gradients.norms import measure_gradients
 from ds2d2_yolo.bridge.models.adapters import get_adapters
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.config.settings import TERMS

@@ -14,8 +14,8 @@ from torch.nn.functional import cosine_similarity
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.distillation.gains import Gains
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK, level_fractions, level_key
-from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK, level_fractions, level_key
+from ds2d2_yolo.bridge.distillation.gradients.norms import neck_losses
 from ds2d2_yolo.bridge.distillation.prediction_loss import shared_classes
 from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of, reassigned
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls

@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
-from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.gradients.norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_size import enlarge
 from ds2d2_yolo.bridge.models.adapters import get_adapters

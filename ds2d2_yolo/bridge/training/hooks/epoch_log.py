@@ -8,7 +8,7 @@ import torch
 from ultralytics.utils import LOGGER
 
 from ds2d2_yolo.bridge.distillation.criterion import loss_ratios
-from ds2d2_yolo.bridge.distillation.gradient_levels import describe_levels, describe_weights
+from ds2d2_yolo.bridge.distillation.gradients.levels import describe_levels, describe_weights
 from ds2d2_yolo.bridge.training.hooks.adapter_optimizer import clipped_share, clipping_warning
 
 

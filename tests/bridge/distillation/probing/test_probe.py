@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
 from ds2d2_yolo.bridge.distillation.probing.assignment import Assignment, assignment_of
 from ds2d2_yolo.bridge.distillation.probing.probe import STUDENT, TEACHER, Prober
 from ds2d2_yolo.bridge.distillation.targets import AssignerCall

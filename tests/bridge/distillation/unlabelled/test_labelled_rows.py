@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ultralytics import YOLO
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
-from ds2d2_yolo.bridge.distillation.gradient_norms import neck_losses
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.norms import neck_losses
 from ds2d2_yolo.bridge.distillation.targets import Targets, capture_assigner_calls
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import LABELLED, LOSS_IMAGES, task_loss
 from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import append_detections, teacher_detections

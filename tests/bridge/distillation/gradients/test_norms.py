@@ -18,12 +18,12 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK
-from ds2d2_yolo.bridge.distillation.gradient_norms import measure_gradients
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
+from ds2d2_yolo.bridge.distillation.gradients.norms import measure_gradients
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.models.heads import dense_head
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 def student(yaml: str) -> Any:
@@ -159,7 +159,7 @@ def test_gradients_that_are_not_finite_were_measured_all_the_same() -> None:
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from ds2d2_yolo.bridge.distillation.gradient_norms import _mean_over_processes
+from ds2d2_yolo.bridge.distillation.gradients.norms import _mean_over_processes
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 mine = [[2.0, 1.0, float("nan"), 0.0], [8.0, float("nan"), float("inf"), 0.0]][rank]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs, TeacherOutputs
-from ds2d2_yolo.bridge.distillation.gradient_levels import TASK, level_key
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK, level_key
 from ds2d2_yolo.bridge.distillation.unlabelled.labelled_rows import loss_images, task_loss
 from ds2d2_yolo.bridge.models.heads import strides_of
 from ds2d2_yolo.bridge.upstream.distributed import distributed

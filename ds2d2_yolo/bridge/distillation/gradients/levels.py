@@ -42,7 +42,7 @@ def level_fractions(norms: Iterable[Mapping[str, float]], name: str, strides: Se
     ``|gradient on the level|^2 / sum over the levels of |gradient on the level|^2``, the mean over the batches.
 
     Args:
-        norms (Iterable[Mapping[str, float]]): Norms of each batch, see `gradient_norms.measure_gradients`.
+        norms (Iterable[Mapping[str, float]]): Norms of each batch, see `norms.measure_gradients`.
         name (str): `TASK` or a term.
         strides (Sequence[float]): Strides of the levels.
 
@@ -66,7 +66,7 @@ def balancing_weights(norms: Iterable[Mapping[str, float]], term: str, strides: 
 
     Args:
         norms (Iterable[Mapping[str, float]]): Norms of each batch, all levels at weight 1, see
-            `gradient_norms.measure_gradients`.
+            `norms.measure_gradients`.
         term (str): An explicit term.
         strides (Sequence[float]): Strides of the distilled levels.
 

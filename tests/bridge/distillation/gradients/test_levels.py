@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ds2d2_yolo.bridge.distillation.batch import StudentInputs
-from ds2d2_yolo.bridge.distillation.gradient_levels import (
+from ds2d2_yolo.bridge.distillation.gradients.levels import (
     MAX_RATIO,
     balancing_weights,
     describe_levels,

@@ -1,0 +1,1 @@
+"""Gradients that the task loss and the terms send into the student's neck, by level."""
