@@ -87,7 +87,7 @@ class CompareOptions(Options):
         seeds (int | list[int]): Seeds; every arm runs with each of them.
         baseline (str): Arm that the differences are taken from.
         level (float): Confidence level of the intervals, above 0 and under 1.
-        parallel (int | None): Runs at the same time; None is as many as fit on the device, see `plan.run_slots`.
+        parallel (int | None): Runs at the same time; None is as many as fit on the device, see `workplace.run_slots`.
         threads (int | None): CPU threads of a run; None is `OMP_NUM_THREADS` if it is set, otherwise on a CPU the
             number of cores divided by `parallel`, or 1 without `parallel`; in a Slurm job its `cpus_per_task`.
         launcher (str): What starts the runs: 'local' (processes of this machine) or 'slurm' (jobs of a Slurm cluster).

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ds2d2_yolo.compare.launchers.local import LocalLauncher
 from ds2d2_yolo.compare.launchers.slurm import SlurmLauncher, slurm_device, slurm_executor
 from ds2d2_yolo.compare.options import read_slurm
-from ds2d2_yolo.compare.plan import ComparePlan, run_slots
+from ds2d2_yolo.compare.plan import ComparePlan
 from ds2d2_yolo.compare.schedule import Command, Launcher
 from ds2d2_yolo.utils.threads import thread_count, usable_cores
+
+MEMORY_SHARE = 0.8  # share of the free memory that the runs may use
+STEP_FACTOR = 2.0  # the estimate of a step leaves out short-lived tensors
+PROCESS_BYTES = 1e9  # of a process before it trains
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,36 @@ def _threads_per_run(parallel: int | None) -> int:
     if os.environ.get("OMP_NUM_THREADS"):
         return thread_count()
     return max(1, usable_cores() // parallel) if parallel else 1
+
+
+def run_slots(
+    devices: Sequence[str], cores: int, threads: int, memory: Mapping[str, int], step_bytes: int | None
+) -> list[str]:
+    """Return the devices of the runs that run at the same time if the command does not set their number.
+
+    A run gets twice the estimated memory of its training step and 1 GB; all runs together get 80 % of the free memory.
+    On a CPU the cores limit the runs, `threads` each; on a GPU there is at most one run for every two cores. There is
+    always one run, and without an estimate no more than that, except on a CPU. Several GPUs take one run each.
+
+    Args:
+        devices (Sequence[str]): 'cpu', 'mps', or numbers of GPUs.
+        cores (int): CPU cores.
+        threads (int): CPU threads of a run.
+        memory (Mapping[str, int]): Free bytes of each device.
+        step_bytes (int | None): Estimated bytes of the largest training step.
+
+    Returns:
+        (list[str]): A device for each run, in turn.
+
+    Examples:
+        >>> run_slots(["cpu"], 8, 2, {"cpu": 64 * 10**9}, 10**9)
+        ['cpu', 'cpu', 'cpu', 'cpu']
+    """
+    device, on_cpu = devices[0], devices[0] == "cpu"
+    if device == "mps" or len(devices) > 1 or (step_bytes is None and not on_cpu):
+        return list(devices)
+    limit = max(1, cores // threads if on_cpu else cores // 2)
+    if step_bytes is None:
+        return [device] * limit
+    need = STEP_FACTOR * step_bytes + PROCESS_BYTES
+    return [device] * min(limit, max(1, int(MEMORY_SHARE * memory[device] / need)))

@@ -20,13 +20,13 @@ from ds2d2_yolo.bridge.upstream.compat import check_ultralytics
 from ds2d2_yolo.bridge.upstream.devices import check_device, cpu_threads
 from ds2d2_yolo.bridge.upstream.logging import logged_to, quiet
 from ds2d2_yolo.config.resources import resolve_data
+from ds2d2_yolo.demo.exported import describe_export, export_student
 from ds2d2_yolo.demo.picture import detect, draw, ground_truth
 from ds2d2_yolo.demo.plan import PLANS, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.scores import LABELS, ModelScores, measure, scores_table
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.training import Trainings
-from ds2d2_yolo.deploy import export
-from ds2d2_yolo.errors import BadUseError, DS2D2Error
+from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import write_whole
 from ds2d2_yolo.utils.progress import Task, duration, tracked
 from ds2d2_yolo.utils.sampling import choose_varied, evenly_spaced
@@ -36,8 +36,6 @@ EXPORT_NEEDS = ("onnx", "onnxslim", "onnxruntime")
 PICTURE_IMAGES = 4
 PICTURE_CANDIDATES = 64
 EXPLAINED_IMAGES = 2
-CHECK_IMAGES = 8  # on which the exported file is compared with PyTorch
-MIN_CONFIDENCE = 0.01  # lowest score that the check of `export` compares
 
 
 def run_demo(**keys: Any) -> dict[str, Any]:
@@ -206,10 +204,7 @@ class Demo:
         self.state.finish("validation", {k: asdict(v) for k, v in self.scores.items()})
 
     def onnx(self, task: Task) -> None:
-        """Export the distilled student with the check of `export` against PyTorch.
-
-        The result has `file_mb`, and of the check `images`, `confidence`, `matched` and `differences`, the largest one
-        of each kind; without detections there is no check, and `images` is 0.
+        """Export the distilled student, see `export_student`.
 
         Args:
             task (Task): Takes notes.
@@ -221,42 +216,13 @@ class Demo:
         # a folder of an older version has other numbers
         if self.state.done("onnx", [weights.with_suffix(".onnx")]) and "matched" in self.state.steps["onnx"]:
             task.note("exported and compared already")
-            self.exported = dict(self.state.steps["onnx"])
-            return
-        self.state.start("onnx")
-        confidence = self._check_confidence(weights)
-        exported = export(
-            model=str(weights),
-            format="onnx",
-            imgsz=self.plan.imgsz,
-            data=self.data,
-            check=confidence is not None,
-            check_limit=CHECK_IMAGES,
-            check_conf=confidence or MIN_CONFIDENCE,
-        )
-        if confidence is None:
-            task.note("the student detects nothing yet, its ONNX file is not compared with PyTorch")
         else:
-            print(exported)  # in the log
-        result: dict[str, Any] = {"file_mb": exported.megabytes, "images": 0, "matched": 0, "differences": {}}
-        if (parity := exported.parity) is not None:
-            largest = {kind: spread.largest for kind, spread in parity.differences.items()}
-            result |= {"images": parity.images, "matched": parity.matched, "differences": largest}
-        elif confidence is not None:
-            raise DS2D2Error(f"{exported.file} could not be compared with PyTorch: {exported.unchecked}")
-        self.state.finish("onnx", {**result, "confidence": confidence})
+            self.state.start("onnx")
+            exported = export_student(weights, self.plan, self.data, self.images, self.settings.device)
+            if exported["confidence"] is None:
+                task.note("the student detects nothing yet, its ONNX file is not compared with PyTorch")
+            self.state.finish("onnx", exported)
         self.exported = dict(self.state.steps["onnx"])
-
-    def _check_confidence(self, weights: Path) -> float | None:
-        """Return the score from which the check compares detections.
-
-        It is that of the picture, or the lowest one that `export` takes if all scores in the check's images are below.
-        None if there is no detection at all, as after a short training on a few images of the user.
-        """
-        images = evenly_spaced(self.images, CHECK_IMAGES)
-        detected = detect(weights, images, self.plan.imgsz, MIN_CONFIDENCE, self.settings.device)
-        highest = max((float(boxes.scores.max(initial=0)) for boxes in detected), default=0.0)
-        return next((c for c in (self.plan.confidence, MIN_CONFIDENCE) if highest >= c), None)
 
     def pictures(self, task: Task) -> None:
         """Draw ground truth and detections side by side, and the sheets of `explain`.
@@ -299,7 +265,7 @@ class Demo:
         write_whole(
             self.folder / "demo.md",
             f"# ds2d2-yolo demo, size {self.settings.size}\n\n{self._table()}\n\n"
-            f"{_describe_export(self.exported)}\n\nBoxes of confidence {self.plan.confidence} and more on validation "
+            f"{describe_export(self.exported)}\n\nBoxes of confidence {self.plan.confidence} and more on validation "
             "images:\n\n![predictions](demo.jpg)\n",
         )
         models = {k: {"architecture": Path(self.trainings.models[k]).name, **asdict(s)} for k, s in self.scores.items()}
@@ -330,15 +296,3 @@ class Demo:
             *((str(self.trainings.weights(k).relative_to(self.folder)), f"the {LABELS[k]}") for k in LABELS),
             (str(onnx), "the distilled student for ONNX Runtime"),
         ]
-
-
-def _describe_export(onnx: dict[str, Any]) -> str:
-    """Return the result of the export's check in one sentence."""
-    head = f"ONNX of the distilled student ({onnx['file_mb']:.1f} MB)"
-    if not onnx["images"]:
-        return f"{head}: not compared with PyTorch, the student detects nothing yet."
-    differences = ", ".join(f"{kind} {largest:.2g}" for kind, largest in onnx["differences"].items())
-    return (
-        f"{head} against PyTorch: {onnx['matched']} detections of confidence {onnx['confidence']:g} and more on "
-        f"{onnx['images']} images matched; largest differences: {differences}."
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ds2d2_yolo.compare import CompareOptions, compare
-from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, make_jobs, run_slots
+from ds2d2_yolo.compare.plan import ComparePlan, arm_identities, make_jobs
 from ds2d2_yolo.compare.state import CompareState
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.utils.atomic_files import write_json
@@ -146,31 +146,6 @@ def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
     kept = arm_identities(planned(arms="plain,ds2d2"))
     assert kept["plain"]["settings"] == {}
     assert kept["ds2d2"]["settings"]["exlo_share"] == 0.05
-
-
-@pytest.mark.parametrize(
-    ("devices", "cores", "threads", "gigabytes", "step", "wanted"),
-    [
-        (["cpu"], 8, 1, 64, 1.0, 8),  # a run for each core
-        (["cpu"], 8, 3, 64, 1.0, 2),
-        (["cpu"], 64, 1, 32, 1.0, 8),  # 0.8 * 32 / (2 * 1 + 1): memory is what there is least of
-        (["cpu"], 1, 4, 1, 9.0, 1),  # always one
-        (["cpu"], 4, 2, 1, None, 2),
-        (["0"], 32, 1, 80, 7.5, 4),  # 0.8 * 80 / (2 * 7.5 + 1)
-        (["0"], 4, 1, 80, 7.5, 2),  # every run wants two cores
-        (["0", "1"], 2, 1, 8, 7.5, 2),
-        (["0", "1"], 32, 1, 40, None, 2),
-        (["0", "1", "2", "3"], 64, 1, 80, 7.5, 4),  # several GPUs take one run each, whatever their memory
-        (["mps"], 8, 1, 64, 1.0, 1),
-    ],
-)
-def test_run_slots(
-    devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, wanted: int
-) -> None:
-    memory = dict.fromkeys(devices, gigabytes * 10**9)
-    found = run_slots(devices, cores, threads, memory, None if step is None else int(step * 10**9))
-    assert len(found) == wanted
-    assert found[: len(devices)] == devices[:wanted]
 
 
 def test_channels_of_a_recipe_are_seen_too(tmp_path: Path) -> None:

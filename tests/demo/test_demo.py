@@ -31,7 +31,7 @@ from ds2d2_yolo.bridge.upstream import devices
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.cli import main
 from ds2d2_yolo.config.resources import resolve_data, resolve_model
-from ds2d2_yolo.demo import picture, run, training
+from ds2d2_yolo.demo import exported, picture, run, training
 from ds2d2_yolo.demo.plan import PLANS, SMALL, DemoPlan, DemoSettings, fingerprint
 from ds2d2_yolo.demo.run import Demo
 from ds2d2_yolo.demo.scores import ModelScores, scores_table
@@ -226,7 +226,7 @@ def test_finished_steps_are_not_done_again(
     before = json.loads((project / "small" / "demo.json").read_text(encoding="utf-8"))
     for name in ("train_plain", "resume_plain"):
         monkeypatch.setattr(plain_run, name, refuse)
-    for name in ("measure", "export", "detect"):
+    for name in ("measure", "export_student", "detect"):
         monkeypatch.setattr(run, name, refuse)
     monkeypatch.setattr(training, "distill", refuse)
     assert Demo(plan, settings_in(project)).run() == before
@@ -428,7 +428,7 @@ def test_a_student_that_detects_nothing_is_exported_without_a_comparison(
 ) -> None:
     (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
     nothing = picture.Boxes(np.zeros((0, 4, 2), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    monkeypatch.setattr(run, "detect", lambda weights, images, *_: [nothing] * len(images))
+    monkeypatch.setattr(exported, "detect", lambda weights, images, *_: [nothing] * len(images))
     report = Demo(plan, settings_in(project)).run()
     assert (report["onnx"]["images"], report["onnx"]["confidence"]) == (0, None)
     assert "detects nothing yet, its ONNX file is not compared with PyTorch" in capsys.readouterr().out
@@ -438,9 +438,9 @@ def test_a_student_that_detects_nothing_is_exported_without_a_comparison(
 def test_low_scores_are_compared_too(project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "small" / "distilled" / "weights" / "best.onnx").unlink()
     low = picture.Boxes(np.zeros((1, 4, 2), np.float32), np.zeros(1, np.int64), np.full(1, 0.02, np.float32))
-    monkeypatch.setattr(run, "detect", lambda weights, images, *_: [low] * len(images))
+    monkeypatch.setattr(exported, "detect", lambda weights, images, *_: [low] * len(images))
     onnx = Demo(plan, settings_in(project)).run()["onnx"]
-    assert (onnx["images"], onnx["confidence"]) == (8, run.MIN_CONFIDENCE)
+    assert (onnx["images"], onnx["confidence"]) == (8, exported.MIN_CONFIDENCE)
 
 
 def test_an_export_of_an_older_version_is_compared_again(project: Path, plan: DemoPlan) -> None:
