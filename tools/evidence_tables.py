@@ -6,6 +6,8 @@ whose seeds are pooled, or object groups of a folder:
 
     <!-- overview gains -->    <!-- hituav -->    <!-- hituav + hituav4 -->    <!-- hituav by size of ds2d2, fu2 -->
 
+`<!-- overview intervals -->` counts the intervals of all folders.
+
     python tools/evidence_tables.py
 """
 
@@ -29,6 +31,7 @@ from ds2d2_yolo.utils.tables import markdown_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = "evidence.md", "evidence-runs.md"
+INTERVALS = "intervals"
 BASELINE, DEFAULTS, LEVEL = "plain", "ds2d2", 0.95
 PATCHED = "teacher_bf16"  # in earlier runs a patch of the code, which their settings do not name
 SELECTION = re.compile(
@@ -172,8 +175,10 @@ def overview(docs: Path, name: str) -> str:
     Raises:
         BadUseError: If there is no such overview.
     """
+    if name == INTERVALS:
+        return count_intervals(docs)
     if name not in OVERVIEWS:
-        raise BadUseError(f"'<!-- overview {name} -->': there are {', '.join(OVERVIEWS)}")
+        raise BadUseError(f"'<!-- overview {name} -->': there are {', '.join((*OVERVIEWS, INTERVALS))}")
     base, rows = OVERVIEWS[name]
     base_name = "the defaults" if base == DEFAULTS else base
     header = ["images", "teacher, its mAP50", "settings", "seeds", f"mAP50, {base_name}", "mAP50",
@@ -189,6 +194,34 @@ def overview(docs: Path, name: str) -> str:
         differences = (highlighted(paired_difference(*pair, LEVEL)) for pair in (map50, map50_95))
         table.append([row.images, f"{row.teacher}, {teacher:.3f}", row.settings, str(len(seeds)), *means, *differences])
     return markdown_table(header, table)
+
+
+def count_intervals(docs: Path) -> str:
+    """Return a table with the number of intervals against the plain student, by their seeds.
+
+    Args:
+        docs (Path): Folder of the pages.
+
+    Returns:
+        (str): Markdown. A folder counts by itself, whether a table pools its seeds or not. An arm that a folder
+            repeats for comparison counts once.
+    """
+    counts: dict[int, list[int]] = {}
+    runs: set[tuple[str, int, float]] = set()
+    for file in sorted((docs / "evidence").glob("*/results.csv")):
+        rows = read_results(file)
+        plain = by_seed(rows, BASELINE, "map50")
+        for arm in {row.arm for row in rows} - {BASELINE, "teacher"}:
+            values = by_seed(rows, arm, "map50")
+            repeated = {(arm, *run) for run in values.items()} <= runs
+            runs |= {(arm, *run) for run in values.items()}
+            difference = None if repeated else paired_difference(values, plain, LEVEL)
+            if difference and difference.low is not None and difference.high is not None:
+                number = counts.setdefault(difference.n, [0, 0, 0])
+                for i, holds in enumerate((True, difference.low > 0, difference.high < 0)):
+                    number[i] += holds
+    header = ["seeds", "intervals of mAP50", "above 0", "below 0"]
+    return markdown_table(header, [[str(seeds), *map(str, n)] for seeds, n in sorted(counts.items())])
 
 
 def by_seed(rows: list[RunResult], arm: str, metric: str) -> dict[int, float]:

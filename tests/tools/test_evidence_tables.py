@@ -170,3 +170,12 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
         tool.pool_seeds(parts)
     with pytest.raises(BadUseError, match="hituav2 has no alone"):
         tool.make_table(DOCS, "hituav2 by size of ds2d2, alone")
+
+
+def test_an_interval_that_a_folder_repeats_counts_once(tool: Any, tmp_path: Path) -> None:
+    docs = copy_of(tmp_path, "hituav2")
+    arms = {r.arm for r in read_results(docs / "evidence" / "hituav2" / "results.csv")} - {"plain", "teacher"}
+    table = tool.make_table(docs, "overview intervals")
+    assert re.search(rf"\| 3 +\| +{len(arms)} \|", table)
+    shutil.copytree(docs / "evidence" / "hituav2", docs / "evidence" / "repeated")
+    assert tool.make_table(docs, "overview intervals") == table
