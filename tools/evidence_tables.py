@@ -62,27 +62,33 @@ class OverviewRow:
 
 
 T1_VALIDATION, T1_HELD_OUT = ("hituav", "hituav4"), ("heldout", "heldout4")
-T1_BALANCED, T1_BALANCED_HELD_OUT = ("hituav5", "hituav6"), ("heldout5", "heldout6")
+T1_CELLS, T1_CELLS_HELD_OUT = ("hituav5", "hituav6"), ("heldout5", "heldout6")
+T1_MEASURED, T1_MEASURED_HELD_OUT = ("hituav7", "hituav8"), ("heldout7", "heldout8")
+BY_CELLS = "`recipe=balanced level_balance=cells`"
 PHOTOGRAPHS, HELD_OUT, SCENES = "HIT-UAV, validation", "HIT-UAV, held out", "drawn scenes"
 OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to compare with, rows
     "gains": (BASELINE, (
         OverviewRow(PHOTOGRAPHS, "T1", "defaults", T1_VALIDATION, DEFAULTS),
-        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_BALANCED, "together"),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_MEASURED, "togmeas"),
         OverviewRow(PHOTOGRAPHS, "T2", "defaults", ("hituav2",), DEFAULTS),
         OverviewRow(PHOTOGRAPHS, "T3", "defaults", ("hituav3",), DEFAULTS),
         OverviewRow(HELD_OUT, "T1", "defaults", T1_HELD_OUT, DEFAULTS),
-        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_BALANCED_HELD_OUT, "together"),
+        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_MEASURED_HELD_OUT, "togmeas"),
         OverviewRow(HELD_OUT, "T2", "defaults", ("heldout2",), DEFAULTS),
         OverviewRow(HELD_OUT, "T3", "defaults", ("heldout3",), DEFAULTS),
         OverviewRow(SCENES, "S1", "defaults", ("scenes",), DEFAULTS),
         OverviewRow(SCENES, "S2", "defaults", ("scenes2",), DEFAULTS),
         OverviewRow(SCENES, "S3", "defaults", ("scenes3",), DEFAULTS),
-        OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "balanced"),
+        OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
+        OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "measured"),
     )),
     "recipes": (DEFAULTS, (
-        OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "together"),
-        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_BALANCED, "together"),
-        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_BALANCED_HELD_OUT, "together"),
+        OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
+        OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_MEASURED, "togmeas"),
+        OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_MEASURED_HELD_OUT, "togmeas"),
+        OverviewRow(SCENES, "S3", BY_CELLS, ("scenes3",), "together"),
+        OverviewRow(PHOTOGRAPHS, "T1", BY_CELLS, T1_CELLS, "together"),
+        OverviewRow(HELD_OUT, "T1", BY_CELLS, T1_CELLS_HELD_OUT, "together"),
         OverviewRow(SCENES, "S3", "explicit stream alone, measured levels", ("scenes3",), "exmeas"),
         OverviewRow(SCENES, "S3", "`recipe=stride8`", ("scenes3",), "all8"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=stride8`", T1_VALIDATION, "all8"),
