@@ -20,8 +20,8 @@ from ultralytics.nn.tasks import OBBModel
 
 import ds2d2_yolo
 from ds2d2_yolo.bridge.distillation.criterion import DistillationCriterion
-from ds2d2_yolo.bridge.distillation.gains import MONITOR_BATCHES
-from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
+from ds2d2_yolo.bridge.distillation.gains import CALIBRATION_BATCHES
+from ds2d2_yolo.bridge.distillation.gradients.levels import TASK, level_key
 from ds2d2_yolo.bridge.models.adapters import attach_adapters, detach_adapters
 from tests.helpers.distillation import batch_of, build
 
@@ -180,8 +180,10 @@ def build_step(
     assert distiller is not None
     if columns is not None:
         distiller.teacher_columns = columns
-    for _ in range(0 if measured else MONITOR_BATCHES):
-        criterion.gains.calibrate(dict.fromkeys((TASK, *distiller.settings.active), 1.0), 1.0, distiller.strides)
+    names = (TASK, *distiller.settings.active)
+    keys = [level_key(name, stride) for name in names for stride in (None, *distiller.strides)]
+    for _ in range(0 if measured else CALIBRATION_BATCHES):
+        criterion.gains.calibrate(dict.fromkeys(keys, 1.0), 1.0, distiller.strides)
     assert criterion.gains.calibrating == measured
     return model, criterion
 
