@@ -42,7 +42,7 @@ from ds2d2_yolo.bridge.distillation.gains import MONITOR_BATCHES, Gains
 from ds2d2_yolo.bridge.models.adapters import attach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head, level_channels, raw_predictions, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher, load_teacher
-from ds2d2_yolo.config.settings import Settings
+from ds2d2_yolo.config.settings import EXPLICIT, Settings
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "all four, gains measured"
@@ -51,7 +51,7 @@ OURS: dict[str, dict[str, Any]] = {
     "explicit only, by scores": {"implicit": False, "weight_map": "score"},
     "imfu only": {"explicit": False, "imhi": 0.0},
     "explicit + imfu": {"imhi": 0.0},
-    "explicit + imfu, balanced": {"imhi": 0.0, "level_balance": "cells", "feature_norm": "standard"},
+    "explicit + imfu, balanced": {"imhi": 0.0, "level_balance": "measured", "feature_norm": "standard"},
     "all four terms": {},
     "all four, by scores": {"weight_map": "score"},
     "all four, stride 8 alone": {"levels": [8]},
@@ -136,7 +136,8 @@ class Bench:
         # the amplifier is untrained, which costs as much as a trained one
         distiller = build_distiller(head, copy.deepcopy(self.loaded), settings).to(self.device)
         attach_adapters(model, distiller.adapters)
-        gains = Gains(settings)
+        weights = dict.fromkeys(EXPLICIT, [1.0] * len(distiller.strides))  # any weights cost the same
+        gains = Gains(settings, {"automatic": {}, "level_weights": weights, "frozen": True})
         for _ in range(MONITOR_BATCHES):  # the measured batches of an epoch are a variant of their own
             gains.calibrate({}, 1.0, ())
         model.criterion = DistillationCriterion(model.init_criterion(), head, distiller, gains)

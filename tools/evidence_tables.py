@@ -64,7 +64,7 @@ class OverviewRow:
 T1_VALIDATION, T1_HELD_OUT = ("hituav", "hituav4"), ("heldout", "heldout4")
 T1_CELLS, T1_CELLS_HELD_OUT = ("hituav5", "hituav6"), ("heldout5", "heldout6")
 T1_MEASURED, T1_MEASURED_HELD_OUT = ("hituav7", "hituav8"), ("heldout7", "heldout8")
-BY_CELLS = "`recipe=balanced level_balance=cells`"
+BY_CELLS = "`recipe=balanced`, levels by cells"
 PHOTOGRAPHS, HELD_OUT, SCENES = "HIT-UAV, validation", "HIT-UAV, held out", "drawn scenes"
 OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to compare with, rows
     "gains": (BASELINE, (

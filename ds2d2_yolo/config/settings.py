@@ -126,8 +126,7 @@ class Settings(Options):
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
             class scores, each level by itself), or 'both', the product.
-        level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's), 'cells' (share of the
-            cells), 'score' (share of the teacher's class scores), both times the number of levels, or 'measured': for
+        level_balance (str): Weight of the levels in the explicit terms: 'none' (1, the method's) or 'measured': for
             each term, in the batches that the automatic gains are measured in, so that the term's gradient is spread
             over the levels as the task loss's is. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
@@ -216,11 +215,11 @@ class Settings(Options):
         ok.one_of("disw", "score", "both"),
         "weight of the explicit terms: DISW, the teacher's class scores, or their product",
     )
-    level_balance: Literal["none", "cells", "score", "measured"] = _experimental(
+    level_balance: Literal["none", "measured"] = _experimental(
         "none",
-        ok.one_of("none", "cells", "score", "measured"),
-        "weight of the levels in the explicit terms: equal, by cells, by the teacher's class scores, or measured so "
-        "that their gradients spread over the levels as the task loss's does",
+        ok.one_of("none", "measured"),
+        "weight of the levels in the explicit terms: equal, or measured so that their gradients spread over the levels "
+        "as the task loss's does",
     )
     adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
     adapter_scale: Literal["none", "aligned"] = _experimental(

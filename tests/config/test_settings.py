@@ -84,7 +84,7 @@ def test_every_setting_says_what_it_is() -> None:
         ({"levels": [8, 8]}, "names a level twice"),
         ({"gain_refresh": 1.5}, "gain_refresh=1.5 must be a finite number of at least 0 and at most 1"),
         ({"feature_norm": "batch"}, "none, channel, standard"),
-        ({"level_balance": "cell"}, "did you mean 'cells'"),
+        ({"level_balance": "measure"}, "did you mean 'measured'"),
         ({"robust": None}, "robust=None must be True or False"),
         ({"teacher_channels": [-1]}, "teacher_channels=[-1]"),
         ({"recipe": 3}, "recipe=3 must be a path"),

@@ -35,8 +35,7 @@ class TeacherOutputs:
         valid (Tensor): B bool, images with finite outputs; the others contribute nothing.
         predictions (dict[str, HeadOutputs]): The amplifier's predictions by implicit term.
         score_sum (Tensor | None): Normaliser of the implicit terms, see `weighting.teacher_score_sum`.
-        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` or
-            `level_balance` needs it.
+        scores (list[Tensor] | None): Largest class score of each cell, B x H x W, where `weight_map` needs it.
         detections (list[Tensor]): Detections of each unlabelled image, see `teacher_boxes.teacher_detections`; empty
             without unlabelled images, or where no term needs boxes.
     """

@@ -14,13 +14,7 @@ from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shar
 from ds2d2_yolo.bridge.distillation.targets import Targets
 from ds2d2_yolo.bridge.distillation.teacher_size import in_student_frame
 from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import teacher_detections
-from ds2d2_yolo.bridge.distillation.weighting import (
-    level_scores,
-    level_weights,
-    sum_levels,
-    teacher_score_sum,
-    weight_maps,
-)
+from ds2d2_yolo.bridge.distillation.weighting import level_scores, sum_levels, teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
 from ds2d2_yolo.bridge.models.heads import logits_and_boxes, raw_predictions, strides_of
@@ -99,8 +93,7 @@ class Distiller:
             (TeacherOutputs): For the call.
         """
         active = self.settings.active
-        uses_scores = self.settings.weight_map != "disw" or self.settings.level_balance == "score"
-        needs_scores = uses_scores and bool(set(active) & set(EXPLICIT))
+        needs_scores = self.settings.weight_map != "disw" and bool(set(active) & set(EXPLICIT))
         needs_boxes = labelled not in {None, len(images)} and self._uses_boxes
         if not (needs_scores or needs_boxes or set(active) & set(IMPLICIT)):
             features = self.teacher.features(images)
@@ -176,11 +169,7 @@ class Distiller:
                 guard.inputs(adapted), teacher.features, maps, strict=True
             )
         ]
-        shared = level_weights(self.settings, adapted, teacher.scores)
-        sums = {
-            term: sum_levels([level[term] for level in levels], (measured or {}).get(term, shared))
-            for term in levels[0]
-        }
+        sums = {term: sum_levels([level[term] for level in levels], (measured or {}).get(term)) for term in levels[0]}
         losses = dict(zip(sums, guard.outputs(*sums.values()), strict=True))
         self.left_out |= dict.fromkeys(losses, guard.left_out)
         return losses

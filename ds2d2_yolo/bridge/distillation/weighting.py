@@ -1,4 +1,4 @@
-"""Weights of the terms: maps and levels of the explicit stream, a normaliser for the implicit stream."""
+"""Weights of the terms: maps of the explicit stream, sums over levels, a normaliser for the implicit stream."""
 
 from __future__ import annotations
 
@@ -53,41 +53,12 @@ def teacher_score_sum(logits: Tensor, valid: Tensor | None = None) -> Tensor:
     return (sums if valid is None else sums.where(valid, 1)).sum()
 
 
-def level_weights(
-    settings: Settings, features: list[Tensor], scores: list[Tensor] | None
-) -> Sequence[float | Tensor] | None:
-    """Return the weight of each level in the explicit terms. Not part of the published method, where it is 1.
-
-    ``w_l = L m_l / sum m`` for L levels, so that equal levels have a weight of 1. The mass m_l of a level is its number
-    of cells (`level_balance` 'cells') or the sum of the teacher's largest class scores of its cells ('score', over the
-    valid images of this process's batch). The published mean per level counts a cell of stride 32 sixteen times as much
-    as one of stride 8. The weights of 'measured' differ by term: see `gradients.levels.balancing_weights`.
-
-    Args:
-        settings (Settings): `level_balance`.
-        features (list[Tensor]): Map of each level, B x C x H x W.
-        scores (list[Tensor] | None): From `level_scores`, needed for 'score'.
-
-    Returns:
-        (Sequence[float | Tensor] | None): Number or scalar of each level, of mean 1 (0 for a batch without scores);
-            None for 'none' and 'measured'.
-    """
-    if settings.level_balance in {"none", "measured"}:
-        return None
-    if settings.level_balance == "cells":
-        cells = [f.shape[2] * f.shape[3] for f in features]
-        return [len(cells) * n / sum(cells) for n in cells]
-    assert scores is not None
-    masses = torch.stack([s.sum() for s in scores])
-    return (len(scores) * masses / masses.sum().clamp(min=torch.finfo(masses.dtype).tiny)).unbind()
-
-
-def sum_levels(values: Sequence[Tensor], weights: Sequence[float | Tensor] | None) -> Tensor:
+def sum_levels(values: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
     """Return the weighted sum of a term over the levels.
 
     Args:
         values (Sequence[Tensor]): Scalar of each level.
-        weights (Sequence[float | Tensor] | None): From `level_weights`.
+        weights (Sequence[float] | None): Weight of each level. None for 1 each.
 
     Returns:
         (Tensor): Scalar.

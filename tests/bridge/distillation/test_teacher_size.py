@@ -142,7 +142,7 @@ def test_weight_map_is_in_the_students_frame(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"weight_map": "score", "level_balance": "score"}, {"weight_map": "both", "level_balance": "cells"},
+        {"weight_map": "score"}, {"weight_map": "both"},
         {"teacher_bf16": True}, {"adapter_scale": "aligned", "feature_norm": "standard"}, {"levels": [16]},
     ],
 )  # fmt: skip

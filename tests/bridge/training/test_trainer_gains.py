@@ -159,9 +159,8 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer, caplog: pytest.Log
 BALANCED = {"feature_norm": "standard", "gain_refresh": 0.25, "imhi": 0}
 
 
-@pytest.mark.parametrize("kind", ["measured", pytest.param("score", marks=pytest.mark.slow)])
 def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
-    kind: str, tiny_trainer: Trainer, caplog: pytest.LogCaptureFixture
+    tiny_trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Levels balanced, features standardised, gains measured anew in every epoch of four: cut off after the second."""
 
@@ -172,14 +171,14 @@ def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
         if t.epoch == 1:
             raise Cut
 
-    whole = tiny_trainer("obb", epochs=4, name="whole", level_balance=kind, **BALANCED)
+    whole = tiny_trainer("obb", epochs=4, name="whole", level_balance="measured", **BALANCED)
     with caplog.at_level(logging.INFO):
         whole.train()
     lines = [
         r.getMessage() for r in caplog.records if "measured weights of exlo on strides 8, 16, 32" in r.getMessage()
     ]
-    assert len(lines) == (4 if kind == "measured" else 0)
-    first = tiny_trainer("obb", epochs=4, name="cut", level_balance=kind, **BALANCED)
+    assert len(lines) == 4
+    first = tiny_trainer("obb", epochs=4, name="cut", level_balance="measured", **BALANCED)
     first.add_callback("on_model_save", cut)
     with pytest.raises(Cut):
         first.train()
@@ -191,14 +190,14 @@ def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
         for term, share in whole.run.settings.shares.items():
             assert row[f"share/{term}"] == pytest.approx(share, rel=1e-3)
             assert 0 < row[f"train/{term}_loss"] < math.inf
-        if kind == "measured":  # but for medians over the batches
-            assert [row[f"share/exlo@{s}"] for s in (8, 16, 32)] == pytest.approx([row["share/exlo"]] * 3, rel=0.2)
-            assert sum(row[f"weight/exlo@{s}"] for s in (8, 16, 32)) == pytest.approx(3, rel=1e-3)
+        # Equal but for medians over the batches.
+        assert [row[f"share/exlo@{s}"] for s in (8, 16, 32)] == pytest.approx([row["share/exlo"]] * 3, rel=0.2)
+        assert sum(row[f"weight/exlo@{s}"] for s in (8, 16, 32)) == pytest.approx(3, rel=1e-3)
     assert [{k: v for k, v in row.items() if k != "time"} for row in rows_of(again)] == [
         {k: v for k, v in row.items() if k != "time"} for row in rows
     ]
     assert again.gains.state() == whole.gains.state()
-    assert set(again.gains.level_weights) == ({"exlo", "exhi"} if kind == "measured" else set())
+    assert set(again.gains.level_weights) == {"exlo", "exhi"}
 
 
 def test_another_batch_size_measures_again(tiny_trainer: Trainer) -> None:

@@ -60,8 +60,8 @@ def balancing_weights(norms: Iterable[Mapping[str, float]], term: str, strides: 
     """Return weights that spread a term's gradient over the levels as the task loss's gradient is spread.
 
     ``w_l = L r_l / sum r`` for L levels, with r_l the median over the batches of ``|task gradient on l| / |gradient of
-    the term on l at weight 1|``, at most `MAX_RATIO`. Their mean is 1, as with `level_balance` 'cells': the gain alone
-    sets the size of the term. Each level of an explicit term sends gradient into its own level only, so that the norm
+    the term on l at weight 1|``, at most `MAX_RATIO`. Their mean is 1: the gain alone sets the size of the
+    term. Each level of an explicit term sends gradient into its own level only, so that the norm
     on a level is proportional to its weight. Not part of the published method.
 
     Args:

@@ -149,7 +149,7 @@ def test_measured_gradients_of_a_pair_are_spread_as_the_task_loss(
         )
 
 
-@pytest.mark.parametrize("kind", ["none", "cells", "measured"])
+@pytest.mark.parametrize("kind", ["none", "measured"])
 def test_without_measured_weights_a_term_is_as_before(kind: str, checkpoint: Callable[..., Path]) -> None:
     keys: dict[str, Any] = {"level_balance": kind, "implicit": False}
     model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), **keys)
@@ -162,7 +162,6 @@ def test_without_measured_weights_a_term_is_as_before(kind: str, checkpoint: Cal
     student = StudentInputs.of(criterion.base, outputs, calls[0].targets)
     teacher = distiller.teacher_outputs(batch["img"])
     terms = distiller(student, teacher)
-    if kind != "cells":
-        assert terms == published.distiller(student, teacher), "a weight of 1 for each level"
+    assert terms == published.distiller(student, teacher), "a weight of 1 for each level"
     unmeasured = distiller(student, teacher, criterion.gains.current_weights(distiller.strides))
     assert unmeasured == (dict.fromkeys(terms, torch.tensor(0.0)) if kind == "measured" else terms)
