@@ -17,17 +17,21 @@ from ds2d2_yolo.core.checks import check_feature_map
 from ds2d2_yolo.core.transfer import copy_to_device
 
 _HAAR_NAMES = frozenset({"haar", "db1", "bior1.1", "rbio1.1"})
+# Low-pass and high-pass decomposition filters, outermost tap first. `torch.compile` cannot trace PyWavelets itself.
+_FILTERS = {
+    name: (tuple(map(float, bank.dec_lo)), tuple(map(float, bank.dec_hi)))
+    for name in pywt.wavelist(kind="discrete")
+    for bank in (pywt.Wavelet(name),)
+}
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _filters(wavelet: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the low-pass and high-pass decomposition filters of a discrete wavelet, outermost tap first."""
-    if wavelet not in pywt.wavelist(kind="discrete"):
+    """Return the low-pass and high-pass decomposition filters of a discrete wavelet."""
+    if wavelet not in _FILTERS:
         raise ValueError(
             f"wavelet={wavelet!r} is not a discrete wavelet; name one of pywt.wavelist(kind='discrete'), such as 'haar'"
         )
-    bank = pywt.Wavelet(wavelet)
-    return tuple(map(float, bank.dec_lo)), tuple(map(float, bank.dec_hi))
+    return _FILTERS[wavelet]
 
 
 def filter_length(wavelet: str = "haar") -> int:
