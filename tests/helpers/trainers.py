@@ -1,8 +1,18 @@
-"""Trainers of each task, with a teacher and a student."""
+"""Trainers of each task, with a teacher and a student.
+
+The models are the smallest that differ in width: `test_pairs.py` trains the real families and sizes, and the tests that use
+these ask about the trainer.
+"""
 
 from __future__ import annotations
 
-from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
+from pathlib import Path
 
-PAIRS = {"obb": ("yolov8s-obb.yaml", "yolov8n-obb.yaml"), "detect": ("yolov8s.yaml", "yolov8n.yaml")}
+from ds2d2_yolo import DS2D2OBBTrainer, DS2D2Trainer
+from ds2d2_yolo.config.resources import resource_dir
+
+PAIRS = {
+    "obb": ("yolov8n-obb.yaml", str(resource_dir("cfg") / "models/yolov8-pico-obb.yaml")),
+    "detect": ("yolov8n.yaml", str(Path(__file__).parent / "models/yolov8-pico.yaml")),
+}
 TRAINERS = {"obb": DS2D2OBBTrainer, "detect": DS2D2Trainer}

@@ -156,8 +156,8 @@ def test_is_calibrated_on_labelled_images_of_the_students_size(
 
 def test_the_expected_memory_counts_the_fake_quantisers(tiny_trainer: Trainer) -> None:
     memory = {q: report_of(tiny_trainer("obb", imhi=0, quantize=q)).memory for q in (None, 8)}
-    assert memory[None].copies == 0
-    assert memory[8].copies > 0.9 * memory[8].gradients, "autograd saves the rounded weights"
+    copies = memory[8].copies - memory[None].copies
+    assert copies > 0.9 * memory[8].gradients, "autograd saves the rounded weights"
     assert memory[8].activations > memory[None].activations
 
 

@@ -62,11 +62,12 @@ def test_terms_send_their_shares(task: str, tiny_trainer: Trainer) -> None:
 
 
 def test_shares_are_settings(tiny_trainer: Trainer) -> None:
-    small, large = (tiny_trainer("obb", imhi=0, imfu_share=s, name=str(s)) for s in (0.1, 0.4))
-    for trainer in (small, large):
+    gains = []
+    for share in (0.1, 0.4):  # each is seeded where it is made, and does not move: both measure the same weights
+        trainer = tiny_trainer("obb", imhi=0, imfu_share=share, name=str(share), lr0=1e-8)
         trainer.train()
-    ratio = large.gains.automatic["imfu"] / small.gains.automatic["imfu"]
-    assert ratio == pytest.approx(4, rel=0.2), "they train differently after the first batch, hence not exactly"
+        gains.append(trainer.gains.automatic["imfu"])
+    assert gains[1] / gains[0] == pytest.approx(4, rel=1e-3)
 
 
 def test_one_number_for_all(tiny_trainer: Trainer) -> None:
