@@ -1,7 +1,7 @@
 """Trainers of each task, with a teacher and a student.
 
-The models are the smallest that differ in width: `test_pairs.py` trains the real families and sizes, and the tests that use
-these ask about the trainer.
+The models are the smallest that differ in width, since the tests that use them ask about the trainer. `test_pairs.py`
+trains the real families and sizes.
 """
 
 from __future__ import annotations
