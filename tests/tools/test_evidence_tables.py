@@ -165,6 +165,8 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
         tool.pool_seeds(parts)
     write_results(parts[1], [replace(r, settings='{"teacher_bf16": true}') if r.arm == "plain" else r for r in later])
     assert len(tool.pool_seeds(parts)) == len(found)
+    write_results(parts[1], [replace(r, student_hash="a checkpoint of its own") for r in later if r.arm != "teacher"])
+    assert len(tool.summarise(tool.pool_seeds(parts), "plain", 0.95).seeds("plain")) == 3
     write_results(parts[0], rows)
     with pytest.raises(BadUseError, match="plain with seed 2 is in 0 and in 1"):
         tool.pool_seeds(parts)
