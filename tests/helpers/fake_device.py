@@ -180,6 +180,7 @@ def build_step(
     assert distiller is not None
     if columns is not None:
         distiller.teacher_columns = columns
+    distiller.start_epoch(0)
     names = (TASK, *distiller.settings.active)
     keys = [level_key(name, stride) for name in names for stride in (None, *distiller.strides)]
     for _ in range(0 if measured else CALIBRATION_BATCHES):

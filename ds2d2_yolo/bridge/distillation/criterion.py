@@ -71,6 +71,7 @@ class DistillationCriterion(CriterionWithTerms):
         with capture_assigner_calls(self.base) as calls:
             loss, items = task_loss(self.base, preds, batch)
         student = StudentInputs.of(self.base, preds, teacher.complete_targets(calls[0].targets))
+        distiller.set_adapters(student, teacher)
         if self.gains.calibrating:
             optional = distiller.settings.active if self.gains.calibrated else ()
             norms = measure_gradients(self.base, self.head, distiller, student, teacher, batch, optional)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ds2d2_yolo.bridge.distillation.adapter_init import RidgeInit
 from ds2d2_yolo.bridge.distillation.batch import HeadOutputs, StudentInputs, TeacherOutputs
 from ds2d2_yolo.bridge.distillation.finite_guard import FiniteGuard, valid_images, zero_invalid
 from ds2d2_yolo.bridge.distillation.prediction_loss import prediction_loss, shared_classes
@@ -57,6 +58,7 @@ class Distiller:
         self.student_columns = student_columns
         self.strides = tuple(s / teacher.ratio for s in strides_of(teacher.head))
         self.left_out: dict[str, Tensor] = {}
+        self.ridge_init = RidgeInit(adapters) if settings.adapter_init == "ridge" else None
         self.heads = {"imfu": AdaptedHead(teacher.head)}
         if amplifier is not None:
             self.heads["imhi"] = AdaptedHead(amplifier.head)
@@ -80,6 +82,26 @@ class Distiller:
     def levels(self) -> list[int]:
         """(list[int]): Indices of the student's levels that are distilled."""
         return [student_level for student_level, _ in self.teacher.pairs]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin an epoch; the first one sets the adapters if `adapter_init` is 'ridge'.
+
+        Args:
+            epoch (int): Epoch, from 0.
+        """
+        if self.ridge_init is not None:
+            self.ridge_init.start_epoch(epoch)
+
+    def set_adapters(self, student: StudentInputs, teacher: TeacherOutputs) -> None:
+        """Set the adapters from a batch where `adapter_init` asks for it, before the terms of the batch.
+
+        Args:
+            student (StudentInputs): The student's side of the batch.
+            teacher (TeacherOutputs): The teacher's side.
+        """
+        if self.ridge_init is not None:
+            features = [student.features[level] for level in self.levels]
+            self.ridge_init.update(features, teacher.features, teacher.valid)
 
     @torch.no_grad()
     def teacher_outputs(self, images: Tensor, labelled: int | None = None) -> TeacherOutputs:

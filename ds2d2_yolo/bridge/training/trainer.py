@@ -315,6 +315,8 @@ class DS2D2Trainer(DetectionTrainer):
         # with time= every process has an estimate of its own; they have to measure, and stop distilling, together
         epochs, warm = broadcast_from_rank0([self.epochs, self.epoch * batches >= self._get_warmup_iterations(batches)])
         self.gains.start_epoch(self.epoch, epochs, batches, warm)
+        if self.distiller is not None:
+            self.distiller.start_epoch(self.epoch)
 
     def _model_train(self) -> None:
         """Put the model into training mode; a resumed run's random states follow, after all callbacks."""

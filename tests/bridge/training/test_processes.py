@@ -68,7 +68,7 @@ def test_ranks_agree(
     settings = {
         **tiny_settings, "teacher": str(checkpoint("yolov8s-obb.yaml", seed=seed)), "model": "yolov8n-obb.yaml",
         "data": str(tiny_data("obb")), "epochs": 3, "amplifier_epochs": 1, "batch": 4, "mosaic": 1.0, "exist_ok": False,
-        "rect": True, "level_balance": balance,
+        "rect": True, "level_balance": balance, "adapter_init": "ridge" if balance == "measured" else "random",
     }  # fmt: skip
     earlier = tmp_path / "runs" / "run" / "results.csv"
     earlier.parent.mkdir(parents=True)

@@ -29,7 +29,10 @@ CASES = {
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
     "adapters": ("obb", {"adapter_lr": 5, "adapter_scale": "aligned"}),
-    "unlabelled": ("obb", {"unlabelled": "rest", "fraction": 0.6, "mixup": 0.5, "workers": 2, "nbs": 6}),
+    "unlabelled": (
+        "obb",
+        {"unlabelled": "rest", "fraction": 0.6, "mixup": 0.5, "workers": 2, "nbs": 6, "adapter_init": "ridge"},
+    ),
     "rect": ("detect", {"rect": True, "workers": 2}),
     "quantised": ("obb", {"quantize": 8}),
 }
