@@ -39,8 +39,9 @@ def fine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fine")
-def test_facts_of_a_pair(tiny_trainer: Trainer) -> None:
-    trainer = tiny_trainer("obb", epochs=8, freeze=1)
+def test_facts_of_a_pair(tiny_trainer: Trainer, checkpoint: Callable[..., Path]) -> None:
+    pair = {"model": "yolov8n-obb.yaml", "teacher": str(checkpoint("yolov8s-obb.yaml"))}
+    trainer = tiny_trainer("obb", epochs=8, freeze=1, **pair)
     report = report_of(trainer)
     assert (report.run.task, report.run.imgsz, report.run.batch, report.run.epochs) == ("obb", 96, 4, 8)
     teacher, student = trainer.run.teacher.model, YOLO("yolov8n-obb.yaml").model
@@ -216,6 +217,6 @@ def test_files(tiny_trainer: Trainer, tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["preflight.json", "preflight.txt"]
     facts = json.loads((folder / "preflight.json").read_text(encoding="utf-8"))
     assert facts["memory"]["total"] == report.memory.total  # type: ignore[union-attr]
-    assert facts["levels"][0]["student"]["shape"] == [64, 12, 12]
+    assert facts["levels"][0]["student"]["shape"] == [16, 12, 12]
     assert facts == json.loads(json.dumps(report.as_dict()))
     assert (folder / "preflight.txt").read_text(encoding="utf-8") == render(report) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,17 @@ from tests.helpers.settings import OFF
 SAVED = (0.95, 1.03)  # tensors that autograd saves
 SAVED_MEASURING = (0.85, 1.03)  # the same in batches that measure the gains
 LIVE = (0.95, 1.08)  # all tensors of forward and backward
+
+
+@pytest.fixture
+def tiny_trainer(tiny_trainer: Callable[..., Any], checkpoint: Callable[..., Path]) -> Callable[..., Any]:
+    """The trainer with models of the sizes that are used: the bounds hold where layers have many channels."""
+
+    def make(task: str = "obb", **keys: Any) -> Any:
+        kind = "-obb" if task == "obb" else ""
+        return tiny_trainer(task, teacher=str(checkpoint(f"yolov8s{kind}.yaml")), model=f"yolov8n{kind}.yaml", **keys)
+
+    return make
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
