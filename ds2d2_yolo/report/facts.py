@@ -200,6 +200,7 @@ class ParameterFacts:
         student (int): Trained parameters of the student.
         student_frozen (int): Parameters of the student that `freeze=` freezes.
         adapters (int): Trained parameters of the adapters.
+        adapter_init (str): Their start, 'random' or 'ridge'.
         teacher (int): Frozen parameters of the teacher.
         amplifier (int): Frozen parameters of the amplifier.
     """
@@ -207,6 +208,7 @@ class ParameterFacts:
     student: int
     student_frozen: int
     adapters: int
+    adapter_init: str
     teacher: int
     amplifier: int
 

@@ -187,7 +187,8 @@ def _parameters(report: Report) -> list[str]:
     frozen = n.student_frozen if n.student_frozen > 1000 else 0  # more than the 16 weights that are never trained
     trained = _parts({"student": n.student, "adapters": n.adapters}, _millions)
     fixed = _parts({"teacher": n.teacher, "amplifier": n.amplifier, "student": frozen}, _millions)
-    return _row("parameters", f"trained: {trained}; frozen: {fixed}")
+    start = "; the adapters start by ridge regression" if n.adapter_init == "ridge" else ""
+    return _row("parameters", f"trained: {trained}{start}; frozen: {fixed}")
 
 
 def _memory(memory: MemoryFacts | None) -> list[str]:

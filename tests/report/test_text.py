@@ -51,7 +51,7 @@ def report() -> Report:
         quality=QualityFacts(0.4154, 0.2271, 16, 0.05),
         amplifier=AmplifierFacts("to train", epochs=25, share=0.25),
         gains=GainFacts({"exlo": 0.05, "imfu": 0.1}, {"exhi": 0.5}, {"imhi": "imhi=0"}, 3, "cosine", 0.1, 80),
-        parameters=ParameterFacts(3_000_000, 80_000, 170_000, 68_150_000, 2_400_000),
+        parameters=ParameterFacts(3_000_000, 80_000, 170_000, "ridge", 68_150_000, 2_400_000),
         memory=MemoryFacts(
             12 * MIB, 11 * MIB, 22 * MIB, 12 * MIB, 260 * MIB, 9 * MIB, 0, 300 * MIB, 20 * MIB, 8, 1280, True
         ),
@@ -97,7 +97,8 @@ def test_says_what_is_known(report: Report) -> None:
         "rising over 3 epochs, then cosine to 0.1 of them, last epoch 80",
     ]
     assert " ".join(block(text, "parameters")) == (
-        "trained: student 3.00 M, adapters 0.17 M; frozen: teacher 68.15 M, amplifier 2.40 M, student 0.08 M"
+        "trained: student 3.00 M, adapters 0.17 M; the adapters start by ridge regression; "
+        "frozen: teacher 68.15 M, amplifier 2.40 M, student 0.08 M"
     )
     memory = " ".join(block(text, "memory"))
     assert memory.startswith(

@@ -243,6 +243,7 @@ def parameter_facts(student: nn.Module, teacher: Teacher, distiller: Distiller |
         student=trained,
         student_frozen=count_parameters(student) - trained,
         adapters=count_parameters(distiller.adapters) if distiller else 0,
+        adapter_init=distiller.settings.adapter_init if distiller else "random",
         teacher=count_parameters(teacher.model),
         amplifier=count_parameters(amplifier.head) if amplifier else 0,
     )
