@@ -130,7 +130,8 @@ class Settings(Options):
             each term, in the batches that the automatic gains are measured in, so that the term's gradient is spread
             over the levels as the task loss's is. Not part of the published method.
         adapter_init (str): Start of the adapters: 'random' is the method's, 'ridge' sets them in the first batches by
-            ridge regression of the teacher's features on the student's. Not part of the published method.
+            ridge regression of the teacher's features on the student's, and 'auto' does so where the student starts
+            from a checkpoint. Not part of the published method.
         adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
@@ -223,10 +224,11 @@ class Settings(Options):
         "weight of the levels in the explicit terms: equal, or measured so that their gradients spread over the levels "
         "as the task loss's does",
     )
-    adapter_init: Literal["random", "ridge"] = _experimental(
+    adapter_init: Literal["random", "ridge", "auto"] = _experimental(
         "random",
-        ok.one_of("random", "ridge"),
-        "start of the adapters; ridge: the first batches set them by ridge regression, for a trained student",
+        ok.one_of("random", "ridge", "auto"),
+        "start of the adapters; ridge: the first batches set them by ridge regression; auto: ridge where the student "
+        "starts from a checkpoint",
     )
     adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
     adapter_scale: Literal["none", "aligned"] = _experimental(

@@ -97,6 +97,22 @@ def build_student(args: Namespace, data: Mapping[str, Any]) -> Any:
     return student
 
 
+def starting_weights(args: Namespace) -> str | None:
+    """Return the checkpoint whose weights the student of a run starts from.
+
+    Args:
+        args (Namespace): Ultralytics' arguments: `model`, `pretrained` and `resume` count.
+
+    Returns:
+        (str | None): Its file; None for random weights, and where there is no student.
+    """
+    if args.model is None or (args.pretrained is False and not args.resume):
+        return None
+    named = args.pretrained if isinstance(args.pretrained, (str, Path)) and not args.resume else None
+    file = str(named or check_model_file_from_stem(args.model))
+    return file if file.lower().endswith(".pt") else None
+
+
 def check_pretrained(pretrained: Any) -> None:
     """Load the checkpoint that Ultralytics' `pretrained=` names: a training would load it when its folder exists.
 

@@ -21,7 +21,7 @@ from ds2d2_yolo.bridge.distillation.build import build_distiller
 from ds2d2_yolo.bridge.distillation.distiller import Distiller
 from ds2d2_yolo.bridge.models.adapters import detach_adapters
 from ds2d2_yolo.bridge.models.heads import dense_head
-from ds2d2_yolo.bridge.models.loading import check_freeze
+from ds2d2_yolo.bridge.models.loading import check_freeze, starting_weights
 from ds2d2_yolo.bridge.models.teacher import state_hash
 from ds2d2_yolo.bridge.preflight.facts import (
     amplifier_facts,
@@ -179,8 +179,8 @@ def _student_source(args: Namespace, warnings: list[str]) -> tuple[str, str | No
     """Return the student's source, and the hash of its initial weights if it has any."""
     pretrained = args.pretrained if isinstance(args.pretrained, (str, Path)) and not args.resume else None
     source = str(args.model) if pretrained is None else f"{args.model} from {pretrained}"
-    file = str(pretrained or args.model)
-    if not file.endswith(".pt") or (args.pretrained is False and not args.resume):
+    file = starting_weights(args)
+    if file is None:
         return source, None
     return source, _attempt(f"the hash of {file}", warnings, lambda: _weights_hash(file))
 

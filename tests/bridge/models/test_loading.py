@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student, load_yolo
+from ds2d2_yolo.bridge.models.loading import check_freeze, check_pretrained, load_student, load_yolo, starting_weights
 from ds2d2_yolo.errors import BadUseError
 
 Checkpoint = Callable[..., Path]
@@ -44,6 +46,19 @@ def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "weights.pt")
     with pytest.raises(BadUseError, match="cannot be read as an Ultralytics checkpoint"):
         check_pretrained(str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "resume", "file"),
+    [
+        ("yolov8n.yaml", True, False, None), ("best.pt", True, False, "best.pt"),
+        ("yolov8n", True, False, "yolov8n.pt"),
+        ("best.pt", False, False, None), ("yolov8n.yaml", "other.pt", False, "other.pt"),
+        ("best.pt", "other.pt", False, "other.pt"), ("last.pt", False, "last.pt", "last.pt"), (None, True, False, None),
+    ],
+)  # fmt: skip
+def test_checkpoint_that_a_student_starts_from(model: Any, pretrained: Any, resume: Any, file: str | None) -> None:
+    assert starting_weights(SimpleNamespace(model=model, pretrained=pretrained, resume=resume)) == file
 
 
 def test_layers_to_freeze_are_those_of_the_student(checkpoint: Checkpoint) -> None:

@@ -240,6 +240,22 @@ def test_learning_rate_of_the_adapters(tiny_trainer: Trainer) -> None:
     assert len(set(rates)) > 2
 
 
+@pytest.mark.parametrize(
+    ("trained", "keys", "start"),
+    [
+        (True, {}, "random"), (False, {"adapter_init": "ridge"}, "ridge"),
+        (False, {"adapter_init": "auto"}, "random"), (True, {"adapter_init": "auto"}, "ridge"),
+        (True, {"recipe": "balanced"}, "ridge"), (False, {"recipe": "balanced"}, "random"),
+        (True, {"adapter_init": "auto", "pretrained": False}, "random"),
+    ],
+)  # fmt: skip
+def test_start_of_the_adapters(
+    trained: bool, keys: dict[str, Any], start: str, tiny_trainer: Trainer, checkpoint: Callable[..., Path]
+) -> None:
+    student = str(checkpoint(PAIRS["obb"][1])) if trained else PAIRS["obb"][1]
+    assert tiny_trainer("obb", model=student, **keys).run.settings.adapter_init == start
+
+
 def test_finished_files_are_plain(tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", epochs=2, save_period=1)
     trainer.train()

@@ -24,7 +24,7 @@ from ds2d2_yolo.bridge.data.unlabelled.sources import other_sources
 from ds2d2_yolo.bridge.models.amplifier_store import check_amplifier, load_amplifier
 from ds2d2_yolo.bridge.models.heads import refuse_yaml
 from ds2d2_yolo.bridge.models.input_channels import fit_channels
-from ds2d2_yolo.bridge.models.loading import check_pretrained
+from ds2d2_yolo.bridge.models.loading import check_pretrained, starting_weights
 from ds2d2_yolo.bridge.models.teacher import load_teacher
 from ds2d2_yolo.bridge.preflight.collect import collect_report, report_files
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
@@ -187,6 +187,8 @@ def prepare_run(
     settings = replace(settings, teacher=teacher.path)
     if settings.teacher_imgsz is not None:
         settings = replace(settings, teacher_imgsz=ratio * args.imgsz)  # rounded too
+    if settings.adapter_init == "auto":
+        settings = replace(settings, adapter_init="ridge" if starting_weights(args) else "random")
     unlabelled = None
     if args.model is not None:
         settings = _with_shared_classes(settings, class_map)
