@@ -98,7 +98,7 @@ def test_inputs_do_not_depend_on_paths_but_on_contents(
 
 
 def test_a_resumed_run_takes_the_student_of_rank_0(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
-    run = tiny_trainer("obb", imhi=0).run
+    run = tiny_trainer("obb", imhi=0, model="yolov8n-obb.yaml").run
     assert run_inputs(run)["student"] == "yolov8n-obb.yaml"
     args = run.args.__class__(**{**vars(run.args), "resume": "last.pt", "model": "last.pt"})
     assert "student" not in run_inputs(replace(run, args=args))
