@@ -137,7 +137,7 @@ def pool_seeds(files: list[Path]) -> list[RunResult]:
             known = {k: v for k, v in json.loads(row.settings).items() if k != PATCHED}
             if settings.setdefault(row.arm, known) != known:
                 raise BadUseError(f"{row.arm} had the settings {settings[row.arm]}, and {known} in {file.parent.name}")
-            # The settings are compared above; the hash includes PATCHED. Students may start from a checkpoint a seed.
+            # The settings are compared above; the hash includes PATCHED. Each seed may start from another checkpoint.
             pooled.append(replace(row, settings_hash="", student_hash=""))
     return pooled
 

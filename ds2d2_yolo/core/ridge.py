@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ds2d2_yolo.core.checks import check_feature_map
 
+PENALTY = 1e-3  # of the adapters that are fitted to features, relative to the mean squared student channel
+
 
 def second_moments(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sums ``T S'`` and ``S S'`` over the cells of a batch. Not part of the published method.

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.finite_guard import valid_images
 from ds2d2_yolo.bridge.upstream.distributed import distributed
-from ds2d2_yolo.core.ridge import ridge_map, second_moments
+from ds2d2_yolo.core.ridge import PENALTY, ridge_map, second_moments
 
 BATCHES = 8
-PENALTY = 1e-3  # relative to the mean squared student channel, see `core.ridge.ridge_map`
 
 
 class RidgeInit:

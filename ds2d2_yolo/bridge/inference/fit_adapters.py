@@ -7,10 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ds2d2_yolo.core.ridge import ridge_map, second_moments
+from ds2d2_yolo.core.ridge import PENALTY, ridge_map, second_moments
 from ds2d2_yolo.errors import DS2D2Error
-
-PENALTY = 1e-3  # relative to the mean squared student channel, see `core.ridge.ridge_map`
 
 
 @torch.no_grad()

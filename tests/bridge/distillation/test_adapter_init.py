@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ds2d2_yolo.bridge.distillation.adapter_init import BATCHES, PENALTY, RidgeInit
+from ds2d2_yolo.bridge.distillation.adapter_init import BATCHES, RidgeInit
 from ds2d2_yolo.bridge.models.adapters import make_adapters
+from ds2d2_yolo.core.ridge import PENALTY
 from tests.helpers.distillation import batch_of, build
 
 SIZES = [(6, 8), (3, 4)]
