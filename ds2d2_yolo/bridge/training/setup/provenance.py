@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ds2d2_yolo.bridge.data.dataset import data_hash
+from ds2d2_yolo.bridge.models.loading import starting_weights
 from ds2d2_yolo.bridge.preflight.prepared_run import PreparedRun
 from ds2d2_yolo.bridge.upstream.arguments import ARGS_KEY
 from ds2d2_yolo.utils.environment import package_versions, source_revision
@@ -35,12 +36,11 @@ def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
         (dict[str, Any]): `versions`; `revision` of the package's checkout (None for a wheel) and `code`, SHA-256 over
             its Python files, which shows changes that were not committed; `machine`; `settings` and `ultralytics`, all
             of them; `hashes` of the teacher's weights, of both splits (names and sizes of images, contents of labels),
-            of the amplifier's file and of the student's, if it is a checkpoint, and of the names and sizes of
+            of the amplifier's file, of the checkpoint that the student starts from, and of the names and sizes of
             unlabelled images, if there are any.
     """
     args, data = run.args, run.data
-    student = args.pretrained if isinstance(args.pretrained, (str, Path)) else args.model
-    checkpoint = Path(str(student)) if str(student).endswith(".pt") else None
+    student_weights = starting_weights(args)
     ultralytics_args = {k: v for k, v in vars(args).items() if k != ARGS_KEY}
     return {
         "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -66,7 +66,7 @@ def provenance_of(run: PreparedRun, amplifier: Path | None) -> dict[str, Any]:
             "train": data_hash(data),
             "val": data_hash({**data, "train": data[args.split]}),
             "amplifier": _file_hash(amplifier),
-            "student": _file_hash(checkpoint),
+            "student": _file_hash(None if student_weights is None else Path(student_weights)),
             **({} if run.unlabelled is None else {"unlabelled": run.unlabelled.sha256}),
         },
     }

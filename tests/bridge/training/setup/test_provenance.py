@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ds2d2_yolo.bridge.training.setup import provenance
 from ds2d2_yolo.bridge.training.setup.provenance import RUN_FILE, append_provenance
 from ds2d2_yolo.bridge.training.setup.run_setup import begin_run
 from tests.helpers.runs import student_of
+from tests.helpers.trainers import PAIRS
 
 
 def weights(file: Path) -> dict[str, Any]:
@@ -67,3 +69,13 @@ def test_a_run_that_goes_on_is_one_more_entry(tmp_path: Path, earlier: str) -> N
         2 if earlier == "[{}]" else 1
     )
     assert len(json.loads(append_provenance(tmp_path, {"began": "now"}, resumed=False))) == 1
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_student_has_a_hash_where_it_starts_from_a_checkpoint(
+    tiny_trainer: Callable[..., DS2D2Trainer], checkpoint: Callable[..., Path], pretrained: bool
+) -> None:
+    model = checkpoint(PAIRS["detect"][1])
+    trainer = tiny_trainer("detect", imhi=0, model=str(model), pretrained=pretrained)
+    student_hash = provenance.provenance_of(trainer.run, None)["hashes"]["student"]
+    assert student_hash == (hashlib.sha256(model.read_bytes()).hexdigest() if pretrained else None)
