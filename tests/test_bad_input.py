@@ -96,13 +96,13 @@ def add_models(made: Place) -> None:
     import torch
     from safetensors.torch import save
 
-    whole = Path(made.files["obb"]).read_bytes()
+    checkpoint_bytes = Path(made.files["obb"]).read_bytes()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("hello.txt", "hello")
     made.add("empty-pt", "empty.pt", b"")
     made.add("text-pt", "text.pt", "hello\n")
-    made.add("cut-pt", "cut.pt", whole[: len(whole) // 2])
+    made.add("cut-pt", "cut.pt", checkpoint_bytes[: len(checkpoint_bytes) // 2])
     made.add("zip-pt", "zip.pt", archive.getvalue())
     made.add("png-pt", "png.pt", picture())
     made.add("pickle-pt", "pickle.pt", pickle.dumps({"a": 1}))
@@ -383,7 +383,7 @@ DATA: list[tuple[str, str, int, str]] = [
     *(("compare", f"arms={{{key}}}", 2, "arms=") for key in ("yaml-list", "yaml-tabs", "yaml-word", "yaml-folder")),
     ("compare", "arms={yaml-arm}", 2, "'epochs'"),
     *(("predict", f"source={{{key}}}", 2, "source=") for key in ("nowhere", "folder", "lists-nowhere")),
-    *(("predict", f"source={{{key}}} slice=64", 2, said) for key, said in (("nowhere", "source="),
+    *(("predict", f"source={{{key}}} slice=64", 2, message) for key, message in (("nowhere", "source="),
       ("text-png", "text.png"), ("empty-png", "empty.png"))),
     *(("predict", f"source={{{key}}}", 2, "source=") for key in ("text-png", "empty-png", "cut-png")),
     *(("export", f"check_images={{{key}}}", 2, "check_images=") for key in ("nowhere", "folder")),
@@ -394,13 +394,13 @@ def commands(place: Place, folder: Path) -> list[tuple[list[str], int, str]]:
     """Return the arguments of every case with its status and what its line says; `folder` is where runs would lie."""
     place.files["runs"] = str(folder / "runs")
     place.files["obb-image"] = str(Path(place.files["obb-data"]).parent / "images" / "val" / "0.png")
-    found = [([fill(w, place) for w in text.split()], status, said) for text, status, said in WORDS]
-    for mode, text, status, said in (*SETTINGS, *MODELS, *DATA):
-        own = [fill(w, place) for w in text.split()]
-        keys = {w.partition("=")[0] for w in own if "=" in w}
+    cases = [([fill(w, place) for w in text.split()], status, message) for text, status, message in WORDS]
+    for mode, text, status, message in (*SETTINGS, *MODELS, *DATA):
+        changes = [fill(w, place) for w in text.split()]
+        keys = {w.partition("=")[0] for w in changes if "=" in w}
         base = [fill(w, place) for w in BASES[mode].split() if w.partition("=")[0] not in keys or "=" not in w]
-        found.append(([*base, *own], status, fill(said, place)))
-    return found
+        cases.append(([*base, *changes], status, fill(message, place)))
+    return cases
 
 
 def fill(text: str, place: Place) -> str:
@@ -417,16 +417,16 @@ CASES = [*WORDS, *SETTINGS, *MODELS, *DATA]
 def test_bad_input_is_one_line(number: int, place: Place, capsys: pytest.CaptureFixture[str],
                                monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    arguments, wanted, said = commands(place, tmp_path)[number]
+    arguments, expected_status, message = commands(place, tmp_path)[number]
     began = time.monotonic()
     status = main(arguments)
     seconds = time.monotonic() - began
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("ds2d2-yolo: ")]
     assert len(lines) == 1, (arguments, err)
-    assert said in lines[0], lines
+    assert message in lines[0], lines
     assert "verbose=True shows more" not in lines[0], lines
-    assert status == wanted, lines
+    assert status == expected_status, lines
     assert "Traceback" not in err
     assert seconds < SECONDS
     assert not [f for f in tmp_path.rglob("*") if f.name != "runs"], "a mistake leaves no run"
@@ -434,14 +434,14 @@ def test_bad_input_is_one_line(number: int, place: Place, capsys: pytest.Capture
 
 @pytest.mark.parametrize("number", [0, len(WORDS) + 1, len(WORDS) + len(SETTINGS) + 3])
 def test_so_it_is_in_a_process_of_its_own(number: int, place: Place, tmp_path: Path) -> None:
-    arguments, wanted, said = commands(place, tmp_path)[number]
+    arguments, expected_status, message = commands(place, tmp_path)[number]
     command = [sys.executable, "-m", "ds2d2_yolo", *arguments]
     repository = Path(__file__).resolve().parents[1]
     env = {**os.environ, "PYTHONPATH": str(repository)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False, timeout=120)
     lines = [line for line in done.stderr.splitlines() if line.startswith("ds2d2-yolo: ")]
-    assert done.returncode == wanted
+    assert done.returncode == expected_status
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

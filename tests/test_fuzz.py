@@ -248,24 +248,26 @@ def files(metadata: st.SearchStrategy[dict[str, str]]) -> st.SearchStrategy[byte
         st.lists(st.integers(-1, 2**62), max_size=3), "data_offsets": JSON | st.lists(st.integers(-1, 30), max_size=3)}
     )  # fmt: skip
     headers = st.dictionaries(st.sampled_from(["__metadata__", "a", "model.a"]), entry | JSON, max_size=3) | JSON
-    whole = metadata.map(tensors)
+    sound_files = metadata.map(tensors)
     return st.one_of(
-        st.binary(max_size=40), headers.map(headed), whole,
-        st.builds(mutated, whole, changes, lengths, st.integers(0, 60)),
+        st.binary(max_size=40), headers.map(headed), sound_files,
+        st.builds(mutated, sound_files, changes, lengths, st.integers(0, 60)),
     )  # fmt: skip
 
 
-def said(facts: Any) -> str:
+def json_text(facts: Any) -> str:
     """Return facts as JSON, numbers that it does not know included."""
     return json.dumps(facts)
 
 
 AMPLIFIERS = files(
     st.fixed_dictionaries({"format": st.just(FORMAT)}, optional={"card": st.one_of(
-        FIELDS.map(lambda odd: said({**vars(CARD), **odd})), JSON.map(said), st.text(max_size=9))})
+        FIELDS.map(lambda odd: json_text({**vars(CARD), **odd})), JSON.map(json_text), st.text(max_size=9))})
 )  # fmt: skip
 SIDES = files(
-    st.fixed_dictionaries({"format": st.just(SIDE_FORMAT)}, optional={"facts": JSON.map(said) | st.text(max_size=9)})
+    st.fixed_dictionaries(
+        {"format": st.just(SIDE_FORMAT)}, optional={"facts": JSON.map(json_text) | st.text(max_size=9)}
+    )
 )
 
 
@@ -280,8 +282,8 @@ def try_amplifier(folder: Path, content: bytes) -> None:
 def try_side_file(folder: Path, content: bytes) -> None:
     file = folder / "resume-1.safetensors"
     file.write_bytes(content)
-    found = ResumeState.read(file)
-    assert found is None or isinstance(found.part("model"), dict)
+    state = ResumeState.read(file)
+    assert state is None or isinstance(state.part("model"), dict)
 
 
 # Tables and state files ----------------------------------------------------------------------------------------------
@@ -314,10 +316,10 @@ def try_results(folder: Path, content: Any) -> None:
 
 STATES = st.one_of(
     st.binary(max_size=40),
-    JSON.map(lambda x: said(x).encode()),
+    JSON.map(lambda x: json_text(x).encode()),
     st.dictionaries(
         st.sampled_from(["fingerprint", "steps", "arms", "identity", "state", "dataset", "totals"]), JSON, max_size=4
-    ).map(lambda x: said(x).encode()),
+    ).map(lambda x: json_text(x).encode()),
 )
 
 
@@ -356,7 +358,7 @@ def try_journal(folder: Path, content: bytes) -> None:
 JOURNALS = st.one_of(
     STATES,
     st.dictionaries(st.sampled_from(["split", "name", "stamp", "boxes", "kept", "dropped", "copies", "images", "files",
-                                     "broken"]), JSON).map(lambda x: said(x).encode()),
+                                     "broken"]), JSON).map(lambda x: json_text(x).encode()),
 )  # fmt: skip
 
 TARGETS: dict[str, tuple[Callable[[Path, Any], None], st.SearchStrategy[Any]]] = {

@@ -434,15 +434,15 @@ def test_no_shell_and_no_evaluation_in_the_package() -> None:
     banned = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "subprocess.getoutput",
               "subprocess.getstatusoutput", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load",
               "torch.load"}  # fmt: skip
-    found = []
+    violations = []
     for file, tree in trees():
         for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
             name = ast.unparse(call.func)
             shell = any(k.arg == "shell" and ast.unparse(k.value) != "False" for k in call.keywords)
             if name in banned or name.startswith(("os.spawn", "os.exec")) or shell:
-                found.append(f"{file.name}:{call.lineno} {name}")
+                violations.append(f"{file.name}:{call.lineno} {name}")
             if name == "pickle.loads" and file.name != "loader_state.py":  # between a loader and its own workers
-                found.append(f"{file.name}:{call.lineno} {name}")
+                violations.append(f"{file.name}:{call.lineno} {name}")
             if name.startswith("subprocess.") and call.args and isinstance(call.args[0], (ast.Constant, ast.JoinedStr)):
-                found.append(f"{file.name}:{call.lineno} a command in one text")
-    assert not found
+                violations.append(f"{file.name}:{call.lineno} a command in one text")
+    assert not violations

@@ -46,7 +46,7 @@ from ds2d2_yolo.config.settings import EXPLICIT, Settings
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
 
 PLAIN, FLOOR, UPSTREAM, MEASURED = "plain student", "floor", "distill_model", "all four, gains measured"
-OURS: dict[str, dict[str, Any]] = {
+DS2D2_VARIANTS: dict[str, dict[str, Any]] = {
     "explicit only": {"implicit": False},
     "explicit only, by scores": {"implicit": False, "weight_map": "score"},
     "imfu only": {"explicit": False, "imhi": 0.0},
@@ -57,7 +57,7 @@ OURS: dict[str, dict[str, Any]] = {
     "all four, stride 8 alone": {"levels": [8]},
     MEASURED: {},
 }
-VARIANTS = (PLAIN, FLOOR, UPSTREAM, *OURS)
+VARIANTS = (PLAIN, FLOOR, UPSTREAM, *DS2D2_VARIANTS)
 SCORE_BIAS = -4.0  # of the teacher's class logits: the scores of trained teachers are small at most anchors
 Step = Callable[[], object]
 
@@ -132,7 +132,7 @@ class Bench:
     def _distilled(self, name: str) -> Any:
         """Return a student with the criterion of one of DS2D2's variants."""
         model = self._fresh_student()
-        head, settings = dense_head(model, "the student"), Settings(gains=1.0, **OURS[name])
+        head, settings = dense_head(model, "the student"), Settings(gains=1.0, **DS2D2_VARIANTS[name])
         # the amplifier is untrained, which costs as much as a trained one
         distiller = build_distiller(head, copy.deepcopy(self.loaded), settings).to(self.device)
         attach_adapters(model, distiller.adapters)
@@ -145,7 +145,7 @@ class Bench:
 
     def step(self, name: str) -> Step:
         """Return the training step of a variant; `distill_model` raises here or in a step what it does not take."""
-        model = self._distilled(name) if name in OURS else self._fresh_student()
+        model = self._distilled(name) if name in DS2D2_VARIANTS else self._fresh_student()
         if name == UPSTREAM:
             model = DistillationModel(teacher_model=copy.deepcopy(self.upstream), student_model=model).train()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
@@ -173,14 +173,16 @@ class Bench:
         """Return the GFLOPs of the passes that the steps are made of."""
         leaves = [f.requires_grad_() for f in self.teacher(self.batch["img"])["feats"]]
         answers = [v.sum() for k, v in raw_predictions(self.teacher.head, list(leaves)).items() if k != "feats"]
-        whole = gigaflops(lambda: self.teacher(self.batch["img"]))
+        full_teacher = gigaflops(lambda: self.teacher(self.batch["img"]))
         head = gigaflops(lambda: raw_predictions(self.teacher.head, list(leaves)))
-        mine = level_channels(dense_head(self.student, "the student"))
-        adapters = sum(f.numel() * mine[s] * 2e-9 for (s, _), f in zip(self.teacher.pairs, leaves, strict=True))
+        student_channels = level_channels(dense_head(self.student, "the student"))
+        adapters = sum(
+            f.numel() * student_channels[s] * 2e-9 for (s, _), f in zip(self.teacher.pairs, leaves, strict=True)
+        )
         return {
             "student forward": gigaflops(lambda: self.student.to(self.device)(self.batch["img"])),
             "student forward and backward": gigaflops(self.step(PLAIN)),
-            "teacher without head": whole - head,
+            "teacher without head": full_teacher - head,
             "teacher's head": head,
             "input gradient of that head": gigaflops(lambda: torch.autograd.grad(answers, leaves)),
             "adapters forward and backward": 3 * adapters,

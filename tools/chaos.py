@@ -78,7 +78,7 @@ class Target:
         busy (list[Path]): Folders in which a name with a dot at the start means that something is being written.
         state (Callable): Returns what two finished runs must have in common.
         resumes (bool): Whether a further start takes the word 'resume'.
-        given (Path | None): A file that lies in the first folder from the beginning.
+        initial_file (Path | None): A file that lies in the first folder from the beginning.
     """
 
     name: str
@@ -87,15 +87,15 @@ class Target:
     busy: list[Path]
     state: Callable[[], Any]
     resumes: bool = False
-    given: Path | None = None
+    initial_file: Path | None = None
 
     def begin(self) -> None:
         """Empty the folders."""
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
-        if self.given is not None:
+        if self.initial_file is not None:
             self.folders[0].mkdir(parents=True)
-            shutil.copyfile(self.given, self.folders[0] / self.given.name)
+            shutil.copyfile(self.initial_file, self.folders[0] / self.initial_file.name)
 
 
 # The files -------------------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ def _read(file: Path) -> None:
     if file.suffix == ".pt":
         from ultralytics.utils.patches import torch_load
 
-        found = torch_load(file, map_location="cpu")
-        assert found.get("model") is not None or found.get("ema") is not None, "no model in it"
+        checkpoint = torch_load(file, map_location="cpu")
+        assert checkpoint.get("model") is not None or checkpoint.get("ema") is not None, "no model in it"
     elif file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -143,7 +143,7 @@ def _read(file: Path) -> None:
         assert file.read_text(encoding="utf-8").endswith("\n"), "the last line has no end"
 
 
-def whole_files(folders: list[Path]) -> Iterator[Path]:
+def complete_files(folders: list[Path]) -> Iterator[Path]:
     """Yield the files that claim to be whole.
 
     Ultralytics writes args.yaml, its label caches and its pictures in place; nothing depends on them, a cache that
@@ -153,8 +153,8 @@ def whole_files(folders: list[Path]) -> Iterator[Path]:
         for file in sorted(folder.rglob("*")):
             hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
             drawn = file.suffix in {".png", ".jpg"} and file.name not in PICTURES and "images" not in file.parts
-            theirs = drawn or file.suffix == ".cache" or file.name in {"args.yaml", "log.txt"}
-            if file.is_file() and not hidden and not theirs:
+            from_ultralytics = drawn or file.suffix == ".cache" or file.name in {"args.yaml", "log.txt"}
+            if file.is_file() and not hidden and not from_ultralytics:
                 yield file
 
 
@@ -203,9 +203,9 @@ def worse_best(run: Path) -> str | None:
         return None
     with (run / "results.csv").open(encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    reached = max(float(r["metrics/mAP50-95(B)"]) for r in rows if saved < 0 or int(r["epoch"]) <= saved)
-    kept = float(torch_load(best, map_location="cpu")["train_metrics"]["metrics/mAP50-95(B)"])
-    return None if kept >= reached - 1e-5 else f"best.pt has {kept}, results.csv {reached}"
+    highest_map = max(float(r["metrics/mAP50-95(B)"]) for r in rows if saved < 0 or int(r["epoch"]) <= saved)
+    best_map = float(torch_load(best, map_location="cpu")["train_metrics"]["metrics/mAP50-95(B)"])
+    return None if best_map >= highest_map - 1e-5 else f"best.pt has {best_map}, results.csv {highest_map}"
 
 
 # The kills -------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def _lines(file: Path) -> int:
 
 def look(target: Target, count: Count) -> None:
     """Look at all files of a command that was killed or has ended."""
-    for file in whole_files(target.folders):
+    for file in complete_files(target.folders):
         count.checked += 1
         if wrong := fault(file):
             count.lost.append(wrong)
@@ -315,7 +315,7 @@ def look(target: Target, count: Count) -> None:
             count.lost.append(wrong)
 
 
-def go_through(target: Target, kills: int, seconds: float, wanted: Any, rng: random.Random, work: Path) -> Count:
+def go_through(target: Target, kills: int, seconds: float, expected: Any, rng: random.Random, work: Path) -> Count:
     """Kill a command so many times, each time going on with it, and begin anew whenever it is finished."""
     count, log = Count(), work / f"{target.name}.log"
     while count.kills < kills:
@@ -326,13 +326,13 @@ def go_through(target: Target, kills: int, seconds: float, wanted: Any, rng: ran
             process = start(words, log)
             due = moment(target, seconds, rng) if count.kills < kills else lambda: False
             status = wait(process, due)
-            said = log.read_text(encoding="utf-8", errors="replace")
-            if status == 2 and "start the same command again without 'resume'" in said:
+            log_text = log.read_text(encoding="utf-8", errors="replace")
+            if status == 2 and "start the same command again without 'resume'" in log_text:
                 words = target.words
                 continue
             if status is not None:
-                if status != 0 and not (status == 2 and "is finished, nothing to resume" in said):
-                    count.lost.append(f"status {status}: {said.strip().splitlines()[-1:]}")
+                if status != 0 and not (status == 2 and "is finished, nothing to resume" in log_text):
+                    count.lost.append(f"status {status}: {log_text.strip().splitlines()[-1:]}")
                 break
             count.kills += 1
             if wrong := kill(process):
@@ -350,8 +350,8 @@ def go_through(target: Target, kills: int, seconds: float, wanted: Any, rng: ran
         look(target, count)
         count.lost += [f"left over: {f}" for f in left_over(target.folders)]
         try:
-            if (found := target.state()) != wanted:
-                count.lost.append(f"{target.name} ended otherwise than without kills: {found} instead of {wanted}")
+            if (state := target.state()) != expected:
+                count.lost.append(f"{target.name} ended otherwise than without kills: {state} instead of {expected}")
         except (OSError, StopIteration, ValueError) as e:
             count.lost.append(f"{target.name} has no result: {e}")
         if count.lost:
@@ -439,7 +439,7 @@ def targets(work: Path, epochs_taught: int) -> list[Target]:
     if epochs_taught:
         learn(model, data, epochs_taught)
     teacher = Path(shutil.copyfile(model, work / "teacher.pt"))
-    kept, runs, out = amplifier_folder(), work / "runs", work / "prepared"
+    amplifier_dir, runs, out = amplifier_folder(), work / "runs", work / "prepared"
     shared = [f"data={data}", f"imgsz={SIZE}", "batch=4", "device=cpu"]
     pair = [
         f"teacher={teacher}",
@@ -456,7 +456,7 @@ def targets(work: Path, epochs_taught: int) -> list[Target]:
     def amplifier() -> str:
         from safetensors.torch import load_file
 
-        file = next(kept.glob("*.safetensors"))
+        file = next(amplifier_dir.glob("*.safetensors"))
         return hashlib.sha256(b"".join(t.numpy().tobytes() for _, t in sorted(load_file(file).items()))).hexdigest()
 
     def trained() -> list[str]:
@@ -478,13 +478,13 @@ def targets(work: Path, epochs_taught: int) -> list[Target]:
         Target("prepare", ["data", "prepare", "dota", f"source={work / 'data' / 'dota'}", f"out={out}", "crop_size=128",
                            "gap=32", "rates=[0.5,1.0]"], [out], [out, out / ".prepare-part"], lambda: files_of(out)),
         Target("amplify", ["amplify", *[w for w in pair if not w.startswith("epochs=")], "amplifier_epochs=4"],
-               [kept], [kept], amplifier),
+               [amplifier_dir], [amplifier_dir], amplifier),
         Target("train", ["train", *pair, f"student={model}", *place, "name=run", "plots=True", "amplifier_epochs=4"],
                [folder], [folder / "weights", folder], trained, resumes=True),
         Target("val", ["val", f"model={model}", *shared, *place, "name=val"], [runs / "val"], [runs / "val"],
                validated),
         Target("export", ["export", f"model={work / 'exported' / 'student.pt'}", "format=onnx", *shared[:2]],
-               [work / "exported"], [work / "exported"], exported, given=model),
+               [work / "exported"], [work / "exported"], exported, initial_file=model),
         Target("compare", ["compare", *[w for w in pair if not w.startswith("epochs=")], "epochs=2",
                            f"student={model}", f"project={runs}", "name=compare", "arms=plain,ds2d2", "seeds=0",
                            "plots=False", "amplifier_epochs=4"],
@@ -494,10 +494,10 @@ def targets(work: Path, epochs_taught: int) -> list[Target]:
 
 def main(arguments: list[str]) -> int:
     """Kill, look, print the table."""
-    given = dict(a.split("=", 1) for a in arguments)
-    if unknown := given.keys() - {*KILLS, "work", "seed", "only", "teach"}:
+    options = dict(a.split("=", 1) for a in arguments)
+    if unknown := options.keys() - {*KILLS, "work", "seed", "only", "teach"}:
         sys.exit(f"chaos: unknown {', '.join(unknown)}; the keys are {', '.join(KILLS)}, only, teach, work, seed")
-    work = Path(given.get("work") or tempfile.mkdtemp(prefix="ds2d2-chaos-")).resolve()
+    work = Path(options.get("work") or tempfile.mkdtemp(prefix="ds2d2-chaos-")).resolve()
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         sys.exit(f"chaos: {work} is not empty")
@@ -507,24 +507,24 @@ def main(arguments: list[str]) -> int:
     }  # fmt: skip
     shorten_openmp_spin()
     (work / "config").mkdir()
-    seed, only = int(given.get("seed", 0)), given.get("only", ",".join(KILLS)).split(",")
+    seed, only = int(options.get("seed", 0)), options.get("only", ",".join(KILLS)).split(",")
     for module in MODULES:
         import_module(f"ds2d2_yolo.{module}")
     counts: dict[str, Count] = {}
     needed = {*only, *(["amplify"] if {"train", "compare"} & {*only} else [])}  # those take the kept amplifier
-    for target in [t for t in targets(work, int(given.get("teach", 150))) if t.name in needed]:
+    for target in [t for t in targets(work, int(options.get("teach", 150))) if t.name in needed]:
         began = time.monotonic()
         log = work / f"{target.name}.log"
         target.begin()
         if wait(start(target.words, log), lambda: False):
             sys.exit(f"chaos: {target.name} fails without a kill, see {log}")
-        seconds, wanted = time.monotonic() - began, target.state()
+        seconds, expected = time.monotonic() - began, target.state()
         if target.name not in only:
             continue
         print(f"{target.name}: {seconds:.0f} s without a kill", flush=True)
         rng = random.Random(f"{seed} {target.name}")
-        kills = int(given.get(target.name, KILLS[target.name]))
-        counts[target.name] = go_through(target, kills, seconds, wanted, rng, work)
+        kills = int(options.get(target.name, KILLS[target.name]))
+        counts[target.name] = go_through(target, kills, seconds, expected, rng, work)
         print(row_of(target.name, counts[target.name], time.monotonic() - began), flush=True)
     total = Count(
         *(sum(getattr(c, k) for c in counts.values()) for k in ("kills", "runs", "finished", "checked", "repeated"))

@@ -199,11 +199,11 @@ def measure_held_out(yaml: Path, compared: Path, teacher: Path, schedule: dict[s
     return results
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command; an error that the user can correct is one line.
 
     Args:
-        arguments (list[str] | None): Arguments of the command line, None for those of this process.
+        argv (list[str] | None): Arguments of the command line, None for those of this process.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help=f"data-set YAML of HIT-UAV with oriented boxes, or {SCENES}")
@@ -235,27 +235,27 @@ def main(arguments: list[str] | None = None) -> None:
         "--epochs", type=int, help="epochs of teacher and students, for a trial: it is another experiment"
     )
     parser.add_argument("--held-out", action="store_true", help="also measure on the images that fraction leaves out")
-    given = parser.parse_args(arguments)
+    arguments = parser.parse_args(argv)
     shorten_openmp_spin()
     os.environ["OMP_NUM_THREADS"] = str(
-        given.parallel
+        arguments.parallel
     )  # before torch is imported: the rounding of the teacher's training depends on it
 
     from ds2d2_yolo.errors import BadUseError
 
     try:
-        run(given, parser)
+        run(arguments, parser)
     except BadUseError as e:
         parser.exit(1, f"error: {e}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: the same command goes on\n")
 
 
-def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Train all unfinished runs and print the tables.
 
     Args:
-        given (argparse.Namespace): Arguments of the command.
+        arguments (argparse.Namespace): Arguments of the command.
         parser (argparse.ArgumentParser): Parser that reports errors in them.
 
     Raises:
@@ -266,45 +266,49 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from ds2d2_yolo.compare.arms import read_arms
     from ds2d2_yolo.config.resources import resolve_data
 
-    protocol = protocol_of(given.data, given.pretrained, given.unlabelled)
-    arms = given.arms or protocol.arms
-    data = given.data if given.data == SCENES else str(Path(given.data).resolve())
-    name = f"{protocol.name}-{given.teacher_imgsz}" if given.teacher_imgsz else protocol.name
-    folder = given.folder or Path("runs/evidence", name)
+    protocol = protocol_of(arguments.data, arguments.pretrained, arguments.unlabelled)
+    arms = arguments.arms or protocol.arms
+    data = arguments.data if arguments.data == SCENES else str(Path(arguments.data).resolve())
+    name = f"{protocol.name}-{arguments.teacher_imgsz}" if arguments.teacher_imgsz else protocol.name
+    folder = arguments.folder or Path("runs/evidence", name)
     folder, schedule = folder.resolve(), {**protocol.schedule}
     teacher_schedule = {**schedule, **protocol.teacher_schedule}
-    if teacher_epochs := given.teacher_epochs or given.epochs:
+    if teacher_epochs := arguments.teacher_epochs or arguments.epochs:
         teacher_schedule["epochs"] = teacher_epochs
-    if given.teacher_imgsz:
-        teacher_schedule["imgsz"] = given.teacher_imgsz
+    if arguments.teacher_imgsz:
+        teacher_schedule["imgsz"] = arguments.teacher_imgsz
     if protocol.student_weights:
         schedule["pretrained"] = protocol.student_weights
-    if given.teacher_from:
-        if not given.teacher_from.is_file():
-            parser.error(f"--teacher-from: there is no file {given.teacher_from}")
-        teacher_schedule["pretrained"] = str(given.teacher_from.resolve())
-    schedule["epochs"] = given.epochs or schedule["epochs"]
-    if given.held_out and schedule.get("fraction", 1.0) == 1.0:
-        parser.error(f"--held-out: nothing is left out of {given.data}")
-    if given.held_out and given.unlabelled:
+    if arguments.teacher_from:
+        if not arguments.teacher_from.is_file():
+            parser.error(f"--teacher-from: there is no file {arguments.teacher_from}")
+        teacher_schedule["pretrained"] = str(arguments.teacher_from.resolve())
+    schedule["epochs"] = arguments.epochs or schedule["epochs"]
+    if arguments.held_out and schedule.get("fraction", 1.0) == 1.0:
+        parser.error(f"--held-out: nothing is left out of {arguments.data}")
+    if arguments.held_out and arguments.unlabelled:
         parser.error("--held-out: the students of --unlabelled have seen these images")
     baseline = baseline_of(arms, folder / "compare")  # it refuses unknown arms before the teacher is trained
-    if given.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(arms)):
+    if arguments.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(arms)):
         schedule["teacher_bf16"] = True
     with cpu_threads():  # OMP_NUM_THREADS
         teacher = train_teacher(
-            resolve_data(data), folder / "teacher", teacher_schedule, protocol.teacher, given.teacher_trained_in_bf16
+            resolve_data(data),
+            folder / "teacher",
+            teacher_schedule,
+            protocol.teacher,
+            arguments.teacher_trained_in_bf16,
         )
     if all(arm.kind == "teacher" for arm in read_arms(arms)):  # nothing to compare it with
         print(f"the teacher is {teacher}")
         return
     comparison = compare(
-        teacher=str(teacher), student=STUDENT, data=data, arms=arms, seeds=given.seeds,
-        parallel=given.parallel, threads=1, baseline=baseline, project=str(folder), name="compare",
+        teacher=str(teacher), student=STUDENT, data=data, arms=arms, seeds=arguments.seeds,
+        parallel=arguments.parallel, threads=1, baseline=baseline, project=str(folder), name="compare",
         **{**schedule, **protocol.compared},
     )  # fmt: skip
     print(comparison)
-    if given.held_out:
+    if arguments.held_out:
         yaml = held_out(data, schedule["fraction"], folder / "heldout")
         print(compare(results=str(measure_held_out(yaml, folder / "compare", teacher, schedule)), baseline=baseline))
 

@@ -86,11 +86,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _end)  # so that the process of the running piece is ended too
     revision = source_revision()
-    found = run_piece(ENVIRONMENT, options, folder, ENVIRONMENT.seconds * factor, revision)
-    if found.status != "ok":
-        print(f"the environment cannot be read: {found.reason}; see {folder / 'environment.log'}", file=sys.stderr)
+    environment_outcome = run_piece(ENVIRONMENT, options, folder, ENVIRONMENT.seconds * factor, revision)
+    if environment_outcome.status != "ok":
+        print(
+            f"the environment cannot be read: {environment_outcome.reason}; see {folder / 'environment.log'}",
+            file=sys.stderr,
+        )
         return 1
-    environment = {**found.figures, "revision": revision or "unknown"}
+    environment = {**environment_outcome.figures, "revision": revision or "unknown"}
     statuses: list[str] = []
 
     def report(name: str, outcome: Outcome | None) -> None:

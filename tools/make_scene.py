@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from ds2d2_yolo.scenes.drawing.noise import U8
 from ds2d2_yolo.scenes.render import draw_scene
 from ds2d2_yolo.scenes.world import NAMES, Label
-from ds2d2_yolo.utils.atomic_files import replacing, write_whole
+from ds2d2_yolo.utils.atomic_files import replacing, write_atomically
 
 BLOCK = 256  # side of the TIFF's own tiles
 GSD, EAST, NORTH, CRS = 0.3, 400000.0, 5700000.0, "EPSG:32633"
@@ -49,9 +49,9 @@ def rows(side: int, cell: int, seed: int) -> Iterator[tuple[int, U8, list[Label]
         strip: U8 = np.zeros((3, cell, across * cell), np.uint8)
         labels: list[Label] = []
         for x in range(across):
-            image, found = draw_scene(seed, 1, y * across + x, cell)
+            image, cell_labels = draw_scene(seed, 1, y * across + x, cell)
             strip[:, :, x * cell : (x + 1) * cell] = image[:, :, ::-1].transpose(2, 0, 1)
-            labels += [(kind, corners + np.array([x * cell, y * cell])) for kind, corners in found]
+            labels += [(kind, corners + np.array([x * cell, y * cell])) for kind, corners in cell_labels]
         yield y * cell, strip[:, : side - y * cell, :side], labels
 
 
@@ -79,7 +79,7 @@ def make(path: Path, side: int, cell: int, seed: int) -> int:
                 out.write(strip, window=Window(0, top, side, strip.shape[1]))
                 text.append(label_lines(labels, side))
                 print(f"\r{min(side, top + cell)}/{side} rows", end="", file=sys.stderr, flush=True)
-        write_whole(path.with_suffix(".txt"), "".join(text))
+        write_atomically(path.with_suffix(".txt"), "".join(text))
     print(file=sys.stderr)
     return "".join(text).count("\n")
 

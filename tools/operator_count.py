@@ -153,12 +153,12 @@ def kernels_of(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], 
         share = flops // max(1, (of_data is not None) + (of_weight is not None))
         parts = (weight, of_data, share), (data, of_weight, share), (None, of_bias, 0)
         return [Kernel(size_of((grad, read, made)), part) for read, made, part in parts if made is not None]
-    given = {a.name: value for a, value in zip(schema.arguments, args, strict=False)} | kwargs
+    values = {a.name: value for a, value in zip(schema.arguments, args, strict=False)} | kwargs
     overwrites, fills = name in OVERWRITING, name.endswith("_like") or name.startswith("new_")
     size = 0
     for argument, writes in zip(schema.arguments, written, strict=True):
         times = 0 if fills else 1 if not writes or argument.is_out or overwrites else 2
-        size += times * size_of(given.get(argument.name))
+        size += times * size_of(values.get(argument.name))
     made = out if len(schema.returns) != 1 else (out,)
     new = [x for x, r in zip(made or (), schema.returns, strict=False) if not r.alias_info]
     return [Kernel(size + size_of(new), flops)] if size + size_of(new) else []
@@ -226,6 +226,6 @@ def to_fake(module: nn.Module, device: torch.device, dtype: torch.dtype | None =
         for tensors in (part._parameters, part._buffers):
             for name, x in tensors.items():
                 if x is not None and (x.device != device or not isinstance(x, FakeTensor)):
-                    wanted = dtype if dtype and x.is_floating_point() else x.dtype
-                    fake = torch.empty_strided(x.shape, x.stride(), dtype=wanted, device=device)
+                    target_dtype = dtype if dtype and x.is_floating_point() else x.dtype
+                    fake = torch.empty_strided(x.shape, x.stride(), dtype=target_dtype, device=device)
                     tensors[name] = nn.Parameter(fake, x.requires_grad) if isinstance(x, nn.Parameter) else fake

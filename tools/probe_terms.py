@@ -67,11 +67,11 @@ def tables(rows: list[tuple[str, str, float | None, float]]) -> str:
     return by_level + "\n\n" + markdown_table(["assignment with the", "objects", *MEANS], objects)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measure and print.
 
     Args:
-        arguments (list[str] | None): Of the command line, None is this process's.
+        argv (list[str] | None): Of the command line, None is this process's.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -85,25 +85,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of images, student and adapters (default: 0)")
     parser.add_argument("--csv", type=Path, help="file for the values, one a row")
-    given = parser.parse_intermixed_args(arguments)
-    if wrong := [s for s in given.settings if "=" not in s]:
+    arguments = parser.parse_intermixed_args(argv)
+    if wrong := [s for s in arguments.settings if "=" not in s]:
         parser.error(f"settings are key=value: {', '.join(wrong)}")
-    settings = {key: yaml.safe_load(value) for key, _, value in (s.partition("=") for s in given.settings)}
+    settings = {key: yaml.safe_load(value) for key, _, value in (s.partition("=") for s in arguments.settings)}
     shorten_openmp_spin()  # before torch is imported
 
     from ds2d2_yolo.bridge.training.probed_run import probe
     from ds2d2_yolo.errors import DS2D2Error
 
-    sizes = {name: getattr(given, name) for name in ("images", "imgsz", "batch", "seed")}
+    sizes = {name: getattr(arguments, name) for name in ("images", "imgsz", "batch", "seed")}
     try:
-        result = probe(given.teacher, given.student, given.data, **sizes, **settings)
+        result = probe(arguments.teacher, arguments.student, arguments.data, **sizes, **settings)
     except DS2D2Error as e:
         raise SystemExit(str(e)) from e
     print(
-        f"{given.student} from {given.teacher}: {result.images} images of {given.imgsz} px\n\n{tables(result.rows())}"
+        f"{arguments.student} from {arguments.teacher}: {result.images} images of {arguments.imgsz} px\n\n"
+        f"{tables(result.rows())}"
     )
-    if given.csv:
-        write_csv(given.csv, ("measure", "of", "stride", "value"), result.rows())
+    if arguments.csv:
+        write_csv(arguments.csv, ("measure", "of", "stride", "value"), result.rows())
 
 
 if __name__ == "__main__":

@@ -51,31 +51,31 @@ def through_teacher(last: Path, teacher: Path) -> dict[str, Any]:
     if adapters is None:
         raise SystemExit(f"{last} holds no adapters: it must be the last.pt of a distillation that is not finished")
     loaded = load_teacher(str(teacher), "obb" if is_rotated(head) else "detect")
-    theirs = copy.deepcopy(dense_head(loaded.model, "the teacher"))
-    pairs = pair_levels(strides_of(head), strides_of(theirs))
-    if not len(pairs) == head.nl == theirs.nl == len(adapters):
+    teacher_head = copy.deepcopy(dense_head(loaded.model, "the teacher"))
+    pairs = pair_levels(strides_of(head), strides_of(teacher_head))
+    if not len(pairs) == head.nl == teacher_head.nl == len(adapters):
         raise SystemExit("student and teacher must have the same levels, and all of them be distilled")
-    for branches in theirs.one2many.values():
+    for branches in teacher_head.one2many.values():
         for branch, adapter in zip(branches, adapters, strict=True):
             narrow(branch[0], adapter.weight.detach())
-    theirs.f, theirs.i = head.f, head.i
+    teacher_head.f, teacher_head.i = head.f, head.i
     detach_adapters(student)
-    student.model[-1], student.names = theirs, loaded.model.names  # it answers with the teacher's classes
+    student.model[-1], student.names = teacher_head, loaded.model.names  # it answers with the teacher's classes
     return {**checkpoint, "ema": None, "model": student.half(), "optimizer": None}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Write the model.
 
     Args:
-        arguments (list[str] | None): Of the command line, None is this process's.
+        argv (list[str] | None): Of the command line, None is this process's.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("last", type=Path, help="last.pt of a distillation that is not finished")
     parser.add_argument("teacher", type=Path, help="its teacher")
     parser.add_argument("out", type=Path, help="file to write")
-    given = parser.parse_args(arguments)
-    torch.save(through_teacher(given.last, given.teacher), given.out)
+    arguments = parser.parse_args(argv)
+    torch.save(through_teacher(arguments.last, arguments.teacher), arguments.out)
 
 
 if __name__ == "__main__":

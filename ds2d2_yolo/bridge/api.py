@@ -31,7 +31,7 @@ from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.report.facts import Report
 
 TRAINERS = {"detect": DS2D2Trainer, "obb": DS2D2OBBTrainer}
-NOT_OURS = {"model": "student=", "mode": "the mode's own word", "task": "the student's own task"}
+REFUSED_KEYS = {"model": "student=", "mode": "the mode's own word", "task": "the student's own task"}
 
 
 @cpu_threads()
@@ -57,22 +57,22 @@ def distill(teacher: str | Path | None = None, student: str | Path | None = None
         >>> from ds2d2_yolo import distill
         >>> distill("teacher.pt", "yolov8n-obb.yaml", "hit-uav.yaml", epochs=100, imgsz=640)  # doctest: +SKIP
     """
-    settings, ours, rest = _checked({**keys, "teacher": teacher and str(teacher)})
-    resume = rest.pop("resume", None)
+    settings, ds2d2_args, ultralytics_args = _checked({**keys, "teacher": teacher and str(teacher)})
+    resume = ultralytics_args.pop("resume", None)
     named = student is not None and resume is True
     with safe_loading(settings.safe):
         tasks = (load_student(str(student)).task,) if named else tuple(TRAINERS)
-        with continued_run(resume, rest, tasks) as run:
+        with continued_run(resume, ultralytics_args, tasks) as run:
             if run is not None:
                 if data is not None:  # a data set that has moved
-                    rest["data"] = str(data)
-                ours = {k: v for k, v in ours.items() if v is not None}
-                return _resume(run, ours, rest, settings.safe, callbacks)
+                    ultralytics_args["data"] = str(data)
+                ds2d2_args = {k: v for k, v in ds2d2_args.items() if v is not None}
+                return _resume(run, ds2d2_args, ultralytics_args, settings.safe, callbacks)
         _refuse_missing("train", teacher=teacher, student=student, data=data)
         if settings.safe:
             refuse_code_in_data(str(data))
         model = load_student(str(student))
-        return _train(model, TRAINERS[model.task], {**rest, **ours, "data": str(data)}, callbacks)
+        return _train(model, TRAINERS[model.task], {**ultralytics_args, **ds2d2_args, "data": str(data)}, callbacks)
 
 
 @cpu_threads()
@@ -98,12 +98,12 @@ def check(teacher: str | Path | None = None, student: str | Path | None = None, 
         raise BadUseError("cfg= is read by a training only: give its settings to 'check' themselves")
     if keys.get("resume"):
         raise BadUseError("resume= has no meaning here: a run that goes on kept its report in its folder")
-    settings, _, rest = _checked({**keys, "teacher": teacher and str(teacher)})
+    settings, _, ultralytics_args = _checked({**keys, "teacher": teacher and str(teacher)})
     _refuse_missing("check", teacher=teacher, student=student, data=data)
     with safe_loading(settings.safe), images_read_only():
         if settings.safe:
             refuse_code_in_data(str(data))
-        return _report(load_student(str(student)), settings, {**rest, "data": resolve_data(str(data))})
+        return _report(load_student(str(student)), settings, {**ultralytics_args, "data": resolve_data(str(data))})
 
 
 def _report(model: YOLO, settings: Settings, keys: dict[str, Any]) -> Report:
@@ -117,16 +117,16 @@ def _report(model: YOLO, settings: Settings, keys: dict[str, Any]) -> Report:
 
 
 def _checked(keys: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
-    """Check names and values of all keys before anything is loaded, and part ours from Ultralytics'."""
-    check_keys([k for k in keys if k not in NOT_OURS], {*Settings.keys(), *DEFAULT_CFG_KEYS, "student"})
-    wrong = [f"{k}= is {said} here" for k, said in NOT_OURS.items() if k in keys]
+    """Check names and values of all keys before anything is loaded, and part DS2D2's from Ultralytics'."""
+    check_keys([k for k in keys if k not in REFUSED_KEYS], {*Settings.keys(), *DEFAULT_CFG_KEYS, "student"})
+    wrong = [f"{k}= is {meaning} here" for k, meaning in REFUSED_KEYS.items() if k in keys]
     if wrong:
         raise BadUseError("; ".join(wrong))
-    ours, rest = Settings.split(keys)
-    settings = resolve_settings(ours)
-    validate_ultralytics_args(rest)
-    check_device(rest.get("device"))
-    return settings, ours, rest
+    ds2d2_args, ultralytics_args = Settings.split(keys)
+    settings = resolve_settings(ds2d2_args)
+    validate_ultralytics_args(ultralytics_args)
+    check_device(ultralytics_args.get("device"))
+    return settings, ds2d2_args, ultralytics_args
 
 
 def _refuse_missing(mode: str, **needed: Any) -> None:
@@ -134,27 +134,27 @@ def _refuse_missing(mode: str, **needed: Any) -> None:
     missing = [f"{k}=" for k, v in needed.items() if v is None]
     if missing:
         raise BadUseError(f"{', '.join(missing)} missing: ds2d2-yolo {mode} teacher=T.pt student=S.yaml data=D.yaml")
-    wrong = [f"{k}={v!r} {said}" for k, v in needed.items() if (said := ok.path(v))]
+    wrong = [f"{k}={v!r} {error}" for k, v in needed.items() if (error := ok.path(v))]
     if wrong:
         raise BadUseError("; ".join(wrong))
 
 
 def _resume(
     run: Unfinished,
-    ours: dict[str, Any],
-    rest: dict[str, Any],
+    ds2d2_args: dict[str, Any],
+    ultralytics_args: dict[str, Any],
     safe: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Any:
     """Continue an unfinished run; its own settings stand, and the teacher is checked against the one it began with."""
-    allowed = {k: v for k, v in rest.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
+    allowed = {k: v for k, v in ultralytics_args.items() if k not in {"project", "name", "exist_ok", "save_dir"}}
     model = load_yolo(str(run.last), f"resume={run.last}")
     if safe:
         refuse_code_in_data(str(allowed.get("data") or model.overrides.get("data")))
-    ours.pop("safe", None)  # it is the command's, not the run's
+    ds2d2_args.pop("safe", None)  # it is the command's, not the run's
     if run.last.parent.name == "weights":  # a run goes on where it lies now, its checkpoint knows where it began
         allowed["save_dir"] = str(run.last.parent.parent)
-    return _train(model, TRAINERS[run.task], {**allowed, **ours, "resume": str(run.last)}, callbacks)
+    return _train(model, TRAINERS[run.task], {**allowed, **ds2d2_args, "resume": str(run.last)}, callbacks)
 
 
 def _train(model: YOLO, trainer: type[DS2D2Trainer], keys: dict[str, Any], callbacks: Callbacks | None) -> Any:

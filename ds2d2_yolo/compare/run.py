@@ -24,7 +24,7 @@ from ds2d2_yolo.compare.workplace import Workplace
 from ds2d2_yolo.config.rivals import RIVAL_KEY
 from ds2d2_yolo.config.settings import Settings
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically, write_json
 from ds2d2_yolo.utils.child_process import child_command
 from ds2d2_yolo.utils.progress import tracked
 
@@ -259,7 +259,7 @@ def _finish(folder: Path, options: CompareOptions, failed: Mapping[str, str]) ->
 def _write_outputs(folder: Path, summary: Summary) -> Comparison:
     """Write tables and plot."""
     text = report(summary)
-    write_whole(folder / REPORT_FILE, text + f"\n![differences]({PLOT_FILE})\n")
+    write_atomically(folder / REPORT_FILE, text + f"\n![differences]({PLOT_FILE})\n")
     summary.write(folder / SUMMARY_FILE)
     draw(summary, folder / PLOT_FILE)
     return Comparison(folder, summary, text)

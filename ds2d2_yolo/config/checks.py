@@ -178,10 +178,10 @@ def optional(check: Check) -> Check:
         (Check): The check.
     """
 
-    def check_given(value: Any) -> str | None:
+    def check_unless_none(value: Any) -> str | None:
         return None if value is None or (error := check(value)) is None else f"{error}, or None"
 
-    return Check(check.takes, check_given, check.choices)
+    return Check(check.takes, check_unless_none, check.choices)
 
 
 def _wavelet_error(value: Any) -> str | None:

@@ -25,12 +25,12 @@ def size_ratio(imgsz: int | Sequence[int], teacher_imgsz: int | None) -> int:
     if teacher_imgsz is None:
         return 1
     size = imgsz if isinstance(imgsz, int) else max(imgsz)
-    given = f"teacher_imgsz={teacher_imgsz}"
+    setting = f"teacher_imgsz={teacher_imgsz}"
     if teacher_imgsz == size:
-        raise BadUseError(f"{given} is the student's size: leave it out, or give {2 * size}")
+        raise BadUseError(f"{setting} is the student's size: leave it out, or give {2 * size}")
     if teacher_imgsz < size:
-        raise BadUseError(f"{given} is smaller than imgsz={size}: give {2 * size}, or {4 * size}")
+        raise BadUseError(f"{setting} is smaller than imgsz={size}: give {2 * size}, or {4 * size}")
     ratio = teacher_imgsz // size
     if teacher_imgsz % size or ratio & (ratio - 1):
-        raise BadUseError(f"{given} has to be imgsz={size} times 2, 4 or 8: give {2 * size}, or {4 * size}")
+        raise BadUseError(f"{setting} has to be imgsz={size} times 2, 4 or 8: give {2 * size}, or {4 * size}")
     return ratio

@@ -65,26 +65,26 @@ class Options:
         return tuple(f.name for f in fields(cls))
 
     @classmethod
-    def split(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def split(cls, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split a mapping into these options and all other keys.
 
         Args:
-            given (Mapping[str, Any]): Keys of both kinds.
+            arguments (Mapping[str, Any]): Keys of both kinds.
 
         Returns:
             options (dict[str, Any]): The given options of this class; paths become strings.
             others (dict[str, Any]): All other keys.
         """
         known = cls.keys()
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in given.items() if k in known}
-        return options, {k: v for k, v in given.items() if k not in known}
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in arguments.items() if k in known}
+        return options, {k: v for k, v in arguments.items() if k not in known}
 
     @classmethod
-    def of(cls: type[T], given: Mapping[str, Any], mode: str, passing: Iterable[str] = ()) -> T:
+    def of(cls: type[T], arguments: Mapping[str, Any], mode: str, passing: Iterable[str] = ()) -> T:
         """Return the options of a command.
 
         Args:
-            given (Mapping[str, Any]): Given keys and values, such as the command line's `key=value`.
+            arguments (Mapping[str, Any]): Given keys and values, such as the command line's `key=value`.
             mode (str): The mode whose help lists the keys.
             passing (Iterable[str]): Further valid keys, which another consumer reads (see `split`).
 
@@ -94,8 +94,8 @@ class Options:
         Raises:
             BadUseError: If a key is unknown (with the nearest name) or a value is invalid.
         """
-        check_keys(list(given), {*cls.keys(), *passing}, mode)
-        return cls(**cls.split(given)[0])
+        check_keys(list(arguments), {*cls.keys(), *passing}, mode)
+        return cls(**cls.split(arguments)[0])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values."""

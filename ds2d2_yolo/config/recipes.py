@@ -86,13 +86,13 @@ def saved_settings(saved: Mapping[str, Any]) -> Settings:
     return Settings(**settings)
 
 
-def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> Settings:
+def resolve_settings(requested: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of a command. They override the recipe's, an earlier run's and the defaults, in this order.
 
     Lower-priority gains of a stream that the command switches off are left out: they would contradict it.
 
     Args:
-        given (Mapping[str, Any]): Settings of the command.
+        requested (Mapping[str, Any]): Settings of the command.
         earlier (Mapping[str, Any] | None): Settings of a run whose args.yaml the command names, its recipe's included.
 
     Returns:
@@ -103,6 +103,6 @@ def resolve_settings(given: Mapping[str, Any], earlier: Mapping[str, Any] | None
     """
     defaults, before = Settings().as_dict(), saved_settings(earlier or {}).as_dict()
     lower = {k: v for k, v in before.items() if v != defaults[k] and k not in ("recipe", "safe")}
-    lower |= load_recipe(str(given["recipe"])) if given.get("recipe") else {}
-    off = [term for term in TERMS if given.get(term.stream) is False]
-    return Settings(**{**{k: v for k, v in lower.items() if k not in off}, **given})
+    lower |= load_recipe(str(requested["recipe"])) if requested.get("recipe") else {}
+    off = [term for term in TERMS if requested.get(term.stream) is False]
+    return Settings(**{**{k: v for k, v in lower.items() if k not in off}, **requested})

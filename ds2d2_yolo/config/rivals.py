@@ -70,12 +70,12 @@ LD_DEFAULTS = {"detect": {"temperature": 10.0, "weight": 0.25}, "obb": {"tempera
 RIVALS: dict[str, type[Options]] = {"pkd": PKDOptions, "cwd": CWDOptions, "ld": LDOptions}
 
 
-def rival_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def rival_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of a rival's arm, defaults included.
 
     Args:
         name (str): Key of `RIVALS`.
-        given (Mapping[str, Any]): Settings of the method that differ from its defaults.
+        settings (Mapping[str, Any]): Settings of the method that differ from its defaults.
 
     Returns:
         (dict[str, Any]): The method under `RIVAL_KEY`, and its settings.
@@ -83,7 +83,7 @@ def rival_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadUseError: If a setting is unknown or invalid.
     """
-    return {RIVAL_KEY: name, **RIVALS[name].of(given, "compare").as_dict()}
+    return {RIVAL_KEY: name, **RIVALS[name].of(settings, "compare").as_dict()}
 
 
 def complete_settings(settings: Mapping[str, Any], task: str) -> dict[str, Any]:

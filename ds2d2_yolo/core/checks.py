@@ -30,13 +30,13 @@ def check_feature_map(x: Tensor) -> None:
         raise ValueError(f"a feature map needs at least one row and one column, got {tuple(x.shape)}")
 
 
-def check_same_shape(student: Tensor, teacher: Tensor, what: str) -> None:
+def check_same_shape(student: Tensor, teacher: Tensor, name: str) -> None:
     """Raise unless student and teacher have one shape.
 
     Args:
         student (torch.Tensor): Tensor of the student.
         teacher (torch.Tensor): Tensor of the teacher.
-        what (str): What the tensors are, in the plural, for the message.
+        name (str): What the tensors are, in the plural, for the message.
 
     Raises:
         ValueError: If the shapes differ.
@@ -49,5 +49,5 @@ def check_same_shape(student: Tensor, teacher: Tensor, what: str) -> None:
     """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student and teacher {what} must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
+            f"student and teacher {name} must have one shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )

@@ -27,7 +27,7 @@ from ds2d2_yolo.demo.scores import LABELS, ModelScores, measure, scores_table
 from ds2d2_yolo.demo.state import DemoState
 from ds2d2_yolo.demo.training import Trainings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 from ds2d2_yolo.utils.progress import Task, duration, tracked
 from ds2d2_yolo.utils.sampling import choose_varied, evenly_spaced
 
@@ -262,7 +262,7 @@ class Demo:
 
     def report(self, _: Task) -> None:
         """Write demo.md and demo.json."""
-        write_whole(
+        write_atomically(
             self.folder / "demo.md",
             f"# ds2d2-yolo demo, size {self.settings.size}\n\n{self._table()}\n\n"
             f"{describe_export(self.exported)}\n\nBoxes of confidence {self.plan.confidence} and more on validation "
@@ -275,7 +275,7 @@ class Demo:
             "onnx": self.exported,
             "verdict": self.plan.verdict,
         }
-        write_whole(self.folder / "demo.json", json.dumps(content, indent=2))
+        write_atomically(self.folder / "demo.json", json.dumps(content, indent=2))
 
     def _table(self) -> str:
         """Return the table of the three models, its conditions and what can be concluded from it."""

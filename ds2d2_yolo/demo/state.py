@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 
 STATE_FILE = "state.json"
 STARTED = "started"
@@ -83,7 +83,7 @@ class DemoState:
 
     def _write(self) -> None:
         """Replace the file atomically."""
-        write_whole(
+        write_atomically(
             self.folder / STATE_FILE, json.dumps({"fingerprint": self.fingerprint, "steps": self.steps}, indent=1)
         )
 

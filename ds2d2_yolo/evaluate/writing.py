@@ -51,12 +51,12 @@ def draw(path: Path, rows: Sequence[GroupMetrics]) -> None:
         figure.savefig(temporary, format="png", dpi=150)
 
 
-def _draw_split(panel: Any, kind: str, rows: Sequence[GroupMetrics], whole: GroupMetrics) -> None:
+def _draw_split(panel: Any, kind: str, rows: Sequence[GroupMetrics], overall: GroupMetrics) -> None:
     """Draw one panel: two bars a group, the number of objects under its name, nothing where there are none."""
-    for shift, value, said, colour in ((-0.2, "map50", "mAP50", "C0"), (0.2, "map50_95", "mAP50-95", "C1")):
+    for shift, metric, label, colour in ((-0.2, "map50", "mAP50", "C0"), (0.2, "map50_95", "mAP50-95", "C1")):
         places = [i + shift for i in range(len(rows))]
-        panel.bar(places, [getattr(r, value) for r in rows], 0.4, color=colour, label=said)
-        panel.axhline(getattr(whole, value), color=colour, linestyle="--", linewidth=1)
+        panel.bar(places, [getattr(r, metric) for r in rows], 0.4, color=colour, label=label)
+        panel.axhline(getattr(overall, metric), color=colour, linestyle="--", linewidth=1)
     upright = 90 if max(len(r.group) for r in rows) > 8 else 0
     panel.set_xticks(range(len(rows)), [f"{r.group}\n{r.objects or '-'}" for r in rows], rotation=upright)
     panel.set_xlim(-0.6, len(rows) - 0.4)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ds2d2_yolo.explanation.banner import draw_banner
 from ds2d2_yolo.explanation.facts import Explanation, ExplanationFiles
 from ds2d2_yolo.explanation.sheet import draw_sheet
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 
 PAGE_FILE = "index.html"
 BANNER_FILE = "banner.png"
@@ -60,7 +60,7 @@ def write_explanation(explanation: Explanation, folder: Path) -> ExplanationFile
     banner = folder / BANNER_FILE
     draw_banner(explanation, explanation.images[0], banner)
     page = folder / PAGE_FILE
-    write_whole(page, page_text(explanation, names))
+    write_atomically(page, page_text(explanation, names))
     return ExplanationFiles(page, sheets, banner)
 
 

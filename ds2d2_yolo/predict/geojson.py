@@ -11,7 +11,7 @@ import numpy as np
 
 from ds2d2_yolo.predict.rasters.reading import first_line
 from ds2d2_yolo.predict.writing import ImageDetections
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 from ds2d2_yolo.utils.detections import Detections, Floats
 
 WGS84 = "OGC:CRS84"  # longitude first, as RFC 7946 has it
@@ -54,7 +54,7 @@ def write_geojson(target: Path, image: ImageDetections, names: dict[int, str]) -
     head = {"type": "FeatureCollection", "coordinate_space": space, "image": image.path.name,
             "width": image.size[0], "height": image.size[1]}  # fmt: skip
     lines = ",\n".join(json.dumps(f, ensure_ascii=False) for f in features)
-    write_whole(target, json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [\n' + lines + "\n]}\n")
+    write_atomically(target, json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [\n' + lines + "\n]}\n")
     return target
 
 

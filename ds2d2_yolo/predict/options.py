@@ -71,7 +71,7 @@ class PredictOptions(Options):
         """Pixels that neighbouring tiles share at least."""
         return round(self.overlap * (self.slice or 0))
 
-    def wanted(self) -> tuple[str, ...]:
+    def output_formats(self) -> tuple[str, ...]:
         """Return the formats to write, each once."""
         if self.formats is None:
             return ("geojson", "csv") if self.slice else ()

@@ -98,7 +98,7 @@ def predict(**keys: Any) -> Prediction:
     if meaningless and not options.slice:
         raise BadUseError(f"{', '.join(f'{k}=' for k in meaningless)} only mean something with slice=")
     tile_detector.check_ultralytics_args(ultralytics_args, tiled=bool(options.slice))
-    images = images_of(str(options.source)) if options.slice or options.wanted() else []
+    images = images_of(str(options.source)) if options.slice or options.output_formats() else []
     with safe_loading(options.safe):
         if options.safe:
             refuse_program(str(options.model))
@@ -112,7 +112,7 @@ def predict(**keys: Any) -> Prediction:
 
 def _formats(options: PredictOptions, oriented: bool, images: list[Path], names: dict[int, str]) -> set[str]:
     """Return the formats to write, with 'dota' resolved; refuse those that the model or the names do not allow."""
-    formats = set(options.wanted())
+    formats = set(options.output_formats())
     if "task1" in formats and not oriented:
         raise BadUseError("formats=task1 wants oriented boxes, the model is a detect model: task2 is its DOTA file")
     if "dota" in formats:

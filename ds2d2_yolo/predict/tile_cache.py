@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ds2d2_yolo.predict.rasters.georeference import pam_file
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically, write_json
 from ds2d2_yolo.utils.detections import Detections, Ints
 
 FOLDER, PLAN = ".parts", "plan.json"
@@ -95,7 +95,7 @@ class TileCache:
         """
         buffer = io.BytesIO()
         np.savez(buffer, rows=content.detections.rows, tile=content.tile, empty=content.empty)
-        write_whole(self._path(image, row), buffer.getvalue())
+        write_atomically(self._path(image, row), buffer.getvalue())
 
     def remove(self) -> None:
         """Remove the cache of a finished run."""

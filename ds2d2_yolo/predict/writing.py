@@ -16,7 +16,7 @@ import numpy as np
 
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.predict.rasters.georeference import Georeference
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 from ds2d2_yolo.utils.detections import Detections
 
 TASKS = ("Task1", "Task2")
@@ -121,9 +121,9 @@ def write_dota(folder: Path, task: str, images: Sequence[ImageDetections], names
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for kind, text in lines.items():
             name = f"{task}_{file_name(names[kind])}.txt"
-            write_whole(folder / task / name, "".join(text))
+            write_atomically(folder / task / name, "".join(text))
             archive.writestr(name, "".join(text))
-    write_whole(folder / f"{task}.zip", buffer.getvalue())
+    write_atomically(folder / f"{task}.zip", buffer.getvalue())
     return [folder / task, folder / f"{task}.zip"]
 
 
@@ -161,7 +161,7 @@ def write_csv(folder: Path, images: Sequence[ImageDetections], names: dict[int, 
         for box, score, kind, corners in zip(*(c.tolist() for c in columns), strict=True):
             place = [*(f"{v:.3f}" for v in box[:4]), f"{box[4]:.6f}", *(f"{v:.3f}" for v in corners)]
             writer.writerow([str(image.path), kind, names[kind], f"{score:.6f}", *place])
-    write_whole(folder / "detections.csv", text.getvalue())
+    write_atomically(folder / "detections.csv", text.getvalue())
     return [folder / "detections.csv"]
 
 
@@ -181,7 +181,7 @@ def write_picture(target: Path, thumbnail: Any, image: ImageDetections) -> Path:
     palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_HSV)[:, 0].tolist()
     for corners, kind in zip(points, image.detections.classes.tolist(), strict=True):
         cv2.polylines(thumbnail, [corners], True, palette[kind * 47 % 256], 1, cv2.LINE_AA, 4)
-    write_whole(target, cv2.imencode(".jpg", thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    write_atomically(target, cv2.imencode(".jpg", thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
     return target
 
 

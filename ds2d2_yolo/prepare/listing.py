@@ -23,10 +23,10 @@ def list_data() -> str:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         known = by_yaml.get(file.name)
         folder = Path(content["path"])
-        there = any((base / folder / content["train"]).is_dir() for base in (Path(), datasets_dir()))
+        is_present = any((base / folder / content["train"]).is_dir() for base in (Path(), datasets_dir()))
         how = f"ds2d2-yolo data prepare {known.command} source=FOLDER" if known else "drawn on first use, no download"
         task = known.task if known else "obb"  # the built-in scenes
-        rows.append((file.name, task, str(len(content["names"])), "yes" if there else "no", how))
+        rows.append((file.name, task, str(len(content["names"])), "yes" if is_present else "no", how))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
     places = f"folders are looked for under {datasets_dir()}", f"for yolo: data={resource_dir('data') / 'NAME'}"

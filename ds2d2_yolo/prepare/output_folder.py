@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
 from ds2d2_yolo.prepare.result import Entry
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically, write_json
 
 RECORD, JOURNAL = "prepared.json", "prepared.jsonl"
 PARTS, LOCK = ".prepare-part", ".prepare.lock"
@@ -137,7 +137,7 @@ class OutputFolder:
 
     def _write_journal(self) -> None:
         """Rewrite the journal."""
-        write_whole(self.out / JOURNAL, "".join(_line(e) for e in self.entries.values()))
+        write_atomically(self.out / JOURNAL, "".join(_line(e) for e in self.entries.values()))
 
     def forget(self, keys: Iterable[tuple[str, str]]) -> None:
         """Remove images from the folder and the journal, because their sources changed or disappeared.
@@ -205,7 +205,7 @@ class OutputFolder:
         _write_csv(self.out / LISTS[1], "split,image,place,class,reason", dropped)
         broken = [[e.split, e.name, e.broken] for e in entries if e.broken]
         _write_csv(self.out / LISTS[2], "split,image,reason", broken)
-        write_whole(self.out / "data.yaml", yaml)
+        write_atomically(self.out / "data.yaml", yaml)
         write_json(self.out / RECORD, {"identity": self.identity, "state": "finished", **record})
         return entries
 
@@ -256,4 +256,4 @@ def _write_csv(file: Path, header: str, rows: Iterable[Iterable[Any]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header.split(","))
     writer.writerows(rows)
-    write_whole(file, text.getvalue())
+    write_atomically(file, text.getvalue())

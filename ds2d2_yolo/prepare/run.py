@@ -97,8 +97,8 @@ def _source(chosen: Published, options: PrepareOptions) -> Path:
     root = Path(options.source).expanduser()
     try:
         if not root.is_dir():
-            what = "is no folder: unpack it first" if root.exists() else "does not exist"
-            raise BadUseError(f"source={root} {what}")
+            problem = "is no folder: unpack it first" if root.exists() else "does not exist"
+            raise BadUseError(f"source={root} {problem}")
         below = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
     except OSError as e:
         raise BadUseError(f"source={root} cannot be read: {e.strerror}") from e

@@ -99,10 +99,10 @@ def by_stem(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, list[
     Returns:
         (dict[str, list[Path]]): Files by name without suffix.
     """
-    wanted, files = frozenset(suffixes), dict[str, list[Path]]()
+    listed_suffixes, files = frozenset(suffixes), dict[str, list[Path]]()
     for folder in folders:
         for file in sorted(folder.iterdir()):
-            listed = file.suffix.lower() in wanted and not file.name.startswith(".")
+            listed = file.suffix.lower() in listed_suffixes and not file.name.startswith(".")
             if listed and (file.is_file() or file.is_symlink()):
                 files.setdefault(file.stem, []).append(file)
     return files
@@ -163,7 +163,7 @@ def pair(
     return Item(split, name, image[0], annotation[0] if annotation else None)
 
 
-def wanted_splits(splits: list[str] | None, available: Iterable[str], root: Path, looked_for: str) -> list[str]:
+def selected_splits(splits: list[str] | None, available: Iterable[str], root: Path, looked_for: str) -> list[str]:
     """Return the splits to prepare, in their usual order.
 
     Args:

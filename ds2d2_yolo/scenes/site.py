@@ -71,7 +71,7 @@ class Site:
         return self.world.near(centre, math.hypot(self.w, self.h) / 2 / self.world.gsd)
 
 
-def whole_site(world: World, cover: float = 1.45) -> Site:
+def full_site(world: World, cover: float = 1.45) -> Site:
     """Return the site that covers the entire picture whatever the rotation."""
     side = world.size * world.gsd * cover
     centre = Site(world, np.array([world.size / 2, world.size / 2]), world.theta, side, side)

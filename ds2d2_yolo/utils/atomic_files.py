@@ -62,7 +62,7 @@ def _host() -> str:
     return "".join(c for c in socket.gethostname() if c.isalnum())
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically.
 
     Args:
@@ -75,4 +75,4 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON atomically."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
@@ -63,7 +63,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         header (Sequence[str]): Column names.
         rows (Iterable[Sequence[Any]]): Values of each row; None becomes an empty cell.
     """
-    write_whole(path, csv_text(header, rows))
+    write_atomically(path, csv_text(header, rows))
 
 
 def _align(cells: Sequence[str], widths: Sequence[int], text_columns: int) -> list[str]:

@@ -58,17 +58,17 @@ def test_distils(keys: dict[str, Any], kind: torch.dtype, make: Make) -> None:
 
 
 def test_autobatch_expects_what_a_step_takes(make: Make) -> None:
-    trainer, expected = make(batch=8, imgsz=320, amp=False, channels_last=False), []
+    trainer, memory = make(batch=8, imgsz=320, amp=False, channels_last=False), []
 
     def profile(t: Any) -> None:
         assert t.distiller is not None
         model = WithTeacher(unwrap_model(t.model), t.distiller, 16)
         images = [torch.empty(8, 3, 320, 320)]
-        expected.append(profile_ops(images, model, n=1, device=t.device, max_num_obj=16)[0][2] * 2**30)
+        memory.append(profile_ops(images, model, n=1, device=t.device, max_num_obj=16)[0][2] * 2**30)
         torch.cuda.reset_peak_memory_stats(t.device)
 
     trainer.add_callback("on_train_start", profile)
-    trainer.add_callback("on_train_epoch_end", lambda t: expected.append(torch.cuda.max_memory_reserved(t.device)))
+    trainer.add_callback("on_train_epoch_end", lambda t: memory.append(torch.cuda.max_memory_reserved(t.device)))
     trainer.train()
-    wanted, taken = expected[:2]
-    assert 0.85 * taken < wanted < 1.6 * taken
+    expected, reserved = memory[:2]
+    assert 0.85 * reserved < expected < 1.6 * reserved

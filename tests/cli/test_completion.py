@@ -11,7 +11,7 @@ import pytest
 from ds2d2_yolo.cli.completion import SHELLS, keys_of, script, ultralytics_keys
 from ds2d2_yolo.cli.modes import MODES
 
-ASKED = [
+CASES = [
     ("", {"train", "predict", "compare", "completion"}, {"teacher="}),
     ("pre", {"predict"}, {"train"}),
     ("train te", {"teacher=", "teacher_channels="}, {"exlo="}),
@@ -77,14 +77,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize(("line", "offered", "not_offered"), ASKED)
+@pytest.mark.parametrize(("line", "offered", "not_offered"), CASES)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_offers(shell: str, line: str, offered: set[str], not_offered: set[str], folder: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"needs {shell}")
-    found = (bash if shell == "bash" else zsh)(line, folder)
-    assert offered <= found
-    assert not not_offered & found
+    completions = (bash if shell == "bash" else zsh)(line, folder)
+    assert offered <= completions
+    assert not not_offered & completions
 
 
 def test_keys_are_those_that_a_mode_takes() -> None:

@@ -116,8 +116,8 @@ def test_the_command_that_goes_on_is_quoted_as_its_shell_wants_it() -> None:
 
 def test_help_names_every_mode(capsys: pytest.CaptureFixture[str]) -> None:
     out = run("help", capsys=capsys)[1]
-    wanted = "train amplify check val predict export benchmark compare demo data cfg help version"
-    assert set(wanted.split()) <= {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
+    expected_modes = "train amplify check val predict export benchmark compare demo data cfg help version"
+    assert set(expected_modes.split()) <= {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
 
 
 def test_help_loads_neither_torch_nor_ultralytics() -> None:
@@ -228,11 +228,11 @@ def test_mistakes_are_one_line_with_status_2(
         ("amplify", good[0], good[2], "project=x"): "project= has no meaning for an amplifier",
         ("amplify", good[0]): "data= missing: ds2d2-yolo amplify",
     }
-    for arguments, said in cases.items():
+    for arguments, message in cases.items():
         status, _, err = run(*arguments, capsys=capsys)
         lines = [line for line in err.splitlines() if line.startswith("ds2d2-yolo: ")]
         assert len(lines) == 1, (arguments, err)
-        assert said in lines[0], (arguments, lines)
+        assert message in lines[0], (arguments, lines)
         assert status == 2, (arguments, err)
         assert "Traceback" not in err
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir()), "a mistake leaves no folder"

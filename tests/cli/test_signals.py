@@ -17,11 +17,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "said"),
+    ("sent", "status", "message"),
     [pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow), ("SIGTERM", 143, "terminated")],
 )
 def test_a_training_ends_by_a_signal_and_goes_on(
-    sent: str, status: int, said: str, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
+    sent: str,
+    status: int,
+    message: str,
+    tiny_data: Callable[[str], Path],
+    checkpoint: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     words = [
         "train", f"teacher={checkpoint('yolov8s-obb.yaml')}", "student=yolov8n-obb.yaml", f"data={tiny_data('obb')}",
@@ -36,10 +41,11 @@ def test_a_training_ends_by_a_signal_and_goes_on(
                 [sys.executable, "-m", "ds2d2_yolo", *words], stdout=f, stderr=f, env=env, start_new_session=True
             )
         deadline = time.monotonic() + 600
-        there = last.stat().st_ino if last.is_file() else None  # of a first epoch that was quicker than this loop
+        # of a first epoch that was quicker than this loop
+        earlier_inode = last.stat().st_ino if last.is_file() else None
         while not (
             "Starting training" in log.read_text(errors="replace")
-            and (before or (last.is_file() and last.stat().st_ino != there))
+            and (before or (last.is_file() and last.stat().st_ino != earlier_inode))
         ):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline
@@ -49,7 +55,7 @@ def test_a_training_ends_by_a_signal_and_goes_on(
         text = log.read_text(errors="replace")
         assert "Traceback" not in text
         line = text.strip().splitlines()[-1]
-        assert line.startswith(f"ds2d2-yolo: {said}; go on with: ds2d2-yolo train teacher=")
+        assert line.startswith(f"ds2d2-yolo: {message}; go on with: ds2d2-yolo train teacher=")
         assert line.endswith(" resume") == last.is_file()
         words = [*words, "exist_ok=True"]
     assert last.is_file()

@@ -12,7 +12,7 @@ from ds2d2_yolo.cli.system_errors import system_error_message
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/last.pt"), "the disk is full: make room"),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
@@ -30,8 +30,8 @@ from ds2d2_yolo.cli.system_errors import system_error_message
         ),
     ],
 )
-def test_what_is_said(error: Exception, said: str) -> None:
-    assert said in str(system_error_message(error))
+def test_what_is_said(error: Exception, message: str) -> None:
+    assert message in str(system_error_message(error))
 
 
 def test_other_errors_are_left_alone() -> None:

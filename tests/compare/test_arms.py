@@ -12,9 +12,9 @@ from ds2d2_yolo.errors import BadUseError
 
 
 def test_names_and_own_arms_in_their_order() -> None:
-    found = read_arms("teacher, plain,db2:wavelet=db2;levels=[8,16];imhi=1e-5;robust=true,explicit")
-    assert [arm.name for arm in found] == ["teacher", "plain", "db2", "explicit"]
-    assert found[2] == Arm("db2", "ds2d2", {"wavelet": "db2", "levels": [8, 16], "imhi": 1e-5, "robust": True})
+    arms = read_arms("teacher, plain,db2:wavelet=db2;levels=[8,16];imhi=1e-5;robust=true,explicit")
+    assert [arm.name for arm in arms] == ["teacher", "plain", "db2", "explicit"]
+    assert arms[2] == Arm("db2", "ds2d2", {"wavelet": "db2", "levels": [8, 16], "imhi": 1e-5, "robust": True})
 
 
 def test_a_list_is_read_like_a_text() -> None:
@@ -26,28 +26,28 @@ def test_dis_makes_an_arm_of_upstreams_distillation() -> None:
 
 
 def test_rivals_have_their_published_settings_or_others() -> None:
-    found = read_arms("pkd,cwd:tau=4,ld,soft:rival=cwd;tau=4;weight=50")
-    assert found == (
+    arms = read_arms("pkd,cwd:tau=4,ld,soft:rival=cwd;tau=4;weight=50")
+    assert arms == (
         Arm("pkd", "rival", {"rival": "pkd", "weight": 10.0}),
         Arm("cwd", "rival", {"rival": "cwd", "tau": 4, "weight": 10.0}),
         Arm("ld", "rival", {"rival": "ld", "temperature": None, "weight": None}),
         Arm("soft", "rival", {"rival": "cwd", "tau": 4, "weight": 50}),
     )
-    assert all(arm_settings(arm, {"gains": 1}) == {} for arm in found)
+    assert all(arm_settings(arm, {"gains": 1}) == {} for arm in arms)
 
 
 def test_yaml_of_arms(tmp_path: Path) -> None:
     file = tmp_path / "ablation.yaml"
     file.write_text("plain:\nno-hi: {imhi: 0}\nsmall: {exlo: 1e-5}\n", encoding="utf-8")
-    found = read_arms(f"ds2d2,{file}")
-    assert [(arm.name, arm.settings) for arm in found] == [
+    arms = read_arms(f"ds2d2,{file}")
+    assert [(arm.name, arm.settings) for arm in arms] == [
         ("ds2d2", {}), ("plain", {}), ("no-hi", {"imhi": 0}), ("small", {"exlo": 1e-5}),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("given", ["a:recipe=my.yaml", "a:disw=0;recipe=my.yaml", "a: recipe = my.yml"])
-def test_recipe_at_the_end_is_not_a_file_of_arms(given: str) -> None:
-    (arm,) = read_arms(given)
+@pytest.mark.parametrize("arms", ["a:recipe=my.yaml", "a:disw=0;recipe=my.yaml", "a: recipe = my.yml"])
+def test_recipe_at_the_end_is_not_a_file_of_arms(arms: str) -> None:
+    (arm,) = read_arms(arms)
     assert arm.settings["recipe"].startswith("my.y")
 
 
@@ -57,7 +57,7 @@ def test_drive_letter_is_not_an_arm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arms", "message"),
     [
         ("plane", "did you mean 'plain'"),
         ("wavelet", "name:|wavelet:wavelet=db2"),
@@ -80,9 +80,9 @@ def test_drive_letter_is_not_an_arm() -> None:
         (",", "no arm"),
     ],
 )
-def test_mistakes_end_in_one_line(given: str, said: str) -> None:
-    with pytest.raises(BadUseError, match=said) as e:
-        read_arms(given)
+def test_mistakes_end_in_one_line(arms: str, message: str) -> None:
+    with pytest.raises(BadUseError, match=message) as e:
+        read_arms(arms)
     assert "\n" not in str(e.value)
 
 
@@ -109,8 +109,8 @@ def test_recipe_of_an_arm_stands_over_shared_settings(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("disw: 5\nexlo_share: 1.0\n", encoding="utf-8")
     arm = Arm("mine", "ds2d2", {"recipe": str(recipe), "exlo_share": 2.0})
-    found = resolve_settings(arm_settings(arm, {"disw": 0, "exhi_share": 0.7, "exlo_share": 0.1}))
-    assert (found.disw, found.exhi_share, found.exlo_share) == (5, 0.7, 2.0)
+    settings = resolve_settings(arm_settings(arm, {"disw": 0, "exhi_share": 0.7, "exlo_share": 0.1}))
+    assert (settings.disw, settings.exhi_share, settings.exlo_share) == (5, 0.7, 2.0)
     shared = resolve_settings(arm_settings(BUILT_IN["ds2d2"], {"disw": 0, "recipe": str(recipe)}))
     assert (shared.disw, shared.exlo_share) == (0, 1.0), "beside a shared recipe they stand as in a command"
 

@@ -59,38 +59,38 @@ def keys(tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Put the stand-in in the place of the runs' processes; tells which ran since it was last asked."""
     log = tmp_path / "ran.txt"
-    whole = run.job_command
+    job_command = run.job_command
 
     def command(job: Job, device: str) -> list[str]:
-        whole(job, device)
+        job_command(job, device)
         return [sys.executable, "-c", STAND_IN, str(job.folder / TASK_FILE), str(log)]
 
-    def since() -> list[str]:
+    def new_lines() -> list[str]:
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return lines
 
     monkeypatch.setattr(run, "job_command", command)
-    return since
+    return new_lines
 
 
 ALL = ["plain 0 0", "distill_model 0 0", "plain 1 1", "distill_model 1 1"]
 
 
 def test_runs_everything_once_and_goes_on_with_what_is_added(keys: dict[str, Any], ran: Callable[[], Any]) -> None:
-    found = compare(**keys)
+    comparison = compare(**keys)
     assert ran() == ALL
-    assert "| distill_model |     2 |" in str(found)
-    assert "+0.100" in found.text
+    assert "| distill_model |     2 |" in str(comparison)
+    assert "+0.100" in comparison.text
     for name in ("results.csv", "summary.csv", "compare.md", "compare.png", "compare.json"):
-        assert (found.folder / name).is_file()
-    assert compare(**keys).text == found.text
+        assert (comparison.folder / name).is_file()
+    assert compare(**keys).text == comparison.text
     assert ran() == []
     compare(**{**keys, "seeds": [0, 1, 5]})
     assert ran() == ["plain 5 5", "distill_model 5 5"]
     compare(**{**keys, "arms": "teacher,strong:dis=12"})  # the baseline is there already
     assert ran() == ["teacher -1 0", "strong 0 0", "strong 1 1"]
-    rows = read_results(found.folder / "results.csv")
+    rows = read_results(comparison.folder / "results.csv")
     assert {(r.arm, r.seed) for r in rows if r.arm == "strong"} == {("strong", 0), ("strong", 1)}
     assert next(r.settings for r in rows if r.arm == "strong") == '{"dis": 12}'
 
@@ -152,7 +152,7 @@ def test_a_result_that_nobody_collected_is_not_run_again(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"epochs": 2}, "epochs was 1, is 2"),
         ({"student": "yolo11n-obb.yaml"}, "student was"),
@@ -161,14 +161,14 @@ def test_a_result_that_nobody_collected_is_not_run_again(
     ],
 )
 def test_a_folder_takes_one_comparison_alone(
-    keys: dict[str, Any], ran: Callable[[], Any], change: dict[str, Any], said: str | None
+    keys: dict[str, Any], ran: Callable[[], Any], change: dict[str, Any], message: str | None
 ) -> None:
     compare(**keys)
     ran()
-    if said is None:
+    if message is None:
         compare(**{**keys, **change})
         return
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         compare(**{**keys, **change})
     assert ran() == []
 
@@ -239,12 +239,12 @@ def test_slurm_runs_everything_once_and_an_interruption_leaves_its_jobs(
     assert slurm.submitted() == ["plain-seed0", "distill_model-seed0"]
     slurm.end_jobs()
     slurm.switch("held", on=False)
-    found = compare(**keys)
+    comparison = compare(**keys)
     assert sorted(ran()) == sorted(ALL)
     assert len(slurm.submitted()) == 2 + 4
-    tasks = [json.loads(file.read_text()) for file in found.folder.rglob(TASK_FILE)]
+    tasks = [json.loads(file.read_text()) for file in comparison.folder.rglob(TASK_FILE)]
     assert {(task["device"], task["threads"], task["row"]["parallel"]) for task in tasks} == {("cpu", 2, 4)}
-    assert compare(**keys).text == found.text
+    assert compare(**keys).text == comparison.text
     assert len(slurm.submitted()) == 2 + 4
 
 
@@ -258,14 +258,14 @@ def start(keys: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def test_one_real_run_of_an_arm(keys: dict[str, Any]) -> None:
-    found = compare(**{**keys, "arms": "plain", "seeds": 3})
-    assert {r.weights for r in found.summary.rows} == {"last", "best"}
-    assert {"all", "size", "crowding", "orientation"} <= {r.by for r in found.summary.rows}
-    row = found.summary.rows[0]
+    comparison = compare(**{**keys, "arms": "plain", "seeds": 3})
+    assert {r.weights for r in comparison.summary.rows} == {"last", "best"}
+    assert {"all", "size", "crowding", "orientation"} <= {r.by for r in comparison.summary.rows}
+    row = comparison.summary.rows[0]
     assert (row.arm, row.seed, row.epochs_trained, row.sessions, row.parallel, row.imgsz) == ("plain", 3, 1, 1, 1, 96)
     assert row.initial_weights
     assert row.versions.startswith("ds2d2-yolo ")
-    assert "| plain |          1 |" in found.text
+    assert "| plain |          1 |" in comparison.text
 
 
 @pytest.mark.slow
@@ -275,8 +275,8 @@ def test_real_runs_of_the_rivals(
 ) -> None:
     teacher, student = PAIRS[task]
     models = {"teacher": str(checkpoint(teacher)), "student": student, "data": str(tiny_data(task))}
-    found = compare(**{**keys, **models, "arms": "plain,pkd,cwd:tau=4,ld", "seeds": 3})
-    rows = [row for row in found.summary.rows if row.by == "all" and row.weights == "last"]
+    comparison = compare(**{**keys, **models, "arms": "plain,pkd,cwd:tau=4,ld", "seeds": 3})
+    rows = [row for row in comparison.summary.rows if row.by == "all" and row.weights == "last"]
     assert {row.arm: row.settings for row in rows} == {
         "plain": "{}",
         "pkd": '{"rival": "pkd", "weight": 10.0}',
@@ -287,31 +287,31 @@ def test_real_runs_of_the_rivals(
         }[task],
     }
     assert len({row.initial_weights for row in rows}) == 1
-    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in found.text
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in comparison.text
 
 
 @pytest.mark.slow
 def test_real_runs_with_unlabelled_images(keys: dict[str, Any], tmp_path: Path) -> None:
-    more = {"arms": "plain,ds2d2,pseudo_labels", "seeds": 3, "unlabelled": "rest", "fraction": 0.5, "imhi": 0}
-    given = {**keys, **more, "batch": 4}
-    found = compare(**given)
-    rows = {row.arm: row for row in found.summary.rows if row.by == "all" and row.weights == "last"}
+    extra_keys = {"arms": "plain,ds2d2,pseudo_labels", "seeds": 3, "unlabelled": "rest", "fraction": 0.5, "imhi": 0}
+    all_keys = {**keys, **extra_keys, "batch": 4}
+    comparison = compare(**all_keys)
+    rows = {row.arm: row for row in comparison.summary.rows if row.by == "all" and row.weights == "last"}
     assert len({(row.initial_weights, row.first_epoch) for row in rows.values()}) == 1, "the same labelled images"
     assert rows["pseudo_labels"].amplifier_seconds > 0 == rows["ds2d2"].amplifier_seconds
     (labels,) = tmp_path.rglob("pseudo-labels/data.yaml")
     written = labels.stat().st_mtime_ns
-    compare(**{**given, "seeds": [3, 4]})
+    compare(**{**all_keys, "seeds": [3, 4]})
     assert labels.stat().st_mtime_ns == written, "made once"
     with pytest.raises(BadUseError, match=r"unlabelled_conf was 0\.25, is 0\.5"):
-        compare(**{**given, "unlabelled_conf": 0.5})
+        compare(**{**all_keys, "unlabelled_conf": 0.5})
 
 
 @needs_modelopt
 @pytest.mark.slow
 def test_real_runs_of_quantised_students(keys: dict[str, Any]) -> None:
-    found = compare(**{**keys, "arms": "plain,ds2d2,pkd", "seeds": 3, "quantize": 8, "imhi": 0})
-    assert {row.arm for row in found.summary.rows} == {"plain", "ds2d2", "pkd"}
-    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in found.text
+    comparison = compare(**{**keys, "arms": "plain,ds2d2,pkd", "seeds": 3, "quantize": 8, "imhi": 0})
+    assert {row.arm for row in comparison.summary.rows} == {"plain", "ds2d2", "pkd"}
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in comparison.text
 
 
 def test_a_precision_that_no_student_trains_in_is_refused_before_anything_runs(
@@ -337,43 +337,43 @@ def test_a_killed_comparison_goes_on_inside_its_runs(keys: dict[str, Any], tmp_p
     folder = tmp_path / "runs" / "compare"
     parent = start(keys)
     notes = folder / "ds2d2" / "seed0" / "watched.json"
-    until = time.time() + 300
+    deadline = time.time() + 300
     while not (notes.is_file() and len(json.loads(notes.read_text())["epochs"]) >= 2):
         assert parent.poll() is None
-        assert time.time() < until
+        assert time.time() < deadline
         time.sleep(0.05)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     time.sleep(1)
     before = json.loads(notes.read_text())
     assert not before["trained"]
-    done = {p.parent: p.stat().st_mtime for p in folder.rglob(RESULT_FILE)}
-    again = start(keys)
-    said = again.communicate(timeout=600)[0].decode()
-    assert again.returncode == 0
+    mtimes = {p.parent: p.stat().st_mtime for p in folder.rglob(RESULT_FILE)}
+    resumed = start(keys)
+    output = resumed.communicate(timeout=600)[0].decode()
+    assert resumed.returncode == 0
     rows = read_results(folder / "results.csv")
     assert {(r.arm, r.seed) for r in rows} == {(a, s) for a in ("plain", "ds2d2") for s in (0, 1)}
-    cut = next(r for r in rows if (r.arm, r.seed) == ("ds2d2", 0))
-    assert (cut.sessions, cut.epochs_trained) == (2, 12)
+    interrupted_run = next(r for r in rows if (r.arm, r.seed) == ("ds2d2", 0))
+    assert (interrupted_run.sessions, interrupted_run.epochs_trained) == (2, 12)
     after = json.loads(notes.read_text())
     assert all(after["epochs"][e] == seconds for e, seconds in list(before["epochs"].items())[:-1])  # not run again
-    assert all((folder / place / RESULT_FILE).stat().st_mtime == when for place, when in done.items())
-    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in said
-    assert "Cut off and gone on with" in said
+    assert all((folder / run_folder / RESULT_FILE).stat().st_mtime == mtime for run_folder, mtime in mtimes.items())
+    assert "Paired: the arms of a seed began with the same weights and saw the same first epoch" in output
+    assert "Cut off and gone on with" in output
 
 
 def test_teacher_is_measured_at_the_size_and_in_the_way_of_the_students(
     tmp_path: Path, tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint was trained at 96 px, and the command says nothing of a size."""
-    seen: dict[str, Any] = {}
-    whole = evaluating.evaluate
-    monkeypatch.setattr(evaluating, "evaluate", lambda *a, **keys: seen.update(keys) or whole(*a, **keys))
+    evaluate_keys: dict[str, Any] = {}
+    evaluate = evaluating.evaluate
+    monkeypatch.setattr(evaluating, "evaluate", lambda *a, **keys: evaluate_keys.update(keys) or evaluate(*a, **keys))
     monkeypatch.chdir(tmp_path)
     task = {
         "kind": "teacher", "threads": 1, "row": {"imgsz": 64}, "keys": {"nms": False, "epochs": 3},
         "subjects": {"teacher": str(checkpoint("yolov10n.yaml")), "data": str(tiny_data("detect"))},
     }  # fmt: skip
     rows = run_task(tmp_path, {**task, "device": "cpu"})
-    assert (seen["imgsz"], seen["nms"], seen["device"]) == (64, False, "cpu")
+    assert (evaluate_keys["imgsz"], evaluate_keys["nms"], evaluate_keys["device"]) == (64, False, "cpu")
     assert rows[0]["by"] == "all"

@@ -24,9 +24,9 @@ HASHES = {
 }
 
 
-def planned(rest: dict[str, Any] | None = None, **options: Any) -> ComparePlan:
+def planned(keys: dict[str, Any] | None = None, **options: Any) -> ComparePlan:
     """A plan of these options and other keys."""
-    return ComparePlan.of(CompareOptions(**NEEDED, **options), rest or {})
+    return ComparePlan.of(CompareOptions(**NEEDED, **options), keys or {})
 
 
 def named(plan: ComparePlan, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -36,19 +36,19 @@ def named(plan: ComparePlan, folder: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def test_seeds_are_interleaved_and_the_teacher_is_measured_once(tmp_path: Path) -> None:
-    found = named(planned(arms="teacher,plain,explicit", seeds=[3, 1]), tmp_path / "c")
-    assert [name for name, _ in found] == [
+    jobs = named(planned(arms="teacher,plain,explicit", seeds=[3, 1]), tmp_path / "c")
+    assert [name for name, _ in jobs] == [
         "teacher", "plain, seed 3", "explicit, seed 3", "plain, seed 1", "explicit, seed 1",
     ]  # fmt: skip
 
 
 def test_one_amplifier_for_all_arms_that_it_fits(tmp_path: Path) -> None:
     arms = "plain,ds2d2,implicit,explicit,no-hi:imhi=0,db2:wavelet=db2,own:amplifier=a.safetensors"
-    found = dict(named(planned(arms=arms, seeds=0), tmp_path / "c"))
-    assert list(found)[:2] == ["amplifier wavelet=haar", "amplifier wavelet=db2"]
+    job_needs = dict(named(planned(arms=arms, seeds=0), tmp_path / "c"))
+    assert list(job_needs)[:2] == ["amplifier wavelet=haar", "amplifier wavelet=db2"]
     haar, db2 = (("amplifier wavelet=haar",), ("amplifier wavelet=db2",))
-    needs = {name.split(",")[0]: found[name] for name in list(found)[2:]}
-    assert needs == {
+    arm_needs = {name.split(",")[0]: job_needs[name] for name in list(job_needs)[2:]}
+    assert arm_needs == {
         "plain": (), "ds2d2": haar, "implicit": haar, "explicit": (), "no-hi": (), "db2": db2, "own": (),
     }  # fmt: skip
 
@@ -77,8 +77,8 @@ def test_every_run_gets_the_shared_keys_and_its_seed_alone(tmp_path: Path) -> No
 
 def test_arms_without_unlabelled_images_get_the_labelled_part_of_a_batch(tmp_path: Path) -> None:
     arms = "teacher,plain,off:unlabelled=False,ds2d2,pseudo_labels,distill_model"
-    rest = {"batch": 8, "unlabelled": "u", "unlabelled_share": 0.25, "imhi": 0}
-    plan = planned(rest, arms=arms, seeds=0)
+    keys = {"batch": 8, "unlabelled": "u", "unlabelled_share": 0.25, "imhi": 0}
+    plan = planned(keys, arms=arms, seeds=0)
     state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
     jobs = make_jobs(plan, state, HASHES, 1, 1)
     assert [job.name for job in jobs if "row" not in job.task] == ["pseudo-labels"]
@@ -91,14 +91,14 @@ def test_arms_without_unlabelled_images_get_the_labelled_part_of_a_batch(tmp_pat
         "unlabelled": "u", "unlabelled_share": 0.25, "unlabelled_conf": 0.25, "teacher_imgsz": None,
     }  # fmt: skip
     assert runs["plain"].needs == runs["ds2d2"].needs == ()
-    jobs = make_jobs(planned({**rest, "imhi": None}, arms=arms, seeds=0), state, HASHES, 1, 1)
+    jobs = make_jobs(planned({**keys, "imhi": None}, arms=arms, seeds=0), state, HASHES, 1, 1)
     (amplifier,) = (job for job in jobs if job.task["kind"] == "amplifier")
     assert amplifier.task["keys"]["batch"] == 6, "it is trained on labelled images only"
 
 
 def test_the_labelled_part_is_part_of_the_fingerprint() -> None:
-    alone = planned({"batch": 8, "unlabelled": "u"}, arms="plain")
-    assert alone.fingerprint(HASHES)["labelled_batch"] == 4, "the other arms may be run by a later command"
+    plain_only = planned({"batch": 8, "unlabelled": "u"}, arms="plain")
+    assert plain_only.fingerprint(HASHES)["labelled_batch"] == 4, "the other arms may be run by a later command"
     assert "labelled_batch" not in planned({"batch": 8}).fingerprint(HASHES)
     assert planned({"batch": 8, "unlabelled": "u"}).fingerprint(HASHES)["labelled_batch"] == 4
 
@@ -113,19 +113,19 @@ def test_pseudo_labels_are_made_once(tmp_path: Path) -> None:
     write_json(file.with_name("result.json"), [{"file": str(file), "reached": "", "seconds": 1.0}])
     state = CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan))
     write_json(file.with_name("task.json"), {"identity": state.hash_of("pseudo_labels")})
-    found = named(plan, tmp_path / "c")
-    assert [name for name, needs in found if needs] == []
-    assert len(found) == 4
-    others = planned({"unlabelled": "u", "unlabelled_conf": 0.5}, arms="plain,pseudo_labels", seeds=[0, 1])
-    assert [name for name, _ in named(others, tmp_path / "c")][:1] == ["pseudo-labels"], "made for other settings"
+    jobs = named(plan, tmp_path / "c")
+    assert [name for name, needs in jobs if needs] == []
+    assert len(jobs) == 4
+    changed_plan = planned({"unlabelled": "u", "unlabelled_conf": 0.5}, arms="plain,pseudo_labels", seeds=[0, 1])
+    assert [name for name, _ in named(changed_plan, tmp_path / "c")][:1] == ["pseudo-labels"], "made for other settings"
 
 
 def test_the_content_of_unlabelled_images_is_part_of_an_arm_and_their_path_is_not() -> None:
-    here, elsewhere = (planned({"unlabelled": path}, arms="plain,ds2d2,pseudo_labels") for path in ("u", "/v/u"))
-    images = dict.fromkeys(("ds2d2", "pseudo_labels"), "0a1b")
-    assert arm_identities(here, images) == arm_identities(elsewhere, images)
-    changed = arm_identities(here, {**images, "ds2d2": "2c3d"})
-    assert {k for k, v in changed.items() if v != arm_identities(here, images)[k]} == {"ds2d2"}
+    plan, moved_plan = (planned({"unlabelled": path}, arms="plain,ds2d2,pseudo_labels") for path in ("u", "/v/u"))
+    image_hashes = dict.fromkeys(("ds2d2", "pseudo_labels"), "0a1b")
+    assert arm_identities(plan, image_hashes) == arm_identities(moved_plan, image_hashes)
+    changed_identities = arm_identities(plan, {**image_hashes, "ds2d2": "2c3d"})
+    assert {k for k, v in changed_identities.items() if v != arm_identities(plan, image_hashes)[k]} == {"ds2d2"}
 
 
 def test_no_setting_of_a_rival_is_left_to_the_task() -> None:
@@ -137,44 +137,44 @@ def test_no_setting_of_a_rival_is_left_to_the_task() -> None:
 
 
 def test_device_and_workers_are_no_part_of_the_fingerprint() -> None:
-    here = planned({"device": "cpu", "workers": 2, "epochs": 3}).fingerprint(HASHES)
-    assert here == planned({"device": 0, "epochs": 3}).fingerprint(HASHES)
-    assert here != planned({"epochs": 4}).fingerprint(HASHES)
+    fingerprint = planned({"device": "cpu", "workers": 2, "epochs": 3}).fingerprint(HASHES)
+    assert fingerprint == planned({"device": 0, "epochs": 3}).fingerprint(HASHES)
+    assert fingerprint != planned({"epochs": 4}).fingerprint(HASHES)
 
 
 def test_defaults_are_part_of_what_is_kept_of_an_arm() -> None:
-    kept = arm_identities(planned(arms="plain,ds2d2"))
-    assert kept["plain"]["settings"] == {}
-    assert kept["ds2d2"]["settings"]["exlo_share"] == 0.05
+    identities = arm_identities(planned(arms="plain,ds2d2"))
+    assert identities["plain"]["settings"] == {}
+    assert identities["ds2d2"]["settings"]["exlo_share"] == 0.05
 
 
 def test_channels_of_a_recipe_are_seen_too(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("teacher_channels: [2, 1, 0]\n")
-    given = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "teacher,plain,ds2d2"}
+    arguments = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "teacher,plain,ds2d2"}
     with pytest.raises(BadUseError, match="teacher_channels= does not hold for teacher"):
-        compare(**given, recipe=str(recipe))
+        compare(**arguments, recipe=str(recipe))
     with pytest.raises(BadUseError, match=r"none\.yaml"):
-        compare(**{**given, "student": "none.yaml"}, teacher_channels=None)
+        compare(**{**arguments, "student": "none.yaml"}, teacher_channels=None)
 
 
 def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> None:
     """The runs would refuse it one after the other: their students are loaded before the recipe is read."""
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("safe: true\n")
-    given = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "plain,ds2d2"}
+    arguments = {**NEEDED, "project": str(tmp_path / "runs"), "arms": "plain,ds2d2"}
     with pytest.raises(BadUseError, match=r"arm ds2d2: safe=True of the recipe .*: give it to the command too"):
-        compare(**given, recipe=str(recipe))
-    arm = f"plain,mine:recipe={recipe}"
+        compare(**arguments, recipe=str(recipe))
+    arms = f"plain,mine:recipe={recipe}"
     with pytest.raises(BadUseError, match="arm mine: safe=True of the recipe"):
-        compare(**{**given, "arms": arm})
+        compare(**{**arguments, "arms": arms})
     with pytest.raises(BadUseError, match=r"data=d\.yaml is no data YAML"):
-        compare(**given, recipe=str(recipe), safe=True)
+        compare(**arguments, recipe=str(recipe), safe=True)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"teacher": None}, "teacher= missing"),
         ({"arms": "plain,distil_model"}, "did you mean 'distill_model'"),
@@ -228,10 +228,10 @@ def test_safe_of_a_recipe_is_refused_before_anything_runs(tmp_path: Path) -> Non
         ({"student": "none.yaml"}, "none.yaml"),
     ],
 )
-def test_bad_use_ends_in_one_line_before_anything_runs(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
-    given = {**NEEDED, "project": str(tmp_path / "runs"), **keys}
-    with pytest.raises(BadUseError, match=said) as e:
-        compare(**given)
+def test_bad_use_ends_in_one_line_before_anything_runs(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arguments = {**NEEDED, "project": str(tmp_path / "runs"), **keys}
+    with pytest.raises(BadUseError, match=message) as e:
+        compare(**arguments)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "runs").exists()
 
@@ -246,9 +246,9 @@ def test_an_amplifier_of_an_earlier_session_is_not_asked_for_again(tmp_path: Pat
     plan = planned(arms="plain,ds2d2", seeds=0)
     CompareState(tmp_path / "c", plan.fingerprint(HASHES), arm_identities(plan)).begin()
     names = [name for name, _ in named(plan, tmp_path / "c")]
-    kept = tmp_path / "kept.safetensors"
-    kept.touch()
-    write_json(tmp_path / "c" / "amplifiers" / "haar" / "result.json", [{"file": str(kept), "seconds": 1.0}])
+    amplifier_file = tmp_path / "kept.safetensors"
+    amplifier_file.touch()
+    write_json(tmp_path / "c" / "amplifiers" / "haar" / "result.json", [{"file": str(amplifier_file), "seconds": 1.0}])
     assert named(plan, tmp_path / "c") == [(name, ()) for name in names[1:]]
-    kept.unlink()
+    amplifier_file.unlink()
     assert [name for name, _ in named(plan, tmp_path / "c")] == names

@@ -14,7 +14,7 @@ import pytest
 from ds2d2_yolo.compare.launchers.local import LocalLauncher
 from ds2d2_yolo.compare.schedule import Job, run_jobs
 
-HERE = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def jobs_in(folder: Path, *names: str, **needs: str) -> list[Job]:
@@ -24,32 +24,32 @@ def jobs_in(folder: Path, *names: str, **needs: str) -> list[Job]:
 
 def run(jobs: list[Job], slots: list[str], programs: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """Run Python programs as jobs, and return what was called back, and what failed."""
-    said: list[str] = []
+    events: list[str] = []
 
     def command(job: Job, device: str) -> list[str]:
         return [sys.executable, "-c", programs.get(job.name, "pass"), device]
 
     launcher = LocalLauncher(command)
     failed = run_jobs(
-        jobs, slots, launcher, lambda j, _: said.append(f"+{j.name}"), lambda j: said.append(f"-{j.name}")
+        jobs, slots, launcher, lambda j, _: events.append(f"+{j.name}"), lambda j: events.append(f"-{j.name}")
     )
-    return said, failed
+    return events, failed
 
 
 def test_one_slot_keeps_the_order(tmp_path: Path) -> None:
-    said, failed = run(jobs_in(tmp_path, "a", "b", "c"), ["cpu"], {})
-    assert said == ["+a", "-a", "+b", "-b", "+c", "-c"]
+    events, failed = run(jobs_in(tmp_path, "a", "b", "c"), ["cpu"], {})
+    assert events == ["+a", "-a", "+b", "-b", "+c", "-c"]
     assert not failed
 
 
 def test_two_slots_run_at_the_same_time_on_their_devices(tmp_path: Path) -> None:
     # each waits for the other's sign, so one after the other would never end
     wait = (
-        "import pathlib,sys,time;pathlib.Path({mine!r}).write_text(sys.argv[1]);"
-        "u=time.time()+20\nwhile not pathlib.Path({other!r}).exists():\n assert time.time()<u;time.sleep(.02)"
+        "import pathlib,sys,time;pathlib.Path({sign!r}).write_text(sys.argv[1]);"
+        "u=time.time()+20\nwhile not pathlib.Path({other_sign!r}).exists():\n assert time.time()<u;time.sleep(.02)"
     )
     a, b = str(tmp_path / "sign-a"), str(tmp_path / "sign-b")
-    programs = {"a": wait.format(mine=a, other=b), "b": wait.format(mine=b, other=a)}
+    programs = {"a": wait.format(sign=a, other_sign=b), "b": wait.format(sign=b, other_sign=a)}
     _, failed = run(jobs_in(tmp_path, "a", "b"), ["0", "1"], programs)
     assert not failed
     assert {Path(a).read_text(), Path(b).read_text()} == {"0", "1"}
@@ -61,25 +61,25 @@ def test_a_crash_ends_no_other_and_says_its_last_line(tmp_path: Path) -> None:
         "killed": "import os,signal; os.kill(os.getpid(), signal.SIGKILL)",
         "silent": "import sys; sys.exit(3)",
     }
-    said, failed = run(jobs_in(tmp_path, "line", "killed", "silent", "good"), ["cpu"], programs)
-    assert "-good" in said
+    events, failed = run(jobs_in(tmp_path, "line", "killed", "silent", "good"), ["cpu"], programs)
+    assert "-good" in events
     assert failed == {"line": "ValueError: no such band", "killed": "killed by signal 9", "silent": "status 3"}
     assert "first" in (tmp_path / "line" / "log.txt").read_text()
 
 
 def test_a_job_waits_for_what_it_needs_and_lets_others_go_first(tmp_path: Path) -> None:
-    said, _ = run(jobs_in(tmp_path, "amplifier", "ours", "plain", ours="amplifier"), ["cpu", "cpu"], {
+    events, _ = run(jobs_in(tmp_path, "amplifier", "distilled", "plain", distilled="amplifier"), ["cpu", "cpu"], {
         "amplifier": "import time; time.sleep(1)",
     })  # fmt: skip
-    assert said[:2] == ["+amplifier", "+plain"]
-    assert said.index("-amplifier") < said.index("+ours")
+    assert events[:2] == ["+amplifier", "+plain"]
+    assert events.index("-amplifier") < events.index("+distilled")
 
 
 def test_a_job_whose_need_failed_is_not_run(tmp_path: Path) -> None:
-    jobs = jobs_in(tmp_path, "amplifier", "ours", "plain", ours="amplifier")
-    said, failed = run(jobs, ["cpu"], {"amplifier": "raise SystemExit('broken')"})
-    assert failed == {"amplifier": "broken", "ours": "it needs amplifier"}
-    assert said == ["+amplifier", "+plain", "-plain"]
+    jobs = jobs_in(tmp_path, "amplifier", "distilled", "plain", distilled="amplifier")
+    events, failed = run(jobs, ["cpu"], {"amplifier": "raise SystemExit('broken')"})
+    assert failed == {"amplifier": "broken", "distilled": "it needs amplifier"}
+    assert events == ["+amplifier", "+plain", "-plain"]
 
 
 PARENT = """
@@ -101,19 +101,19 @@ run_jobs([Job("a", folder / "a")], ["cpu"], LocalLauncher(command), lambda *_: N
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_process_outlives_its_parent(tmp_path: Path, sign: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=HERE, stderr=subprocess.DEVNULL)
-    until = time.time() + 60
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_its_parent(tmp_path: Path, stop_signal: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
     while not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()):
-        assert time.time() < until
+        assert time.time() < deadline
         time.sleep(0.05)
     grandchild = int((tmp_path / "pid").read_text())
-    parent.send_signal(sign)
+    parent.send_signal(stop_signal)
     assert parent.wait(30) != 0
-    until = time.time() + 10
+    deadline = time.time() + 10
     while _alive(grandchild):
-        assert time.time() < until, "a process of the run goes on alone"
+        assert time.time() < deadline, "a process of the run goes on alone"
         time.sleep(0.05)
 
 

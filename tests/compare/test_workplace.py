@@ -8,7 +8,7 @@ from ds2d2_yolo.compare.workplace import run_slots
 
 
 @pytest.mark.parametrize(
-    ("devices", "cores", "threads", "gigabytes", "step", "wanted"),
+    ("devices", "cores", "threads", "gigabytes", "step", "expected"),
     [
         (["cpu"], 8, 1, 64, 1.0, 8),  # a run for each core
         (["cpu"], 8, 3, 64, 1.0, 2),
@@ -24,9 +24,9 @@ from ds2d2_yolo.compare.workplace import run_slots
     ],
 )
 def test_run_slots(
-    devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, wanted: int
+    devices: list[str], cores: int, threads: int, gigabytes: int, step: float | None, expected: int
 ) -> None:
     memory = dict.fromkeys(devices, gigabytes * 10**9)
     slots = run_slots(devices, cores, threads, memory, None if step is None else int(step * 10**9))
-    assert len(slots) == wanted
-    assert slots[: len(devices)] == devices[:wanted]
+    assert len(slots) == expected
+    assert slots[: len(devices)] == devices[:expected]

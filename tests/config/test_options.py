@@ -10,7 +10,7 @@ import pytest
 from ds2d2_yolo.config import checks as ok
 from ds2d2_yolo.config.options import Options, option
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.utils.atomic_files import replacing, write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import replacing, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         fail()
     assert file.read_bytes() == before == b'{\n  "a": "\xc3\xbc"\n}\n'
-    write_whole(file, b"new")
+    write_atomically(file, b"new")
     assert file.read_bytes() == b"new"
     assert list(file.parent.iterdir()) == [file], "nothing temporary is left"

@@ -42,8 +42,8 @@ def test_an_earlier_runs_settings_lie_under_those_of_the_command(tmp_path: Path)
     file = tmp_path / "mine.yaml"
     file.write_text("wavelet: db2\n")
     earlier = resolve_settings({"teacher": "t.pt", "exlo": 3.0, "imfu": 2.0, "wavelet": "sym4", "disw": 0.5}).as_dict()
-    found = resolve_settings({"teacher": "u.pt", "imfu": 0.0, "recipe": str(file)}, earlier)
-    assert (found.teacher, found.exlo, found.imfu, found.wavelet, found.disw) == ("u.pt", 3.0, 0.0, "db2", 0.5)
+    merged = resolve_settings({"teacher": "u.pt", "imfu": 0.0, "recipe": str(file)}, earlier)
+    assert (merged.teacher, merged.exlo, merged.imfu, merged.wavelet, merged.disw) == ("u.pt", 3.0, 0.0, "db2", 0.5)
     assert resolve_settings({"teacher": "t.pt", "implicit": False}, earlier).active == ("exlo", "exhi")
     with_recipe = resolve_settings({"teacher": "t.pt", "recipe": "score"}).as_dict()
     assert resolve_settings({"teacher": "t.pt"}, with_recipe).weight_map == "score"
@@ -61,7 +61,7 @@ def test_saved_settings_of_earlier_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("exlow: 1", "holds 'exlow': a recipe holds what 'ds2d2-yolo cfg' lists"),
         ("extent: touched", "holds 'extent'"),
@@ -73,10 +73,10 @@ def test_saved_settings_of_earlier_versions() -> None:
         ("exlo: -1", "exlo=-1 must be"),
     ],
 )
-def test_wrong_recipes(content: str, said: str, tmp_path: Path) -> None:
+def test_wrong_recipes(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(content)
-    with pytest.raises(BadUseError, match=said) as e:
+    with pytest.raises(BadUseError, match=message) as e:
         resolve_settings({"recipe": str(file)})
     assert "\n" not in str(e.value)
 

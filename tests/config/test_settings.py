@@ -55,7 +55,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"exlo": -1}, "exlo=-1 must be a finite number"),
         ({"imfu": float("nan")}, "imfu=nan"),
@@ -92,10 +92,10 @@ def test_every_setting_says_what_it_is() -> None:
         ({"implicit": False, "imfu": 1}, "imfu=1 contradicts implicit=False"),
     ],
 )
-def test_bad_values(values: dict[str, Any], said: str) -> None:
+def test_bad_values(values: dict[str, Any], message: str) -> None:
     with pytest.raises(BadUseError) as e:
         Settings(**values)
-    assert said in str(e.value)
+    assert message in str(e.value)
     assert "\n" not in str(e.value)
 
 
@@ -130,9 +130,9 @@ def test_each_term_has_a_number_or_a_share() -> None:
 
 
 def test_split_parts_ours_from_theirs() -> None:
-    ours, theirs = Settings.split({"exlo": 2, "epochs": 3, "teacher": "t.pt"})
-    assert ours == {"exlo": 2, "teacher": "t.pt"}
-    assert theirs == {"epochs": 3}
+    settings, ultralytics_keys = Settings.split({"exlo": 2, "epochs": 3, "teacher": "t.pt"})
+    assert settings == {"exlo": 2, "teacher": "t.pt"}
+    assert ultralytics_keys == {"epochs": 3}
 
 
 def test_packaged_data_is_found_by_name() -> None:

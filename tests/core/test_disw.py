@@ -242,8 +242,8 @@ def test_padding_and_foreign_images_are_dropped(columns: int) -> None:
     images = torch.tensor([0, 1, 1, -1, 2, 0])
     valid = torch.tensor([True, True, False, True, True, True])
     weight = disw_map(boxes, images, 2, GRID, CELL, valid=valid)
-    kept = torch.tensor([0, 1, 5])
-    assert torch.equal(weight, disw_map(boxes[kept], images[kept], 2, GRID, CELL))
+    indices = torch.tensor([0, 1, 5])
+    assert torch.equal(weight, disw_map(boxes[indices], images[indices], 2, GRID, CELL))
     assert torch.equal(disw_map(boxes[:0], images[:0], 2, GRID, CELL), torch.ones(2, 1, *GRID))
 
 

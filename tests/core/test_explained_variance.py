@@ -37,8 +37,8 @@ def test_only_valid_images_count() -> None:
     expected = explained_variance(student[1:], teacher[1:])
     student[0] = torch.nan
     teacher[0] = torch.inf
-    found = explained_variance(student, teacher, torch.tensor([False, True, True]))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    actual = explained_variance(student, teacher, torch.tensor([False, True, True]))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("valid", [None, torch.zeros(2, dtype=torch.bool)])

@@ -53,9 +53,9 @@ def test_half_precision_is_summed_in_float32() -> None:
     student, teacher = (x.half() for x in features())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         sums = second_moments(student, teacher)
-    for found, expected in zip(sums, second_moments(student.double(), teacher.double()), strict=True):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(sums, second_moments(student.double(), teacher.double()), strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_fewer_cells_than_channels_have_a_solution() -> None:

@@ -93,8 +93,10 @@ def test_terms_equal_those_of_features_that_are_standardised_first(
     for value, reference in zip(actual, expected, strict=True):
         assert value.dtype == dtype
         assert value.item() == pytest.approx(reference.item(), rel=tolerance)
-        gradient, wanted = (torch.autograd.grad(x, student, retain_graph=True)[0].double() for x in (value, reference))
-        assert (gradient - wanted).abs().max() <= tolerance * wanted.abs().max()
+        gradient, reference_gradient = (
+            torch.autograd.grad(x, student, retain_graph=True)[0].double() for x in (value, reference)
+        )
+        assert (gradient - reference_gradient).abs().max() <= tolerance * reference_gradient.abs().max()
 
 
 @pytest.mark.parametrize("robust", [False, True])

@@ -175,10 +175,10 @@ def test_measured_is_what_ultralytics_measures(finished: Path, plan: DemoPlan, t
 
 
 def test_picture_has_a_row_an_image_and_a_column_a_source(finished: Path) -> None:
-    found = cv2.imread(str(finished / "small" / "demo.jpg"))
+    image = cv2.imread(str(finished / "small" / "demo.jpg"))
     step = picture.SIDE + picture.GAP
-    assert found.shape[1] == 4 * step
-    assert found.shape[0] == picture.BAND + picture.GAP + run.PICTURE_IMAGES * step + picture.BAND
+    assert image.shape[1] == 4 * step
+    assert image.shape[0] == picture.BAND + picture.GAP + run.PICTURE_IMAGES * step + picture.BAND
 
 
 def test_the_screen_shows_the_steps_and_the_log_the_rest(finished: Path) -> None:
@@ -230,9 +230,9 @@ def test_finished_steps_are_not_done_again(
         monkeypatch.setattr(run, name, refuse)
     monkeypatch.setattr(training, "distill", refuse)
     assert Demo(plan, settings_in(project)).run() == before
-    said = capsys.readouterr().out
-    assert said.count("trained already") == 3
-    assert "Done in" in said
+    screen = capsys.readouterr().out
+    assert screen.count("trained already") == 3
+    assert "Done in" in screen
 
 
 def test_a_missing_checkpoint_is_trained_again_and_what_hangs_on_it(
@@ -314,13 +314,13 @@ def test_a_training_that_was_cut_off_goes_on(
 
 
 def test_half_a_checkpoint_starts_the_training_again(plan: DemoPlan, tmp_path: Path) -> None:
-    found = trainings(plan, tmp_path)
-    found.state.start("teacher")
-    last = found.weights("teacher").with_name("last.pt")
+    demo_trainings = trainings(plan, tmp_path)
+    demo_trainings.state.start("teacher")
+    last = demo_trainings.weights("teacher").with_name("last.pt")
     last.parent.mkdir(parents=True)
     last.write_bytes(b"PK half a file")
     screen = io.StringIO()
-    found.teacher(Task("teacher", None, screen))
+    demo_trainings.teacher(Task("teacher", None, screen))
     assert "starts again" in screen.getvalue()
     assert plain_run.trained_epochs(last) == -1
 
@@ -477,18 +477,18 @@ def test_cpu_threads_compute_where_ultralytics_would_leave_one(monkeypatch: pyte
 
 def test_ground_truth_is_in_the_pixels_of_the_image(tiny_data: Callable[[str], Path]) -> None:
     image = tiny_data("obb").parent / "images" / "val" / "0.png"
-    found = picture.ground_truth([image])[0]
-    assert found.corners.shape == (4, 4, 2)
+    boxes = picture.ground_truth([image])[0]
+    assert boxes.corners.shape == (4, 4, 2)
     pixels = cv2.imread(str(image)).astype(int)
-    x, y = found.corners[-1].mean(0).round().astype(int)  # the last rectangle is drawn over the others
-    assert pixels[y, x].tolist() == ([80, 240, 80] if found.classes[-1] else [80, 80, 240])
+    x, y = boxes.corners[-1].mean(0).round().astype(int)  # the last rectangle is drawn over the others
+    assert pixels[y, x].tolist() == ([80, 240, 80] if boxes.classes[-1] else [80, 80, 240])
 
 
 def test_an_image_without_labels_has_no_boxes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    found = picture.ground_truth([tmp_path / "images" / "a.png"])[0]
-    assert (found.corners.shape, found.classes.shape, found.scores.shape) == ((0, 4, 2), (0,), (0,))
+    boxes = picture.ground_truth([tmp_path / "images" / "a.png"])[0]
+    assert (boxes.corners.shape, boxes.classes.shape, boxes.scores.shape) == ((0, 4, 2), (0,), (0,))
 
 
 def boxes_of(corners: np.ndarray, classes: list[int]) -> picture.Boxes:
@@ -501,11 +501,11 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
     square = np.array([[[100, 100], [200, 100], [200, 200], [100, 200]]], dtype=np.float32)
     boxes = boxes_of(square, [1])
     picture.draw([tmp_path / "a.png"], {"one": [boxes]}, {0: "red", 1: "cyan"}, tmp_path / "out.jpg")
-    found = cv2.imread(str(tmp_path / "out.jpg")).astype(int)
+    image = cv2.imread(str(tmp_path / "out.jpg")).astype(int)
     top = picture.BAND + picture.GAP
-    assert found[top + 300, 200].min() < 60 < found[top + 300, 200, :2].min() + 60  # on the left side: cyan, no red
-    assert found[top + 300, 200, 0] > 150
-    assert found[top + 300, 300].max() < 40
+    assert image[top + 300, 200].min() < 60 < image[top + 300, 200, :2].min() + 60  # on the left side: cyan, no red
+    assert image[top + 300, 200, 0] > 150
+    assert image[top + 300, 300].max() < 40
 
 
 def test_table_gives_the_share_of_the_teacher() -> None:
@@ -540,7 +540,7 @@ def test_public_sizes_name_what_exists(size: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path) -> Iterator[None]:
+def _working_directory(tmp_path: Path) -> Iterator[None]:
     """Run each test in a folder of its own."""
     before = Path.cwd()
     os.chdir(tmp_path)
@@ -549,7 +549,7 @@ def _here(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["size=medium"], "size='medium' must be one of small, full"),
         (["sise=small"], "'sise' (did you mean 'size'?)"),
@@ -560,10 +560,10 @@ def _here(tmp_path: Path) -> Iterator[None]:
         (["data=nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_bad_use_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_use_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", *arguments]) == 2
     line = capsys.readouterr().err.strip()
-    assert said in line
+    assert message in line
     assert len(line.splitlines()) == 1
     assert not Path("runs").exists()
 

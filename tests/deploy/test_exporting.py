@@ -32,7 +32,7 @@ CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a 
 
 
 @pytest.mark.parametrize(
-    ("yaml", "strength", "keys", "said"),
+    ("yaml", "strength", "keys", "expected_text"),
     [
         (UPRIGHT, 1.0, {"dynamic": True, "batch": 3}, "96 x 96 and 64 x 96 px, batch 3"),
         (OBB, 0.25, {"nms": True}, "NMS inside the file"),
@@ -51,21 +51,21 @@ CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a 
     ],
 )
 def test_an_export_finds_what_pytorch_finds(
-    yaml: str, strength: float, keys: dict[str, Any], said: str, detecting: Callable[..., Path],
+    yaml: str, strength: float, keys: dict[str, Any], expected_text: str, detecting: Callable[..., Path],
     tiny_data: Callable[[str], Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     if keys.get("format") == "openvino":
         pytest.importorskip("openvino")
     model = detecting(yaml, tmp_path, strength)
     data = {"data": str(tiny_data("obb" if "obb" in yaml else "detect"))} if {"quantize", "int8"} & set(keys) else {}
-    found = export(model=str(model), **{"format": "onnx", **keys, **data})
-    assert found.parity is not None
-    assert found.parity.holds
-    assert found.parity.matched > 60
-    assert said in str(found)
-    assert found.file.parent == tmp_path
-    assert found.report is not None
-    assert json.loads(found.report.read_text(encoding="utf-8"))["matched"] == found.parity.matched
+    exported = export(model=str(model), **{"format": "onnx", **keys, **data})
+    assert exported.parity is not None
+    assert exported.parity.holds
+    assert exported.parity.matched > 60
+    assert expected_text in str(exported)
+    assert exported.file.parent == tmp_path
+    assert exported.report is not None
+    assert json.loads(exported.report.read_text(encoding="utf-8"))["matched"] == exported.parity.matched
     assert not list(tmp_path.glob(".*"))
 
 
@@ -73,24 +73,24 @@ def test_an_export_finds_what_pytorch_finds(
 
 
 @pytest.fixture(scope="module")
-def whole(detecting: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def intact_export(detecting: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """A checkpoint, its ONNX file and what it was exported with, made once for each precision."""
-    made: dict[Any, Any] = {}
+    exports: dict[Any, Any] = {}
 
     def get(quantize: int | None) -> Any:
-        if quantize not in made:
-            folder = tmp_path_factory.mktemp("whole")
+        if quantize not in exports:
+            folder = tmp_path_factory.mktemp("intact")
             checkpoint = exporter.open_checkpoint(str(detecting(OBB, folder, CALM if quantize else 1.0)), "export")
             keys = {"quantize": 8, "data": checkpoint.data} if quantize else {}
             args = exporter.export_args("onnx", keys, checkpoint)
-            made[quantize] = checkpoint, args, exporter.write_export(checkpoint, "onnx", args, folder)
-        return made[quantize]
+            exports[quantize] = checkpoint, args, exporter.write_export(checkpoint, "onnx", args, folder)
+        return exports[quantize]
 
     return get
 
 
-def checked(whole: Any, file: Path, **keys: Any) -> Any:
-    checkpoint, args, _ = whole
+def checked(intact: Any, file: Path, **keys: Any) -> Any:
+    checkpoint, args, _ = intact
     images = read_images(*find_images(None, None, checkpoint.data, 96), 4)
     cpu = torch.device("cpu")
     return exporting.check(ExportOptions(**keys), checkpoint, BackendModel(file, "obb", cpu), args, cpu, images)
@@ -138,7 +138,7 @@ def scales(name: str, value: np.ndarray) -> np.ndarray | None:
 
 
 @pytest.mark.parametrize(
-    ("quantize", "damage", "said"),
+    ("quantize", "damage", "pattern"),
     [
         (None, first_layer, "one-sided|1 - IoU|score"),
         (None, second_class, "only in PyTorch"),
@@ -148,21 +148,21 @@ def scales(name: str, value: np.ndarray) -> np.ndarray | None:
     ],
 )
 def test_a_spoilt_file_fails(
-    quantize: int | None, damage: Callable[..., Any], said: str, whole: Callable[..., Any], tmp_path: Path
+    quantize: int | None, damage: Callable[..., Any], pattern: str, intact_export: Callable[..., Any], tmp_path: Path
 ) -> None:
     import re
 
-    made = whole(quantize)
-    assert checked(made, made[2]).holds
-    found = checked(made, spoil(made[2], tmp_path / "best.onnx", damage))
-    assert not found.holds
-    assert re.search(said, "; ".join(found.wrong))
+    intact = intact_export(quantize)
+    assert checked(intact, intact[2]).holds
+    parity = checked(intact, spoil(intact[2], tmp_path / "best.onnx", damage))
+    assert not parity.holds
+    assert re.search(pattern, "; ".join(parity.wrong))
 
 
-def test_tolerances_can_be_given(whole: Callable[..., Any], tmp_path: Path) -> None:
-    spoilt = spoil(whole(None)[2], tmp_path / "best.onnx", angles)
+def test_tolerances_can_be_given(intact_export: Callable[..., Any], tmp_path: Path) -> None:
+    spoilt = spoil(intact_export(None)[2], tmp_path / "best.onnx", angles)
     wide = {"tol_iou": 0.5, "tol_angle": 2.0, "tol_missing": 0.5, "tol_score": 0.1}
-    assert checked(whole(None), spoilt, **wide).holds
+    assert checked(intact_export(None), spoilt, **wide).holds
 
 
 def test_a_failed_check_fails_the_command_and_keeps_the_files(
@@ -188,10 +188,10 @@ def test_a_failed_check_fails_the_command_and_keeps_the_files(
 def test_a_check_without_detections_is_inconclusive_and_no_failure(
     detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
-    found = export(model=str(detecting(OBB, tmp_path, CALM)), format="onnx", check_conf=0.99)
-    assert found.parity is not None
-    assert found.parity.inconclusive
-    assert "the check is inconclusive: no detections of score 0.99 and more" in str(found)
+    exported = export(model=str(detecting(OBB, tmp_path, CALM)), format="onnx", check_conf=0.99)
+    assert exported.parity is not None
+    assert exported.parity.inconclusive
+    assert "the check is inconclusive: no detections of score 0.99 and more" in str(exported)
     report = json.loads((tmp_path / "best.onnx.parity.json").read_text(encoding="utf-8"))
     assert (report["holds"], report["inconclusive"]) == (False, True)
 
@@ -228,16 +228,16 @@ def test_the_next_step_to_an_engine() -> None:
 @pytest.mark.parametrize("yaml", [UPRIGHT, OBB])
 def test_an_engine_finds_what_pytorch_finds(yaml: str, detecting: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt")
-    found = export(model=str(detecting(yaml, tmp_path, 0.25)), format="engine", half=True)
-    assert found.parity is not None
-    assert found.parity.holds
+    exported = export(model=str(detecting(yaml, tmp_path, 0.25)), format="engine", half=True)
+    assert exported.parity is not None
+    assert exported.parity.holds
 
 
 # What it refuses -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"format": "onxx"}, "did you mean 'onnx'"),
         ({"fromat": "onnx"}, "'fromat' (did you mean 'format'?)"),
@@ -253,11 +253,11 @@ def test_an_engine_finds_what_pytorch_finds(yaml: str, detecting: Callable[..., 
     ],
 )
 def test_bad_use_is_one_line_and_leaves_nothing(
-    keys: dict[str, Any], said: str, detecting: Callable[..., Path], tmp_path: Path
+    keys: dict[str, Any], message: str, detecting: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BadUseError) as caught:
         export(model=str(detecting(OBB, tmp_path)), **keys)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
@@ -265,13 +265,13 @@ def test_bad_use_is_one_line_and_leaves_nothing(
 def test_the_check_runs_where_the_file_was_made(
     detecting: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(device: Any) -> torch.device:
+    def refuse_device(device: Any) -> torch.device:
         raise BadUseError(f"asked for {device!r}")
 
-    monkeypatch.setattr(exporting, "check_device", found)
+    monkeypatch.setattr(exporting, "check_device", refuse_device)
     model = str(detecting(OBB, tmp_path))
-    for device, said in ((0, "0"), ("0", "'0'"), (None, "'cpu'"), ("", "'cpu'")):
-        with pytest.raises(BadUseError, match=f"asked for {said}$"):
+    for device, device_text in ((0, "0"), ("0", "'0'"), (None, "'cpu'"), ("", "'cpu'")):
+        with pytest.raises(BadUseError, match=f"asked for {device_text}$"):
             export(model=model, format="torchscript", device=device)
 
 
@@ -304,10 +304,10 @@ def test_an_export_of_four_channels_is_checked_on_images_that_have_them(tmp_path
     (tmp_path / "m").mkdir()
     file = tmp_path / "m" / "best.pt"
     torch.save({"model": model, "train_args": {"task": "obb", "imgsz": 96}}, file)
-    found = export(model=str(file), format="onnx", check_images=str(data))
-    assert found.parity is not None
-    assert found.parity.holds
-    assert found.parity.matched > 60
+    exported = export(model=str(file), format="onnx", check_images=str(data))
+    assert exported.parity is not None
+    assert exported.parity.holds
+    assert exported.parity.matched > 60
     assert "the model takes 4 channels: name images" in str(export(model=str(file), format="onnx"))
     with pytest.raises(BadUseError, match="has 3 channels instead of 4"):
         export(model=str(file), format="onnx", check_images=str(write_tiny_data(tmp_path / "tiny", "obb")))
@@ -320,25 +320,25 @@ def test_a_format_that_does_not_run_here_is_not_checked(
         raise ModuleNotFoundError("No module named 'runtime'")
 
     monkeypatch.setattr(exporting, "BackendModel", missing)
-    found = export(model=str(detecting(OBB, tmp_path)), format="onnx")
-    assert "not checked: onnx does not run on this machine: No module named 'runtime'" in str(found)
-    assert found.file.is_file()
+    exported = export(model=str(detecting(OBB, tmp_path)), format="onnx")
+    assert "not checked: onnx does not run on this machine: No module named 'runtime'" in str(exported)
+    assert exported.file.is_file()
 
 
 def test_data_that_a_checkpoint_names_are_neither_fetched_nor_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(downloads, "safe_download", lambda *args, **keys: asked.append((args, keys)))
-    monkeypatch.setattr(data_utils, "safe_download", lambda *args, **keys: asked.append((args, keys)))
-    archive = tmp_path / "theirs.zip"
-    with zipfile.ZipFile(archive, "w") as made:
-        made.writestr("data.yaml", "train: images\nval: images\nnames: [a]\n")
-    disguised = shutil.copy(archive, tmp_path / "theirs.yaml")
+    download_calls: list[Any] = []
+    monkeypatch.setattr(downloads, "safe_download", lambda *args, **keys: download_calls.append((args, keys)))
+    monkeypatch.setattr(data_utils, "safe_download", lambda *args, **keys: download_calls.append((args, keys)))
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as zip_file:
+        zip_file.writestr("data.yaml", "train: images\nval: images\nnames: [a]\n")
+    disguised = shutil.copy(archive, tmp_path / "archive.yaml")
     addresses = ["https://example.org/x.zip", "https://example.org/x.yaml", "gs://x/y.zip", "ul://user/datasets/x"]
-    for named in (*addresses, str(archive), str(disguised), str(tmp_path)):
-        assert find_images(None, None, named, 96) == ("built-in scenes", 96), named
-    assert not asked
+    for source in (*addresses, str(archive), str(disguised), str(tmp_path)):
+        assert find_images(None, None, source, 96) == ("built-in scenes", 96), source
+    assert not download_calls
 
 
 def test_images_are_those_asked_for_then_the_datas_then_the_checkpoints_then_scenes(
@@ -349,8 +349,8 @@ def test_images_are_those_asked_for_then_the_datas_then_the_checkpoints_then_sce
     assert find_images(folder, other, other, 96)[0] == f"images of {folder}"
     assert find_images(data, other, other, 96)[0] == f"validation images of {data}"
     assert find_images(None, data, other, 96)[0] == f"validation images of {data}"
-    source, found = find_images(None, None, data, 96)
-    images = read_images(source, found, 3)
+    source, files = find_images(None, None, data, 96)
+    images = read_images(source, files, 3)
     assert (images.source, len(images.pixels)) == (f"3 of 8 validation images of {data}", 3)
     assert find_images(None, None, "gone.yaml", 96) == ("built-in scenes", 96)
     assert find_images(None, None, "", 96) == ("built-in scenes", 96)

@@ -60,7 +60,7 @@ def test_matching_is_one_to_one_within_classes_and_the_nearest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "apart"),
+    ("first", "second", "difference"),
     [
         (box(0, angle=0.1), box(0, angle=0.3), 0.2),
         (box(0, angle=0.1), box(0, angle=0.1 + math.pi), 0),
@@ -71,51 +71,51 @@ def test_matching_is_one_to_one_within_classes_and_the_nearest_first() -> None:
     ],
 )
 def test_angles_are_modulo_half_a_turn_and_of_squares_a_quarter(
-    first: tuple[float, ...], second: tuple[float, ...], apart: float
+    first: tuple[float, ...], second: tuple[float, ...], difference: float
 ) -> None:
-    assert angle_difference(np.array(first)[:5], np.array(second)[:5]) == pytest.approx(apart, abs=1e-12)
+    assert angle_difference(np.array(first)[:5], np.array(second)[:5]) == pytest.approx(difference, abs=1e-12)
 
 
 def test_a_detection_at_the_threshold_is_no_difference_and_a_missing_one_is() -> None:
     torch, file = side(box(20, 0.26), box(60), box(120, 0.26)), side(box(20, 0.24), box(60))
-    found = compare(torch, file, 0.25, MARGINS)
-    assert len(found.pairs) == 2
-    assert found.only_torch.boxes[:, 0].tolist() == [120]
-    assert len(found.only_file) == found.ties == 0
-    found = compare(side(), side(box(20)), 0.25, MARGINS)
-    assert len(found.only_file) == 1
+    comparison = compare(torch, file, 0.25, MARGINS)
+    assert len(comparison.pairs) == 2
+    assert comparison.only_torch.boxes[:, 0].tolist() == [120]
+    assert len(comparison.only_file) == comparison.ties == 0
+    comparison = compare(side(), side(box(20)), 0.25, MARGINS)
+    assert len(comparison.only_file) == 1
 
 
 def test_nms_that_keeps_another_of_a_crowd_is_a_near_tie() -> None:
     crowd = rows(box(50, 0.80), box(52, 0.79))  # IoU 0.82: NMS keeps one
     torch, file = ModelOutputs(crowd[:1], crowd), ModelOutputs(crowd[1:], crowd)
-    found = compare(torch, file, 0.25, MARGINS)
-    assert (found.pairs, len(found.only_torch), len(found.only_file), found.ties) == ((), 0, 0, 2)
+    comparison = compare(torch, file, 0.25, MARGINS)
+    assert (comparison.pairs, len(comparison.only_torch), len(comparison.only_file), comparison.ties) == ((), 0, 0, 2)
 
 
 def test_two_classes_that_tie_in_a_box_are_a_near_tie() -> None:
     both = rows(box(50, 0.50, kind=0), box(50, 0.49, kind=1))
     apart = rows(box(50, 0.50, kind=0), box(50, 0.30, kind=1))
-    found = compare(ModelOutputs(both[:1], both), ModelOutputs(both[1:], both), 0.25, MARGINS)
-    assert (len(found.only_torch), len(found.only_file), found.ties) == (0, 0, 2)
-    found = compare(ModelOutputs(apart[:1], apart), ModelOutputs(both[1:], both), 0.25, MARGINS)
-    assert (len(found.only_torch), len(found.only_file), found.ties) == (0, 1, 1)
+    comparison = compare(ModelOutputs(both[:1], both), ModelOutputs(both[1:], both), 0.25, MARGINS)
+    assert (len(comparison.only_torch), len(comparison.only_file), comparison.ties) == (0, 0, 2)
+    comparison = compare(ModelOutputs(apart[:1], apart), ModelOutputs(both[1:], both), 0.25, MARGINS)
+    assert (len(comparison.only_torch), len(comparison.only_file), comparison.ties) == (0, 1, 1)
 
 
 def test_where_an_image_is_full_its_lowest_score_is_the_threshold() -> None:
     torch, file = side(box(20, 0.9), box(60, 0.51)), side(box(20, 0.9), box(120, 0.52))
     assert len(compare(torch, file, 0.25, MARGINS).only_torch) == 1
-    full = compare(torch, file, 0.25, replace(MARGINS, max_det=2))
-    assert (len(full.pairs), len(full.only_torch), len(full.only_file)) == (1, 0, 0)
+    comparison = compare(torch, file, 0.25, replace(MARGINS, max_det=2))
+    assert (len(comparison.pairs), len(comparison.only_torch), len(comparison.only_file)) == (1, 0, 0)
 
 
 def test_a_shifted_box_is_no_near_tie() -> None:
     torch = side(box(50, 0.80))
-    found = compare(torch, side(box(53, 0.80)), 0.25, MARGINS)
-    assert found.ties == 0
-    assert found.pairs[0][0] == pytest.approx(1 - 17 / 23)
-    found = compare(torch, side(box(70, 0.80)), 0.25, MARGINS)
-    assert (len(found.only_torch), len(found.only_file), found.ties) == (1, 1, 0)
+    comparison = compare(torch, side(box(53, 0.80)), 0.25, MARGINS)
+    assert comparison.ties == 0
+    assert comparison.pairs[0][0] == pytest.approx(1 - 17 / 23)
+    comparison = compare(torch, side(box(70, 0.80)), 0.25, MARGINS)
+    assert (len(comparison.only_torch), len(comparison.only_file), comparison.ties) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_a_shifted_box_is_no_near_tie() -> None:
     ],
 )
 def test_near_ties_where_nms_is_inside_the_file(score: float, x: float, tied: bool) -> None:
-    kept, other = box(50, 0.80), box(x, score)
-    torch = ModelOutputs(rows(kept), rows(kept, other))
+    best, other = box(50, 0.80), box(x, score)
+    torch = ModelOutputs(rows(best), rows(best, other))
     assert near_tie(rows(other), torch, torch, True, MARGINS) is tied
-    without = ModelOutputs(rows(kept), rows(kept))
-    assert not near_tie(rows(other), without, without, True, MARGINS)  # PyTorch never computed it
+    best_only = ModelOutputs(rows(best), rows(best))
+    assert not near_tie(rows(other), best_only, best_only, True, MARGINS)  # PyTorch never computed it

@@ -17,8 +17,8 @@ FP32 = TOLERANCES["FP32"]
 
 
 def parity(*images: ImageComparison, tolerance: Any = FP32) -> ParityReport:
-    about = {"precision": "FP32", "tolerance": tolerance, "conf": 0.25, "source": "s", "setting": "x"}
-    return ParityReport.of(images, ["a.png"] * len(images), True, **about)
+    settings = {"precision": "FP32", "tolerance": tolerance, "conf": 0.25, "source": "s", "setting": "x"}
+    return ParityReport.of(images, ["a.png"] * len(images), True, **settings)
 
 
 def image(*pairs: tuple[float, float, float], torch: int = 0, file: int = 0, ties: int = 0) -> ImageComparison:
@@ -30,29 +30,29 @@ GOOD = (1e-4, 1e-4, 1e-4)
 
 
 def test_equal_sides_hold() -> None:
-    found = parity(image(GOOD, GOOD, ties=1), image())
-    assert found.holds
-    assert (found.matched, found.ties, found.images) == (2, 1, 2)
-    assert "the check holds" in str(found)
-    assert json.loads(json.dumps(found.as_dict()))["holds"] is True
+    report = parity(image(GOOD, GOOD, ties=1), image())
+    assert report.holds
+    assert (report.matched, report.ties, report.images) == (2, 1, 2)
+    assert "the check holds" in str(report)
+    assert json.loads(json.dumps(report.as_dict()))["holds"] is True
 
 
 @pytest.mark.parametrize(
-    ("which", "said"),
+    ("pair", "message"),
     [((0.02, 0, 0), "1 - IoU"), ((0, 0.003, 0), "score"), ((0, 0, 0.02), "angle"), ((math.nan, 0, 0), "1 - IoU nan")],
 )
-def test_one_pair_too_far_apart_fails(which: tuple[float, float, float], said: str) -> None:
-    found = parity(*[image(GOOD)] * 500, image(which))
-    assert len(found.wrong) == 1
-    assert said in found.wrong[0]
+def test_one_pair_too_far_apart_fails(pair: tuple[float, float, float], message: str) -> None:
+    report = parity(*[image(GOOD)] * 500, image(pair))
+    assert len(report.wrong) == 1
+    assert message in report.wrong[0]
 
 
 @pytest.mark.parametrize("missing", [{"torch": 1}, {"file": 1}])
 def test_one_missing_detection_fails_in_fp32(missing: dict[str, int]) -> None:
-    found = parity(*[image(GOOD)] * 500, image(**missing))
-    assert "one-sided" in found.wrong[0]
+    report = parity(*[image(GOOD)] * 500, image(**missing))
+    assert "one-sided" in report.wrong[0]
     assert parity(*[image(GOOD)] * 500, image(**missing), tolerance=TOLERANCES["FP16"]).holds
-    assert found.listed[0]["only"] == {"torch": "PyTorch", "file": "file"}[next(iter(missing))]
+    assert report.listed[0]["only"] == {"torch": "PyTorch", "file": "file"}[next(iter(missing))]
 
 
 def test_int8_is_judged_by_its_ninetieth_percentile() -> None:
@@ -62,21 +62,21 @@ def test_int8_is_judged_by_its_ninetieth_percentile() -> None:
 
 
 def test_nothing_to_compare_proves_nothing() -> None:
-    found = parity(image(), image())
-    assert not found.holds
-    assert "no detections" in found.wrong[0]
+    report = parity(image(), image())
+    assert not report.holds
+    assert "no detections" in report.wrong[0]
 
 
 def test_nothing_to_compare_is_inconclusive_and_no_failure() -> None:
-    found = parity(image(), image())
-    assert found.inconclusive
-    assert not found.failed
-    assert "the check is inconclusive: no detections of score 0.25 and more to compare: name images" in str(found)
-    assert "FAILED" not in str(found)
-    assert json.loads(json.dumps(found.as_dict()))["inconclusive"] is True
+    report = parity(image(), image())
+    assert report.inconclusive
+    assert not report.failed
+    assert "the check is inconclusive: no detections of score 0.25 and more to compare: name images" in str(report)
+    assert "FAILED" not in str(report)
+    assert json.loads(json.dumps(report.as_dict()))["inconclusive"] is True
 
 
 def test_one_missing_detection_is_a_failure_and_not_inconclusive() -> None:
-    found = parity(image(torch=1), image())
-    assert found.failed
-    assert not found.inconclusive
+    report = parity(image(torch=1), image())
+    assert report.failed
+    assert not report.inconclusive

@@ -141,8 +141,8 @@ def test_overlaps_are_those_of_the_formulae() -> None:
     rng = np.random.default_rng(2)
     rows = rng.uniform(1, 30, (60, 7)).astype(np.float32)
     rows[:, 4] = rng.uniform(-1, 3, 60)
-    found = np.stack([postprocess.oriented_overlap(row, rows) for row in rows])
-    np.testing.assert_allclose(found, batch_probiou(rows[:, :5], rows[:, :5]).numpy(), atol=2e-4)
+    overlaps = np.stack([postprocess.oriented_overlap(row, rows) for row in rows])
+    np.testing.assert_allclose(overlaps, batch_probiou(rows[:, :5], rows[:, :5]).numpy(), atol=2e-4)
     box, other = (
         np.array([[5, 5, 4, 2, 0, 1, 0]], float),
         np.array([[6, 5, 4, 2, 0, 1, 0], [20, 5, 4, 2, 0, 1, 0]], float),

@@ -24,12 +24,12 @@ PROGRAM = r"""
 #include <string>
 
 int main() {
-    std::string what;
+    std::string command;
     postprocess::Model m;
     int rows, columns, channels;
-    std::cin >> what >> m.height >> m.width >> m.classes >> m.rotated >> m.end2end >> m.conf >> m.iou >> m.max_det;
+    std::cin >> command >> m.height >> m.width >> m.classes >> m.rotated >> m.end2end >> m.conf >> m.iou >> m.max_det;
     std::cin >> rows >> columns >> channels;
-    if (what == "letterbox") {
+    if (command == "letterbox") {
         std::vector<std::uint8_t> image(std::size_t(rows) * columns * channels);
         for (auto& pixel : image) { int value; std::cin >> value; pixel = std::uint8_t(value); }
         std::vector<float> input;
@@ -57,8 +57,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[fl
     strict = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{assets}"]
     subprocess.run([str(COMPILER), *strict, str(folder / "main.cpp"), "-o", str(folder / "twin")], check=True)
 
-    def run(what: str, *numbers: Any) -> list[list[float]]:
-        words = [what, *(f"{float(n):.9g}" for array in numbers for n in np.ravel(array))]
+    def run(command: str, *numbers: Any) -> list[list[float]]:
+        words = [command, *(f"{float(n):.9g}" for array in numbers for n in np.ravel(array))]
         done = subprocess.run([str(folder / "twin")], input=" ".join(words), capture_output=True, text=True, check=True)
         return [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
 
@@ -91,10 +91,10 @@ def test_finds_what_the_numpy_code_finds(
     frame = postprocess.Frame(0.625, 3, 7)
     expected = postprocess.detect(raw, frame, 0.3, 0.4, 120)
     model = 96, 96, len(names), rotated, end2end, 0.3, 0.4, 120
-    found = np.array(twin("detect", model, (*raw.shape, 1), frame, raw))
+    detections = np.array(twin("detect", model, (*raw.shape, 1), frame, raw))
     assert 20 < len(expected) <= 120
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    assert detections.shape == expected.shape
+    np.testing.assert_allclose(detections, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(50, 130), (131, 47), (97, 96)])

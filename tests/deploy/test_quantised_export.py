@@ -30,13 +30,13 @@ def test_onnx_holds_the_ranges_and_finds_what_the_fake_quantised_model_finds(
 ) -> None:
     import onnx
 
-    found = export(model=str(quantised(yaml)), format="onnx")
-    assert found.parity is not None
-    assert found.parity.holds
-    assert found.parity.matched > 60
-    assert "against PyTorch with fake quantisation" in str(found)
-    assert "INT8 tolerances" in str(found)
-    nodes = [node.op_type for node in onnx.load(found.file).graph.node]
+    exported = export(model=str(quantised(yaml)), format="onnx")
+    assert exported.parity is not None
+    assert exported.parity.holds
+    assert exported.parity.matched > 60
+    assert "against PyTorch with fake quantisation" in str(exported)
+    assert "INT8 tolerances" in str(exported)
+    nodes = [node.op_type for node in onnx.load(exported.file).graph.node]
     assert nodes.count("QuantizeLinear") > 50
     assert nodes.count("DequantizeLinear") >= nodes.count("QuantizeLinear")
 
@@ -44,12 +44,12 @@ def test_onnx_holds_the_ranges_and_finds_what_the_fake_quantised_model_finds(
 @pytest.mark.parametrize("yaml", [OBB, pytest.param(UPRIGHT, marks=pytest.mark.slow)])
 def test_openvino_computes_in_int8(yaml: str, quantised: Callable[..., Path]) -> None:
     openvino = pytest.importorskip("openvino")
-    found = export(model=str(quantised(yaml)), format="openvino")
-    assert found.parity is not None
-    assert found.parity.holds
-    assert found.parity.matched > 60
-    assert found.file.name == "best_int8_openvino_model"
-    kinds = [op.get_type_name() for op in openvino.Core().read_model(found.file / "best.xml").get_ops()]
+    exported = export(model=str(quantised(yaml)), format="openvino")
+    assert exported.parity is not None
+    assert exported.parity.holds
+    assert exported.parity.matched > 60
+    assert exported.file.name == "best_int8_openvino_model"
+    kinds = [op.get_type_name() for op in openvino.Core().read_model(exported.file / "best.xml").get_ops()]
     assert kinds.count("FakeQuantize") > 50
 
 
@@ -59,16 +59,16 @@ def test_the_trtexec_line_of_a_file_with_ranges(quantised: Callable[..., Path]) 
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"format": "ncnn"}, r"trained with quantize=8, its ranges can be kept in format=onnx, openvino, engine"),
         ({"quantize": 16}, r"trained with quantize=8: it exports to INT8 alone"),
         ({"half": True}, r"trained with quantize=8: it exports to INT8 alone"),
     ],
 )
-def test_refuses_what_would_lose_the_ranges(keys: dict[str, Any], said: str, quantised: Callable[..., Path]) -> None:
+def test_refuses_what_would_lose_the_ranges(keys: dict[str, Any], message: str, quantised: Callable[..., Path]) -> None:
     model = quantised(UPRIGHT)
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         export(model=str(model), **keys)
     assert list(model.parent.iterdir()) == [model]
 
@@ -78,10 +78,10 @@ def test_a_benchmark_compares_float_calibrated_and_quantised(
     detecting: Callable[..., Path], quantised: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     models = f"float:{detecting(OBB, tmp_path / 'float', CALM)},aware:{quantised(OBB)}"
-    found = benchmark(
+    result = benchmark(
         model=models, formats="pt,onnx,onnx-int8", data=str(tiny_data("obb")), imgsz=96, runs=3, rounds=1,
         warmup=0, out=str(tmp_path / "out"),
     )  # fmt: skip
-    rows = {(r.model, r.format): r for r in found.rows}
+    rows = {(r.model, r.format): r for r in result.rows}
     assert not [r.reason for r in rows.values() if r.reason]
     assert all(r.map50_95 is not None and r.total_ms for r in rows.values())

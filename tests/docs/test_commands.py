@@ -139,8 +139,8 @@ def test_command_of_a_block(command: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     if words := words_of(command):
         check(words[0], words[1:])
-        given = {word.partition("=")[0] for word in words}
-        assert {"resume", "results"} & given or set(NEEDED.get(words[0], ())) <= given
+        keys = {word.partition("=")[0] for word in words}
+        assert {"resume", "results"} & keys or set(NEEDED.get(words[0], ())) <= keys
     elif command.startswith("yolo ") and not command.startswith(tuple(ELSEWHERE)):
         _, mode, *settings = shlex.split(command)
         get_cfg(overrides={"mode": mode, **parse(settings)})

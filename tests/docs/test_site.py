@@ -38,11 +38,11 @@ class Page(HTMLParser):
         self.feed(self.file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.anchors |= {value for key in ("id", "name") if (value := given.get(key))}
+        attributes = dict(attrs)
+        self.anchors |= {value for key in ("id", "name") if (value := attributes.get(key))}
         for key in ("href", "src"):
-            if address := given.get(key):
-                metadata = tag == "link" and given.get("rel") in {"canonical", "prev", "next"}
+            if address := attributes.get(key):
+                metadata = tag == "link" and attributes.get("rel") in {"canonical", "prev", "next"}
                 (self.loaded if (tag, key) in LOADED and not metadata else self.links).append(address)
 
 

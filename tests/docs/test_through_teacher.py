@@ -50,19 +50,19 @@ def test_answers_are_those_of_the_implicit_stream(
     teacher = checkpoint("yolov8s-obb.yaml")
     last = unfinished("yolov8n-obb.yaml", teacher)
     main([str(last), str(teacher), str(tmp_path / "through.pt")])
-    found: Any = YOLO(tmp_path / "through.pt").model.float().eval()
+    combined_model: Any = YOLO(tmp_path / "through.pt").model.float().eval()
     student: Any = torch_safe_load(last)[0]["ema"].eval()
-    theirs = take_levels(dense_head(load_teacher(str(teacher)).model, "teacher"), [0, 1, 2])
+    teacher_head = take_levels(dense_head(load_teacher(str(teacher)).model, "teacher"), [0, 1, 2])
     images = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        mine = found(images)[1]
+        predictions = combined_model(images)[1]
         features = student(images)[1]["feats"]
         adapted = [a(f) for a, f in zip(student.ds2d2_adapters, features, strict=True)]
-        wanted = raw_predictions(theirs, adapted)
+        expected = raw_predictions(teacher_head, adapted)
     for key in ("scores", "boxes", "angle"):
-        torch.testing.assert_close(mine[key], wanted[key], rtol=0.02, atol=0.02 * float(wanted[key].std()))
-    assert "ds2d2_adapters" not in found._modules
-    assert found.names == load_teacher(str(teacher)).model.names != student.names
+        torch.testing.assert_close(predictions[key], expected[key], rtol=0.02, atol=0.02 * float(expected[key].std()))
+    assert "ds2d2_adapters" not in combined_model._modules
+    assert combined_model.names == load_teacher(str(teacher)).model.names != student.names
 
 
 def test_says_what_it_cannot_do(

@@ -12,14 +12,14 @@ import pytest
 from ds2d2_yolo.bridge.validation.recording import MatchedDetections
 from ds2d2_yolo.evaluate.metrics import measure_groups
 from ds2d2_yolo.evaluate.options import ValOptions
-from tests.helpers.scoring import Image, found_in, random_images
+from tests.helpers.scoring import Image, matched_detections, random_images
 
 EDGES = (14, 22, 40)
 AREAS: list[list[float]] = [[0, 1e10], [0, 14**2], [14**2, 22**2], [22**2, 40**2], [40**2, 1e10]]
 NAMES = [("all", "all"), *(("size", n) for n in ("0-14", "14-22", "22-40", "40+"))]
 
 
-def coco_of(found: MatchedDetections, areas: list[list[float]] = AREAS) -> Any:
+def coco_of(detections: MatchedDetections, areas: list[list[float]] = AREAS) -> Any:
     """COCOeval of the same objects and detections, on groups of area."""
     mask = pytest.importorskip("pycocotools.coco", reason="needs pycocotools")
     from pycocotools.cocoeval import COCOeval
@@ -30,10 +30,10 @@ def coco_of(found: MatchedDetections, areas: list[list[float]] = AREAS) -> Any:
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = mask.COCO()
-        objects = zip(found.object_image, found.object_class, found.object_boxes, strict=True)
+        objects = zip(detections.object_image, detections.object_class, detections.object_boxes, strict=True)
         truth.dataset = {
-            "info": {}, "images": [{"id": i + 1} for i in range(found.images)],
-            "categories": [{"id": c + 1} for c in found.names],
+            "info": {}, "images": [{"id": i + 1} for i in range(detections.images)],
+            "categories": [{"id": c + 1} for c in detections.names],
             "annotations": [
                 {"id": k + 1, "image_id": int(i) + 1, "category_id": int(c) + 1, "bbox": corner(b),
                  "area": float(b[2]) * float(b[3]), "iscrowd": 0}
@@ -41,10 +41,10 @@ def coco_of(found: MatchedDetections, areas: list[list[float]] = AREAS) -> Any:
             ],
         }  # fmt: skip
         truth.createIndex()
-        seen = zip(found.image, found.classes, found.confidence, found.boxes, strict=True)
+        scored_boxes = zip(detections.image, detections.classes, detections.confidence, detections.boxes, strict=True)
         results = truth.loadRes([
             {"image_id": int(i) + 1, "category_id": int(c) + 1, "score": float(s), "bbox": corner(b)}
-            for i, c, s, b in seen
+            for i, c, s, b in scored_boxes
         ])  # fmt: skip
         coco = COCOeval(truth, results, "bbox")
         coco.params.areaRng, coco.params.areaRngLbl, coco.params.maxDets = areas, [*map(str, areas)], [1000]
@@ -76,31 +76,33 @@ def test_sizes_are_those_of_coco(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
 
     Objects are apart, so that the one rule in which COCO differs has nothing to decide.
     """
-    found = found_in(random_images(seed, False, 60, apart=True))
-    coco = coco_of(found)
-    ours = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=EDGES))}
+    detections = matched_detections(random_images(seed, False, 60, apart=True))
+    coco = coco_of(detections)
+    rows = {(r.by, r.group): r for r in measure_groups(detections, ValOptions(size_edges=EDGES))}
     monkeypatch.setattr("ds2d2_yolo.bridge.validation.recording.class_ap", coco_ap)
-    same = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=EDGES))}
+    coco_rows = {(r.by, r.group): r for r in measure_groups(detections, ValOptions(size_edges=EDGES))}
     precision, recall = coco.eval["precision"], coco.eval["recall"]  # T x R x K x A x 1, T x K x A x 1
     for area, name in enumerate(NAMES):
         objects = _objects_of(coco, AREAS[area])
         assert objects.min() > 10
-        assert same[name].objects == objects.sum()
-        assert same[name].recall == pytest.approx((recall[0, :, area, 0] * objects).sum() / objects.sum(), abs=1e-12)
-        assert same[name].map50 == pytest.approx(precision[0, :, :, area].mean(), abs=1e-9)
-        assert same[name].map50_95 == pytest.approx(precision[..., area, 0].mean(), abs=1e-9)
+        assert coco_rows[name].objects == objects.sum()
+        assert coco_rows[name].recall == pytest.approx(
+            (recall[0, :, area, 0] * objects).sum() / objects.sum(), abs=1e-12
+        )
+        assert coco_rows[name].map50 == pytest.approx(precision[0, :, :, area].mean(), abs=1e-9)
+        assert coco_rows[name].map50_95 == pytest.approx(precision[..., area, 0].mean(), abs=1e-9)
         # Ultralytics joins the points of the curve by lines: no more than the recall of half an object or so
-        assert abs(ours[name].map50 - same[name].map50) < 1 / objects.min()
-        assert abs(ours[name].map50_95 - same[name].map50_95) < 1 / objects.min()
+        assert abs(rows[name].map50 - coco_rows[name].map50) < 1 / objects.min()
+        assert abs(rows[name].map50_95 - coco_rows[name].map50_95) < 1 / objects.min()
 
 
 def test_coco_prefers_objects_of_the_group_and_we_do_not() -> None:
     """The difference that `metrics` states: a detection that overlaps two objects, the larger one more."""
     large, small = (0, (200.0, 200.0, 36.0, 36.0)), (0, (200.0, 200.0, 30.0, 30.0))
-    found = found_in([Image([large, small], [(0, 0.9, (200.0, 200.0, 35.0, 35.0))])])
-    ours = {(r.by, r.group): r for r in measure_groups(found, ValOptions(size_edges=[32]))}
-    assert (ours["size", "0-32"].recall, ours["size", "32+"].recall) == (0, 1)
-    coco = coco_of(found, [[0, 32**2], [32**2, 1e10]])
+    detections = matched_detections([Image([large, small], [(0, 0.9, (200.0, 200.0, 35.0, 35.0))])])
+    rows = {(r.by, r.group): r for r in measure_groups(detections, ValOptions(size_edges=[32]))}
+    assert (rows["size", "0-32"].recall, rows["size", "32+"].recall) == (0, 1)
+    coco = coco_of(detections, [[0, 32**2], [32**2, 1e10]])
     assert coco.eval["recall"][0, 0, :, 0].tolist() == [1, 1]
 
 

@@ -8,13 +8,13 @@ import pytest
 from ds2d2_yolo.evaluate import grouping
 from ds2d2_yolo.evaluate.grouping import count_neighbours, groupings
 from ds2d2_yolo.evaluate.options import ValOptions
-from tests.helpers.scoring import Box, Image, found_in, random_images
+from tests.helpers.scoring import Box, Image, matched_detections, random_images
 
 
 def groups(boxes: list[Box], by: str, rotated: bool, **options: object) -> list[str]:
     """Group names of objects, each in an image of its own."""
-    found = found_in([Image([(0, b)], []) for b in boxes], rotated)
-    split = next(s for s in groupings(found, ValOptions(**options)) if s.by == by)
+    detections = matched_detections([Image([(0, b)], []) for b in boxes], rotated)
+    split = next(s for s in groupings(detections, ValOptions(**options)) if s.by == by)
     return [split.names[i] for i in split.objects]
 
 
@@ -83,21 +83,23 @@ def test_crowding_counts_what_a_slow_loop_counts(
 ) -> None:
     monkeypatch.setattr(grouping, "MAX_PAIRS", chunk)
     images = random_images(3, rotated, 6)
-    found = found_in(images, rotated)
+    detections = matched_detections(images, rotated)
     radius = 40.0 if unit == "px" else 1.5
-    ours, theirs = count_neighbours(found, ValOptions(crowd_radius=radius, crowd_unit=unit))
-    place = list(zip(found.object_image, found.object_boxes, strict=True))
+    object_neighbours, detection_neighbours = count_neighbours(
+        detections, ValOptions(crowd_radius=radius, crowd_unit=unit)
+    )
+    objects = list(zip(detections.object_image, detections.object_boxes, strict=True))
 
     def near(image: int, box: np.ndarray) -> set[int]:
         reach = radius * (np.sqrt(box[2] * box[3]) if unit == "size" else 1)
-        return {k for k, (i, o) in enumerate(place) if i == image and np.hypot(*(o[:2] - box[:2])) <= reach}
+        return {k for k, (i, o) in enumerate(objects) if i == image and np.hypot(*(o[:2] - box[:2])) <= reach}
 
-    assert ours.tolist() == [len(near(i, o) - {k}) for k, (i, o) in enumerate(place)]
-    assert len(set(ours.tolist())) > 2
-    for n, (image, box) in enumerate(zip(found.image, found.boxes, strict=True)):
-        inside = [k for k, (i, o) in enumerate(place) if i == image and _holds(o, box[:2])]
-        owner = min(inside, key=lambda k: np.hypot(*(place[k][1][:2] - box[:2])), default=None)
-        assert theirs[n] == (len(near(image, box)) if owner is None else ours[owner])
+    assert object_neighbours.tolist() == [len(near(i, o) - {k}) for k, (i, o) in enumerate(objects)]
+    assert len(set(object_neighbours.tolist())) > 2
+    for n, (image, box) in enumerate(zip(detections.image, detections.boxes, strict=True)):
+        inside = [k for k, (i, o) in enumerate(objects) if i == image and _holds(o, box[:2])]
+        owner = min(inside, key=lambda k: np.hypot(*(objects[k][1][:2] - box[:2])), default=None)
+        assert detection_neighbours[n] == (len(near(image, box)) if owner is None else object_neighbours[owner])
 
 
 def _holds(box: np.ndarray, point: np.ndarray) -> bool:
@@ -108,11 +110,11 @@ def _holds(box: np.ndarray, point: np.ndarray) -> bool:
 
 def test_objects_of_other_images_are_no_neighbours() -> None:
     box = (200.0, 200.0, 20.0, 20.0)
-    found = found_in([Image([(0, box), (1, box)], []), Image([(0, box)], [])])
-    assert count_neighbours(found, ValOptions())[0].tolist() == [1, 1, 0]
+    detections = matched_detections([Image([(0, box), (1, box)], []), Image([(0, box)], [])])
+    assert count_neighbours(detections, ValOptions())[0].tolist() == [1, 1, 0]
 
 
 def test_crowding_groups_are_named_by_their_numbers() -> None:
-    found = found_in([Image([(0, (200.0, 200.0, 20.0, 20.0))], [])])
-    named = {s.by: s.names for s in groupings(found, ValOptions(crowd_edges=[1, 2, 10]))}
+    detections = matched_detections([Image([(0, (200.0, 200.0, 20.0, 20.0))], [])])
+    named = {s.by: s.names for s in groupings(detections, ValOptions(crowd_edges=[1, 2, 10]))}
     assert named["crowding"] == ("0", "1", "2-9", "10+")

@@ -76,9 +76,9 @@ def test_evaluate_leaves_no_file(
     assert done.rows[0].objects == 32
     assert not files(tmp_path)
     assert files(model.parent) == beside
-    asked = evaluate(model, tiny_data("obb"), save_dir=tmp_path / "here", **QUICK)
+    saved = evaluate(model, tiny_data("obb"), save_dir=tmp_path / "here", **QUICK)
     assert files(tmp_path / "here") == {"val.csv", "val.json"}
-    assert str(asked) == str(done)
+    assert str(saved) == str(done)
 
 
 def test_the_model_is_needed() -> None:

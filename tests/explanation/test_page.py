@@ -44,8 +44,8 @@ def test_links_resolve_and_names_are_escaped(tmp_path: Path) -> None:
     page.feed(files.page.read_text(encoding="utf-8"))
     assert page.open == []
     for target in page.targets:
-        found = target[1:] in page.ids if target.startswith("#") else (files.page.parent / target).is_file()
-        assert found, target
+        exists = target[1:] in page.ids if target.startswith("#") else (files.page.parent / target).is_file()
+        assert exists, target
     assert {f.name for f in files.sheets} | {files.banner.name} <= set(page.targets)
     assert all(text in page.text for text in (nasty, "/models/<t>.pt", "none & <given>"))
     assert str(files) == f"2 sheets on one page: {files.page}"

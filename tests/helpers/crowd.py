@@ -26,13 +26,13 @@ IMAGES, SIZE = 4, 320
 
 def batch_of(count: int, rotated: bool, seed: int = 0) -> dict[str, Tensor]:
     """As many objects of 4 to 40 px in each of some images of noise, as Ultralytics' losses take them."""
-    own = torch.Generator().manual_seed(seed)
-    boxes = torch.rand(IMAGES * count, 5 if rotated else 4, generator=own)
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.rand(IMAGES * count, 5 if rotated else 4, generator=generator)
     boxes[:, 2:4] = (4 + 36 * boxes[:, 2:4]) / SIZE
     return {
-        "img": torch.rand(IMAGES, 3, SIZE, SIZE, generator=own),
+        "img": torch.rand(IMAGES, 3, SIZE, SIZE, generator=generator),
         "batch_idx": torch.arange(IMAGES).repeat_interleave(count).float(),
-        "cls": torch.randint(2, (IMAGES * count, 1), generator=own).float(),
+        "cls": torch.randint(2, (IMAGES * count, 1), generator=generator).float(),
         "bboxes": boxes,
     }
 

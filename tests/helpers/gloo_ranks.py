@@ -42,7 +42,7 @@ class RecordingRank(DS2D2OBBTrainer):
             together = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
             self.optimizer.zero_grad()
             model(self.seen.pop("batch"))[0].sum().backward()
-            self.seen |= {"together": together, "alone": [p.grad for p in model.parameters()]}
+            self.seen |= {"together": together, "rank_gradients": [p.grad for p in model.parameters()]}
             for p, gradient in zip(model.parameters(), together, strict=True):
                 p.grad = None if gradient is None else gradient.clone()
             self.seen["batch"] = None
@@ -91,11 +91,11 @@ def check_mean_gradients(seen: list[dict[str, Any]]) -> None:
     """
     moved = 0
     for i, together in enumerate(seen[0]["together"]):
-        alone = [s["alone"][i] for s in seen]
+        rank_gradients = [s["rank_gradients"][i] for s in seen]
         if together is None:
-            assert all(g is None or not g.any() for g in alone)
+            assert all(g is None or not g.any() for g in rank_gradients)
             continue
-        mean = torch.stack([torch.zeros_like(together) if g is None else g for g in alone]).mean(0)
+        mean = torch.stack([torch.zeros_like(together) if g is None else g for g in rank_gradients]).mean(0)
         tolerance = 1e-5 * float(mean.abs().max()) + 1e-9
         torch.testing.assert_close(together / len(seen), mean, rtol=1e-4, atol=tolerance)
         moved += bool(together.any())

@@ -43,21 +43,21 @@ class SavedPeak(saved_tensors_hooks):
     """
 
     def __init__(self, *owners: nn.Module) -> None:
-        super().__init__(self._pack, lambda kept: kept.tensor)
+        super().__init__(self._pack, lambda saved: saved.tensor)
         self.now = self.peak = 0
         self.excluded = {t.untyped_storage()._cdata for m in owners for t in (*m.parameters(), *m.buffers())}
         self.users: Counter[int] = Counter()
 
-    def _pack(self, tensor: Tensor) -> Kept:
+    def _pack(self, tensor: Tensor) -> SavedTensor:
         # detached: a node that keeps its own output would never be freed
-        kept, storage = Kept(tensor.detach()), tensor.untyped_storage()
+        saved, storage = SavedTensor(tensor.detach()), tensor.untyped_storage()
         if storage._cdata not in self.excluded:
             self.users[storage._cdata] += 1
             if self.users[storage._cdata] == 1:
                 self.now += storage.nbytes()
                 self.peak = max(self.peak, self.now)
-            weakref.finalize(kept, self._drop, storage._cdata, storage.nbytes())
-        return kept
+            weakref.finalize(saved, self._drop, storage._cdata, storage.nbytes())
+        return saved
 
     def _drop(self, key: int, size: int) -> None:
         self.users[key] -= 1
@@ -65,7 +65,7 @@ class SavedPeak(saved_tensors_hooks):
             self.now -= size
 
 
-class Kept:
+class SavedTensor:
     """What autograd keeps in the place of a tensor: it dies with its node."""
 
     def __init__(self, tensor: Tensor) -> None:

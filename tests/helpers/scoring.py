@@ -38,7 +38,7 @@ def validator_of(images: Sequence[Image], rotated: bool = False, names: int = 2)
     return validator
 
 
-def found_in(images: Sequence[Image], rotated: bool = False, names: int = 2) -> MatchedDetections:
+def matched_detections(images: Sequence[Image], rotated: bool = False, names: int = 2) -> MatchedDetections:
     """Return what was found in these images."""
     validator = validator_of(images, rotated, names)
     validator.get_stats()

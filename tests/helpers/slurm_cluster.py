@@ -85,11 +85,11 @@ def queue(environment: dict[str, str]) -> dict[str, str]:
     return dict(line.split() for line in output.splitlines())
 
 
-def wait_for(is_true: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_for(is_true: Callable[[], bool], event: str, seconds: float = 30) -> None:
     """Wait until something is true."""
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not is_true():
-        assert time.monotonic() < until, f"{what} did not come within {seconds:g} s"
+        assert time.monotonic() < deadline, f"{event} did not come within {seconds:g} s"
         time.sleep(0.2)
 
 

@@ -49,8 +49,8 @@ def write_answers(teacher: Path, data: Path, task: str) -> None:
     for split in ("train", "val"):
         for image in list_images(str(data.parent / "images" / split)):
             padded = cv2.copyMakeBorder(cv2.imread(str(image)), *[PAD] * 4, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-            found = model.predict(padded, imgsz=SIZE + 2 * PAD, conf=CONF, iou=0.5, device="cpu", verbose=False)[0]
-            boxes = found.obb if task == "obb" else found.boxes
+            result = model.predict(padded, imgsz=SIZE + 2 * PAD, conf=CONF, iou=0.5, device="cpu", verbose=False)[0]
+            boxes = result.obb if task == "obb" else result.boxes
             corners = (boxes.xyxyxyxy.flatten(1) if task == "obb" else boxes.xyxy).sub(PAD).div(SIZE)
             corners[1::2] += 0.02
             inside = ((corners > 0.01) & (corners < 0.99)).all(1).nonzero().flatten()[:12]

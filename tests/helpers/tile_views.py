@@ -45,8 +45,8 @@ def detections(
 ) -> tuple[Detections, NDArray[np.int64]]:
     """Return the detections of all tiles in random order, and the tile of each."""
     rng = np.random.default_rng(seed)
-    found = [visible_rows(objects, window, rng, **keys) for window in grid]  # type: ignore[arg-type]
-    rows = np.concatenate(found)
-    tile = np.repeat(np.arange(len(grid)), [len(f) for f in found])
+    tile_rows = [visible_rows(objects, window, rng, **keys) for window in grid]  # type: ignore[arg-type]
+    rows = np.concatenate(tile_rows)
+    tile = np.repeat(np.arange(len(grid)), [len(r) for r in tile_rows])
     order = rng.permutation(len(rows))
     return Detections.from_rows(rows[order], bool(keys.get("oriented", True))), tile[order]

@@ -38,8 +38,8 @@ def turning(ring: list[list[float]]) -> float:
 
 
 def test_degrees_by_hand(tmp_path: Path) -> None:
-    said = written(tmp_path, [100, 50, 20, 10, 0.0, 0.75, 1], "EPSG:4326", Affine(0.001, 0, 10, 0, -0.002, 50))
-    feature = said["features"][0]
+    geojson = written(tmp_path, [100, 50, 20, 10, 0.0, 0.75, 1], "EPSG:4326", Affine(0.001, 0, 10, 0, -0.002, 50))
+    feature = geojson["features"][0]
     ring = feature["geometry"]["coordinates"][0]
     assert feature["geometry"]["type"] == "Polygon"
     assert ring[0] == ring[-1]
@@ -48,14 +48,14 @@ def test_degrees_by_hand(tmp_path: Path) -> None:
     corners = {(10.09, 49.91), (10.11, 49.91), (10.11, 49.89), (10.09, 49.89)}
     assert {tuple(np.round(p, 8).tolist()) for p in ring} == corners
     assert feature["properties"] == {"class": "ship", "class_id": 1, "score": 0.75, "angle": 0.0}
-    assert said["coordinate_space"].startswith("WGS84")
-    assert not {"coordinates", "geometry", "properties"} & set(said)  # RFC 7946, section 7.1
+    assert geojson["coordinate_space"].startswith("WGS84")
+    assert not {"coordinates", "geometry", "properties"} & set(geojson)  # RFC 7946, section 7.1
 
 
 def test_metres_by_hand(tmp_path: Path) -> None:
     """UTM zone 33 at the equator on its middle meridian, 15 degrees east: its scale is 0.9996 there."""
-    said = written(tmp_path, [100, 100, 20, 20, 0.0, 0.5, 0], "EPSG:32633", Affine(0.5, 0, 499950, 0, -0.5, 50))
-    ring = np.array(said["features"][0]["geometry"]["coordinates"][0])
+    geojson = written(tmp_path, [100, 100, 20, 20, 0.0, 0.5, 0], "EPSG:32633", Affine(0.5, 0, 499950, 0, -0.5, 50))
+    ring = np.array(geojson["features"][0]["geometry"]["coordinates"][0])
     east = 5 / 0.9996 / (np.pi / 180 * 6378137)
     north = 5 / 0.9996 / (np.pi / 180 * 6378137 * (1 - 0.00669437999014))  # radius of curvature of the meridian
     np.testing.assert_allclose([ring[:, 0].min(), ring[:, 0].max()], [15 - east, 15 + east], atol=2e-8)
@@ -64,8 +64,8 @@ def test_metres_by_hand(tmp_path: Path) -> None:
 
 def test_a_turned_georeference(tmp_path: Path) -> None:
     """The image's x runs north, its y east."""
-    said = written(tmp_path, [100, 50, 20, 10, 0.0, 0.75, 1], "EPSG:4326", Affine(0, 0.001, 10, 0.001, 0, 50))
-    ring = np.array(said["features"][0]["geometry"]["coordinates"][0])
+    geojson = written(tmp_path, [100, 50, 20, 10, 0.0, 0.75, 1], "EPSG:4326", Affine(0, 0.001, 10, 0.001, 0, 50))
+    ring = np.array(geojson["features"][0]["geometry"]["coordinates"][0])
     np.testing.assert_allclose(ring.min(0), [10.045, 50.09], atol=1e-9)
     np.testing.assert_allclose(ring.max(0), [10.055, 50.11], atol=1e-9)
     assert turning(ring.tolist()) > 0
@@ -75,22 +75,22 @@ def test_a_turned_georeference(tmp_path: Path) -> None:
     ("crs", "transform"), [(None, Affine(0.5, 0, 9, 0, -0.5, 9)), ("EPSG:4326", Affine.identity())]
 )
 def test_pixels_where_there_is_no_georeference(tmp_path: Path, crs: str | None, transform: Affine) -> None:
-    said = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], crs, transform)
-    ring = said["features"][0]["geometry"]["coordinates"][0]
+    geojson = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], crs, transform)
+    ring = geojson["features"][0]["geometry"]["coordinates"][0]
     assert sorted(ring[:4]) == [[95, 40], [95, 60], [105, 40], [105, 60]]
     assert turning(ring) > 0
-    assert said["coordinate_space"].startswith("pixels")
-    assert said["features"][0]["properties"]["angle"] == 90  # of the longer side
+    assert geojson["coordinate_space"].startswith("pixels")
+    assert geojson["features"][0]["properties"]["angle"] == 90  # of the longer side
 
 
 def test_upright_boxes_have_no_angle(tmp_path: Path) -> None:
-    said = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], None, Affine.identity(), oriented=False)
-    assert "angle" not in said["features"][0]["properties"]
+    geojson = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], None, Affine.identity(), oriented=False)
+    assert "angle" not in geojson["features"][0]["properties"]
 
 
 def test_an_object_across_the_180th_meridian_is_two_polygons(tmp_path: Path) -> None:
-    said = written(tmp_path, [100, 50, 20, 10, 0.0, 0.9, 0], "EPSG:3832", Affine(1000, 0, 3239581, 0, -1000, 50000))
-    geometry = said["features"][0]["geometry"]
+    geojson = written(tmp_path, [100, 50, 20, 10, 0.0, 0.9, 0], "EPSG:3832", Affine(1000, 0, 3239581, 0, -1000, 50000))
+    geometry = geojson["features"][0]["geometry"]
     assert geometry["type"] == "MultiPolygon"
     rings = [polygon[0] for polygon in geometry["coordinates"]]
     assert len(rings) == 2
@@ -100,7 +100,7 @@ def test_an_object_across_the_180th_meridian_is_two_polygons(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("crs", "transform", "said"),
+    ("crs", "transform", "message"),
     [
         ('LOCAL_CS["site grid",UNIT["metre",1]]', Affine(0.5, 0, 9, 0, -0.5, 9), "no longitude and latitude"),
         ("EPSG:5773", Affine(0.3, 0, 4e5, 0, -0.3, 5e5), "outside its map projection"),
@@ -108,12 +108,13 @@ def test_an_object_across_the_180th_meridian_is_two_polygons(tmp_path: Path) -> 
     ],
 )
 def test_pixels_where_the_georeference_leads_nowhere(
-    tmp_path: Path, crs: str, transform: Affine, said: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, crs: str, transform: Affine, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], crs, transform)
-    assert sorted(found["features"][0]["geometry"]["coordinates"][0][:4]) == [[95, 40], [95, 60], [105, 40], [105, 60]]
-    assert found["coordinate_space"].endswith("'s georeference cannot be turned into longitude and latitude")
-    assert re.search(said, caplog.text)
+    geojson = written(tmp_path, [100, 50, 10, 20, 0.0, 0.75, 1], crs, transform)
+    ring = geojson["features"][0]["geometry"]["coordinates"][0]
+    assert sorted(ring[:4]) == [[95, 40], [95, 60], [105, 40], [105, 60]]
+    assert geojson["coordinate_space"].endswith("'s georeference cannot be turned into longitude and latitude")
+    assert re.search(message, caplog.text)
     assert len(caplog.records) == 1
 
 
@@ -131,7 +132,7 @@ def test_degrees_over_180_are_wrapped(tmp_path: Path) -> None:
 
 
 def test_an_object_over_a_pole_is_written(tmp_path: Path) -> None:
-    said = written(tmp_path, [5, 5, 6, 6, 0.0, 0.9, 0], "EPSG:3413", Affine(1, 0, -5, 0, -1, 5))
-    (ring,) = said["features"][0]["geometry"]["coordinates"]
+    geojson = written(tmp_path, [5, 5, 6, 6, 0.0, 0.9, 0], "EPSG:3413", Affine(1, 0, -5, 0, -1, 5))
+    (ring,) = geojson["features"][0]["geometry"]["coordinates"]
     assert len(ring) == 5
     assert min(p[1] for p in ring) > 89.99

@@ -44,8 +44,8 @@ def peak(model: Path, path: Path, memory: float) -> tuple[int, int]:
     """Return the number of tiles and the peak of a process that predicts, in bytes."""
     command = [sys.executable, "-c", PEAK, str(model), str(path), str(path.parent / path.stem), str(memory)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
-    tiles, size = said.splitlines()[-1].split()
+    stdout = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    tiles, size = stdout.splitlines()[-1].split()
     return int(tiles), int(size)
 
 

@@ -21,13 +21,13 @@ def boxes(rows: NDArray[np.float64]) -> NDArray[np.object_]:
     return np.asarray(shapely.polygons(box_corners(rows)))
 
 
-def assert_same(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.999) -> None:
+def assert_same(rows: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.999) -> None:
     """Every object is found exactly once, and nothing else is."""
-    assert len(found) == len(objects)
-    a, b = boxes(found), boxes(objects)
+    assert len(rows) == len(objects)
+    a, b = boxes(rows), boxes(objects)
     shared = shapely.area(shapely.intersection(a[:, None], b[None]))
     iou = shared / (shapely.area(a)[:, None] + shapely.area(b)[None] - shared)
-    iou[found[:, None, 6] != objects[None, :, 6]] = 0
+    iou[rows[:, None, 6] != objects[None, :, 6]] = 0
     assert (iou.max(0) >= least).all()
     assert (iou.max(1) >= least).all()
 
@@ -56,10 +56,10 @@ def scattered(seed: int, longest: float, oriented: bool) -> NDArray[np.float64]:
 @given(size=st.integers(1, 3000), tile=st.integers(2, 700), share=st.floats(0, 0.9))
 def test_tiles_cover_a_side_and_overlap_as_asked(size: int, tile: int, share: float) -> None:
     overlap = min(round(share * tile), tile - 1)
-    found = starts(size, tile, overlap)
-    assert found[0] == 0
-    assert found[-1] == max(0, size - tile)
-    steps = np.diff(found)
+    tile_starts = starts(size, tile, overlap)
+    assert tile_starts[0] == 0
+    assert tile_starts[-1] == max(0, size - tile)
+    steps = np.diff(tile_starts)
     assert (steps > 0).all()
     assert (steps <= tile - overlap).all()
 
@@ -75,8 +75,8 @@ def test_objects_that_fit_the_overlap_are_found_once(
     overlap = round(tile * share)
     objects = scattered(seed, overlap - 4, oriented)  # less the margin at both ends
     grid = windows(WIDTH, HEIGHT, tile, overlap)
-    rows, which = detections(objects, grid, seed, oriented=oriented, least=least)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    rows, tile_index = detections(objects, grid, seed, oriented=oriented, least=least)
+    merged = merge(rows, tile_index, grid, (WIDTH, HEIGHT))
     assert_same(merged.detections.rows, objects)
 
 
@@ -86,8 +86,8 @@ def test_boxes_that_differ_between_tiles_are_one_object(seed: int, oriented: boo
     objects = scattered(seed, 50, oriented)
     objects = objects[objects[:, 2:4].min(1) > 10]
     grid = windows(WIDTH, HEIGHT, 256, 80)
-    rows, which = detections(objects, grid, seed, oriented=oriented, least=0.2, jitter=0.6)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    rows, tile_index = detections(objects, grid, seed, oriented=oriented, least=0.2, jitter=0.6)
+    merged = merge(rows, tile_index, grid, (WIDTH, HEIGHT))
     assert_same(merged.detections.rows, objects, 0.5)
 
 
@@ -101,8 +101,8 @@ def test_a_crowd_stays_a_crowd(oriented: bool, shift: int) -> None:
         low, high = corners.min(1), corners.max(1)
         ships[:, :5] = np.concatenate([(low + high) / 2, high - low, np.zeros((20, 1))], 1)
     grid = windows(WIDTH, HEIGHT, 200, 110)
-    rows, which = detections(ships, grid, shift, oriented=oriented)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    rows, tile_index = detections(ships, grid, shift, oriented=oriented)
+    merged = merge(rows, tile_index, grid, (WIDTH, HEIGHT))
     assert_same(merged.detections.rows, ships)
 
 
@@ -114,8 +114,8 @@ def test_an_object_longer_than_the_overlap_is_joined(oriented: bool, angle: floa
         low, high = box_corners(objects).min(1), box_corners(objects).max(1)
         objects[:, :5] = np.concatenate([(low + high) / 2, high - low, np.zeros((2, 1))], 1)
     grid = windows(WIDTH, HEIGHT, 200, 60)
-    rows, which = detections(objects, grid, 0, oriented=oriented)
-    merged = merge(rows, which, grid, (WIDTH, HEIGHT))
+    rows, tile_index = detections(objects, grid, 0, oriented=oriented)
+    merged = merge(rows, tile_index, grid, (WIDTH, HEIGHT))
     assert_same(merged.detections.rows, objects, 0.85)
     assert merged.joined >= 2
 
@@ -150,8 +150,8 @@ def test_two_classes_stay_two_unless_agnostic() -> None:
 
 
 def test_a_cut_box_goes_whatever_its_score_and_class() -> None:
-    whole, part = row(80, 50, 16, 8, 0.3, 0), row(84, 50, 8, 8, 0.95, 1)
-    assert merged_of([whole, part], [0, 1]).tolist() == [whole]
+    full_box, cut_box = row(80, 50, 16, 8, 0.3, 0), row(84, 50, 8, 8, 0.95, 1)
+    assert merged_of([full_box, cut_box], [0, 1]).tolist() == [full_box]
 
 
 def test_a_cut_box_of_another_class_inside_a_large_object_stays() -> None:
@@ -162,14 +162,14 @@ def test_a_cut_box_of_another_class_inside_a_large_object_stays() -> None:
 
 
 def test_a_cut_box_that_nothing_explains_stays() -> None:
-    part = row(84, 50, 8, 8, 0.6)
-    assert merged_of([part, row(30, 20, 9, 9)], [1, 0])[:, 0].tolist() == [30, 84]
+    cut_box = row(84, 50, 8, 8, 0.6)
+    assert merged_of([cut_box, row(30, 20, 9, 9)], [1, 0])[:, 0].tolist() == [30, 84]
 
 
 def test_a_whole_view_beside_a_box_of_the_same_tile_does_not_explain_it() -> None:
     both = [row(90, 50, 8, 10, 0.9), row(83.5, 50, 7, 8, 0.8)]  # tile 1: an object and, at its border, another
-    found = merged_of([row(89, 50, 8, 10, 0.95), *both], [0, 1, 1])
-    assert found[:, 5].tolist() == [0.95, 0.8]
+    merged = merged_of([row(89, 50, 8, 10, 0.95), *both], [0, 1, 1])
+    assert merged[:, 5].tolist() == [0.95, 0.8]
 
 
 def test_nothing_gives_nothing() -> None:

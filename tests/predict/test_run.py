@@ -27,12 +27,12 @@ TILED = ("tiled", "blockxsize", "blockysize", "compress")
 Go = Callable[..., Any]
 
 
-def assert_found(found: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.8) -> None:
-    a, b = (shapely.polygons(box_corners(r)) for r in (found, objects))
+def assert_same(rows: NDArray[np.float64], objects: NDArray[np.float64], least: float = 0.8) -> None:
+    a, b = (shapely.polygons(box_corners(r)) for r in (rows, objects))
     shared = shapely.area(shapely.intersection(a[:, None], b[None]))
     iou = shared / (shapely.area(a)[:, None] + shapely.area(b)[None] - shared)
-    iou[found[:, None, 6] != objects[None, :, 6]] = 0
-    assert len(found) == len(objects)
+    iou[rows[:, None, 6] != objects[None, :, 6]] = 0
+    assert len(rows) == len(objects)
     assert (iou.max(0) > least).all()
 
 
@@ -61,7 +61,7 @@ def test_every_object_is_found_once_at_its_place(
     pixels = drawn(objects, WIDTH, HEIGHT)
     path = write_raster(tmp_path / f"scene.{driver[-3:].lower()}", pixels, **{**layout, "compress": None})
     predicted = bright(source=str(path), slice=side, overlap=overlap)
-    assert_found(table(predicted.results[0]), objects)
+    assert_same(table(predicted.results[0]), objects)
     assert predicted.results[0].orig_shape == (HEIGHT, WIDTH)
     assert predicted.results[0].orig_img.base.nbytes == 1
     assert not list((tmp_path / "runs" / "p").glob(".parts*"))
@@ -70,27 +70,27 @@ def test_every_object_is_found_once_at_its_place(
 def test_files_hold_what_was_found(bright: Go, scene: Path, objects: NDArray[np.float64], tmp_path: Path) -> None:
     predicted = bright(source=str(scene), formats="geojson,csv,dota,picture", save_txt=True)
     folder = tmp_path / "runs" / "p"
-    found = table(predicted.results[0])
+    detections = table(predicted.results[0])
     lines = (folder / "Task1" / "Task1_small-vehicle.txt").read_text().splitlines()
     with zipfile.ZipFile(folder / "Task1.zip") as archive:
         assert archive.namelist() == ["Task1_small-vehicle.txt", "Task1_ship.txt"]
         assert archive.read("Task1_small-vehicle.txt").decode().splitlines() == lines
-    mine = found[found[:, 6] == 0]
-    assert [line.split()[0] for line in lines] == ["scene"] * len(mine)
+    vehicles = detections[detections[:, 6] == 0]
+    assert [line.split()[0] for line in lines] == ["scene"] * len(vehicles)
     numbers = np.array([line.split()[1:] for line in lines], float)
-    np.testing.assert_allclose(numbers[:, 0], mine[:, 5], atol=1e-6)
-    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), box_corners(mine), atol=0.006)
+    np.testing.assert_allclose(numbers[:, 0], vehicles[:, 5], atol=1e-6)
+    np.testing.assert_allclose(numbers[:, 1:].reshape(-1, 4, 2), box_corners(vehicles), atol=0.006)
     upright = np.array([t.split()[1:] for t in (folder / "Task2" / "Task2_ship.txt").read_text().splitlines()], float)
-    ships = box_corners(found[found[:, 6] == 1])
+    ships = box_corners(detections[detections[:, 6] == 1])
     np.testing.assert_allclose(upright[:, 1:], np.concatenate([ships.min(1), ships.max(1)], 1), atol=0.006)
     rows = (folder / "detections.csv").read_text().splitlines()
     assert rows[0].startswith("image,class_id,class,score,x,y,w,h,angle,x1")
     assert len(rows) == 1 + len(objects)
     assert {r.split(",")[2] for r in rows[1:]} == set(NAMES.values())
     assert len((folder / "labels" / "scene.txt").read_text().splitlines()) == len(objects)
-    said = json.loads((folder / "scene.geojson").read_text())
-    assert said["coordinate_space"].startswith("pixels")
-    assert len(said["features"]) == len(objects)
+    geojson = json.loads((folder / "scene.geojson").read_text())
+    assert geojson["coordinate_space"].startswith("pixels")
+    assert len(geojson["features"]) == len(objects)
     assert (folder / "scene.jpg").stat().st_size > 1000
     assert "30 objects" in str(predicted)
     assert "15 ship" in str(predicted)
@@ -150,17 +150,17 @@ def test_a_detect_model_has_upright_boxes_and_task_2_alone(bright: Go, scene: Pa
 
 
 def test_a_killed_run_goes_on_with_the_same_command(bright: Go, scene: Path, tmp_path: Path) -> None:
-    whole = table(bright(source=str(scene), name="whole").results[0])
+    expected = table(bright(source=str(scene), name="uninterrupted").results[0])
     total = bright.detector.calls  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         bright(source=str(scene), stop_at=total // 2 + 2)
     done = len(list((tmp_path / "runs/p/.parts").glob("*.npz")))
     assert done >= 2
     assert not list((tmp_path / "runs/p").glob("*.csv"))
-    again = bright(source=str(scene))
+    resumed = bright(source=str(scene))
     assert bright.detector.calls < total  # type: ignore[attr-defined]
-    assert again.folder == tmp_path / "runs/p"
-    np.testing.assert_array_equal(table(again.results[0]), whole)
+    assert resumed.folder == tmp_path / "runs/p"
+    np.testing.assert_array_equal(table(resumed.results[0]), expected)
     assert bright(source=str(scene)).folder.name == "p-2"  # a finished run is never touched
 
 
@@ -224,8 +224,8 @@ def test_a_folder_goes_on_behind_a_file_that_is_no_image(bright: Go, tmp_path: P
     assert len(bright(source=str(folder)).images) == 1
     (folder / "a.jpg").touch()
     (folder / "c.jpg").write_bytes(b"no image")
-    said = r"a\.jpg cannot be read as an image.*; 1 more of 3 images failed; the other 1 are in"
-    with pytest.raises(DS2D2Error, match=said) as caught:
+    message = r"a\.jpg cannot be read as an image.*; 1 more of 3 images failed; the other 1 are in"
+    with pytest.raises(DS2D2Error, match=message) as caught:
         bright(source=str(folder))
     assert caught.value.status == 1
     assert "\n" not in str(caught.value)
@@ -263,7 +263,7 @@ def test_dota_names_must_tell_images_apart(bright: Go, tmp_path: Path, scene: Pa
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"source": None}, "source= missing"),
         ({"source": "nowhere.tif"}, "source=nowhere.tif does not exist"),
@@ -286,8 +286,8 @@ def test_dota_names_must_tell_images_apart(bright: Go, tmp_path: Path, scene: Pa
         ({"mode": "train"}, "mode= cannot be given"),
     ],
 )
-def test_bad_use_is_one_line(bright: Go, scene: Path, keys: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(BadUseError, match=said) as caught:
+def test_bad_use_is_one_line(bright: Go, scene: Path, keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadUseError, match=message) as caught:
         bright(**{"source": str(scene), **keys})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
@@ -313,9 +313,9 @@ def test_folders_without_images_and_files_that_are_none(bright: Go, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.tif").write_bytes(b"no image")
     (tmp_path / "list.txt").write_text("gone.tif\n")
-    for source, said in (("empty", "folder without images"), ("bad.tif", "cannot be read as an image"),
+    for source, message in (("empty", "folder without images"), ("bad.tif", "cannot be read as an image"),
                          ("list.txt", "gone.tif, which does not exist")):  # fmt: skip
-        with pytest.raises(BadUseError, match=said):
+        with pytest.raises(BadUseError, match=message):
             bright(source=str(tmp_path / source))
 
 

@@ -74,14 +74,14 @@ def test_a_reversed_horizontal_box_is_degenerate() -> None:
 def test_what_is_left_lies_inside_and_holds_what_is_visible(cx: float, cy: float, w: float, h: float, d: float) -> None:
     corners = rectangle(cx, cy, w, h, d)
     visible = Polygon(corners).intersection(box(0, 0, 100, 80))
-    found = fit(corners, 100, 80, True)
-    if isinstance(found, str):
+    fitted = fit(corners, 100, 80, True)
+    if isinstance(fitted, str):
         assert visible.area < 0.1 * 160  # thinner than a tenth of a pixel, however long
         return
-    assert (found >= 0).all()
-    assert (found <= [100, 80]).all()
+    assert (fitted >= 0).all()
+    assert (fitted <= [100, 80]).all()
     # what Ultralytics trains on is the smallest rectangle around the corners
-    trained = Polygon(cv2.boxPoints(cv2.minAreaRect(found.astype(np.float32))))
+    trained = Polygon(cv2.boxPoints(cv2.minAreaRect(fitted.astype(np.float32))))
     assert trained.area <= w * h * 1.01 + 0.1
     # corners that stuck out at a slant were moved in, which can cost some of it and never most
     assert trained.intersection(visible).area >= 0.5 * visible.area - 0.1
@@ -105,8 +105,8 @@ def test_reasons_before_the_place_is_looked_at() -> None:
     square = rectangle(20, 20, 10, 10, 0)
     names = [("plane", False), ("Plane", False), ("plane", True), ("crane", False), ("DontCare", False)]
     boxes = [Box(str(i), name, square + 30 * (i == 2), hard) for i, (name, hard) in enumerate(names)]
-    kept, dropped = assign_classes(boxes, {"plane": 0}, ("dontcare",), True)
-    assert [(b.place, i) for b, i in kept] == [("0", 0)]
+    assigned, dropped = assign_classes(boxes, {"plane": 0}, ("dontcare",), True)
+    assert [(b.place, i) for b, i in assigned] == [("0", 0)]
     assert [(b.place, why) for b, why in dropped] == [
         ("1", "duplicate"), ("2", "difficult"), ("3", "unknown class"), ("4", "published without a class"),
     ]  # fmt: skip

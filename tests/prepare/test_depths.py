@@ -73,10 +73,10 @@ def test_tiles_are_those_that_predict_detects_in(dtype: str, suffix: str, bands:
             side, x, y = (int(v) for v in tile.stem.replace("___", "__").split("__")[1:])
             expected = scene.tile((x, y, min(x + side, 300), min(y + side, 200)))
             assert expected is not None
-            found = cv2.imread(str(tile))
-            assert found.shape == expected.shape
-            assert np.abs(found.astype(int) - expected).mean() < 3, "JPEG changes little"
-            assert len(np.unique(found)) > 100
+            image = cv2.imread(str(tile))
+            assert image.shape == expected.shape
+            assert np.abs(image.astype(int) - expected).mean() < 3, "JPEG changes little"
+            assert len(np.unique(image)) > 100
 
 
 @pytest.mark.parametrize(("suffix", "nodata"), [(".tif", 0), (".tif", 65535)])

@@ -11,7 +11,7 @@ from ds2d2_yolo.prepare.options import PrepareOptions
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"gap": 1024}, "gap=1024 must be under crop_size=1024"),
         ({"rates": [1.0, 1.0]}, "name the same tiles twice"),
@@ -25,8 +25,8 @@ from ds2d2_yolo.prepare.options import PrepareOptions
         ({"tile": 512}, "unknown key: 'tile'"),
     ],
 )
-def test_wrong_options_are_named(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadUseError, match=said):
+def test_wrong_options_are_named(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadUseError, match=message):
         PrepareOptions.of(keys, "data")
 
 

@@ -32,10 +32,10 @@ def test_killed_at_random_it_ends_with_the_files_of_an_uninterrupted_run(tmp_pat
     texts = {f"{s}/P{i}": dota_line(3 * i, 40 + i, 90, 20) for i in range(30) for s in ("train", "val")}
     source = dota(tmp_path / "DOTA", texts)
     command = [sys.executable, "-m", "tests.prepare.killing", str(source), str(tmp_path / "killed"), "1"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert said.returncode == 0, said.stderr[-2000:]
-    assert said.stdout.split()[-1] == "status=0"
-    assert int(said.stdout.split("kills=")[-1].split()[0]) >= 3
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-1] == "status=0"
+    assert int(done.stdout.split("kills=")[-1].split()[0]) >= 3
     prepare("dota", source=source, out=tmp_path / "whole", crop_size=128, gap=32)
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
@@ -48,10 +48,10 @@ def test_a_failure_half_way_leaves_what_is_gone_on_with(tmp_path: Path, monkeypa
     def fails(name: str) -> object:
         real = getattr(make, name)
 
-        def one(*given: object) -> object:
+        def one(*arguments: object) -> object:
             if next(steps) == 2:
                 raise OSError(28, "No space left on device")
-            return real(*given)
+            return real(*arguments)
 
         return one
 

@@ -57,13 +57,13 @@ def check_loads(made: Prepared) -> None:
     assert tuple(data["names"].values()) == made.classes
     for split in {e.split for e in made.entries}:
         images = sorted(map(str, (made.out / "images" / split).iterdir()))
-        found = [
+        verified = [
             verify_image_label((i, t, "", False, len(made.classes), 0, 0, False))
             for i, t in zip(images, img2label_paths(images), strict=True)
         ]
-        assert [f[9] for f in found if f[9]] == []  # no message
-        assert sum(f[8] for f in found) == 0  # none corrupt
-        assert sum(len(f[1]) for f in found) == made.totals(split)["copies"]
+        assert [f[9] for f in verified if f[9]] == []  # no message
+        assert sum(f[8] for f in verified) == 0  # none corrupt
+        assert sum(len(f[1]) for f in verified) == made.totals(split)["copies"]
     # two steps of its loader, as a training takes them
     hyp = get_cfg(overrides={"task": made.task})
     dataset = YOLODataset(img_path=data["train"], data=data, task=made.task, imgsz=64, augment=False, hyp=hyp)
@@ -112,9 +112,10 @@ def test_links_inside_the_source_are_followed_under_their_own_names(tmp_path: Pa
 def test_images_are_linked_or_copied(images: str, tmp_path: Path) -> None:
     source = dior(tmp_path / "DIOR", DIOR)
     prepare("dior", source=source, out=tmp_path / "out", images=images)
-    theirs, ours = source / "JPEGImages-trainval" / "1.jpg", tmp_path / "out" / "images" / "train" / "1.jpg"
-    assert ours.read_bytes() == theirs.read_bytes()
-    assert os.path.samefile(ours, theirs) is (images == "link")
+    source_image = source / "JPEGImages-trainval" / "1.jpg"
+    prepared_image = tmp_path / "out" / "images" / "train" / "1.jpg"
+    assert prepared_image.read_bytes() == source_image.read_bytes()
+    assert os.path.samefile(prepared_image, source_image) is (images == "link")
 
 
 def test_every_reason_is_counted_and_written_down(tmp_path: Path) -> None:
@@ -145,9 +146,9 @@ def test_every_reason_is_counted_and_written_down(tmp_path: Path) -> None:
         "P1__128__0___0": ["0", "9"], "P1__128__96___0": ["9"],
     }  # fmt: skip
     check_loads(made)
-    kept = prepare("dota", source=source, out=tmp_path / "kept", version=1.5, **SMALL)
-    assert kept.totals("train")["kept"] == 4
-    assert len(kept.classes) == 16
+    with_difficult = prepare("dota", source=source, out=tmp_path / "kept", version=1.5, **SMALL)
+    assert with_difficult.totals("train")["kept"] == 4
+    assert len(with_difficult.classes) == 16
 
 
 def test_tiles_and_their_labels_to_the_pixel(tmp_path: Path) -> None:
@@ -243,14 +244,14 @@ def test_hit_uav_as_published(tmp_path: Path) -> None:
 
 def test_hit_uav_in_yolo_layout(shared: Path, tmp_path: Path) -> None:
     """The real subset: what it holds comes out as it is."""
-    theirs = shared / "data" / "hituav_obb"
+    published = shared / "data" / "hituav_obb"
     source = tmp_path / "subset"
     for split in ("train", "val"):
-        for image in sorted((theirs / "images" / split).iterdir())[:12]:
+        for image in sorted((published / "images" / split).iterdir())[:12]:
             write(source / "images" / split / image.name, image.read_bytes())
-            text = theirs / "labels" / split / f"{image.stem}.txt"
+            text = published / "labels" / split / f"{image.stem}.txt"
             write(source / "labels" / split / text.name, text.read_bytes())
-    write(source / "data.yaml", (theirs / "data.yaml").read_bytes())
+    write(source / "data.yaml", (published / "data.yaml").read_bytes())
     with pytest.raises(BadUseError, match=r"classes of its own \(person, vehicle, bicycle\).*say out="):
         prepare("hit-uav", source=source)
     made = prepare("hit-uav", source=source, out=tmp_path / "out")
@@ -416,9 +417,9 @@ def test_list_says_where_the_yamls_lie_for_yolo() -> None:
 def test_classes_are_in_the_order_of_ultralytics() -> None:
     from ultralytics.utils import ROOT
 
-    for ours, theirs in (("dota", "DOTAv1"), ("dota-v1.5", "DOTAv1.5")):
-        text = (ROOT / "cfg" / "datasets" / f"{theirs}.yaml").read_text(encoding="utf-8")
-        assert PUBLISHED[ours].description()["names"] == yaml.safe_load(text)["names"]
+    for name, ultralytics_name in (("dota", "DOTAv1"), ("dota-v1.5", "DOTAv1.5")):
+        text = (ROOT / "cfg" / "datasets" / f"{ultralytics_name}.yaml").read_text(encoding="utf-8")
+        assert PUBLISHED[name].description()["names"] == yaml.safe_load(text)["names"]
 
 
 def test_the_record_says_from_what_and_how(tmp_path: Path) -> None:
@@ -432,7 +433,7 @@ def test_the_record_says_from_what_and_how(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "keys", "said"),
+    ("dataset", "keys", "message"),
     [
         ("dotta", {}, "did you mean 'dota'"),
         ("dior", {"source": None}, "source= missing"),
@@ -452,14 +453,14 @@ def test_the_record_says_from_what_and_how(tmp_path: Path) -> None:
     ],
 )
 def test_bad_use_is_one_line_before_anything_is_written(
-    dataset: str, keys: dict[str, Any], said: str, tmp_path: Path
+    dataset: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     places = {"dota": dota(tmp_path / "DOTA", DOTA), "dior": dior(tmp_path / "DIOR", DIOR)}
     (places["dota"] / "val" / "labelTxt").rename(places["dota"] / "val" / "labelTxt-v1.0")
     before = tree(tmp_path)
-    given = {k: v.format(**places) if isinstance(v, str) else v for k, v in keys.items()}
-    with pytest.raises(BadUseError, match=said) as caught:
-        prepare(dataset, **{"source": str(places["dior"]), "out": str(tmp_path / "out"), **given})
+    options = {k: v.format(**places) if isinstance(v, str) else v for k, v in keys.items()}
+    with pytest.raises(BadUseError, match=message) as caught:
+        prepare(dataset, **{"source": str(places["dior"]), "out": str(tmp_path / "out"), **options})
     assert "\n" not in str(caught.value)
     assert tree(tmp_path) == before
 
@@ -499,11 +500,11 @@ def test_broken_files_are_named_and_the_rest_is_made(tmp_path: Path, capsys: pyt
         prepare("dior", source=source, out=tmp_path / "out")
     assert caught.value.status == 1
     assert "\n" not in str(caught.value)
-    said = {name: reason for _, name, reason in rows(tmp_path / "out" / "broken.csv")}
-    assert said.pop("cut").startswith("cut.jpg is no whole image: ")
-    assert said.pop("noimage").startswith("no image of this name in JPEGImages-test, JPEGImages-trainval and ")
-    assert said.pop("noxml").startswith("no annotation of this name in ")
-    assert said == {
+    reasons = {name: reason for _, name, reason in rows(tmp_path / "out" / "broken.csv")}
+    assert reasons.pop("cut").startswith("cut.jpg is no whole image: ")
+    assert reasons.pop("noimage").startswith("no image of this name in JPEGImages-test, JPEGImages-trainval and ")
+    assert reasons.pop("noxml").startswith("no annotation of this name in ")
+    assert reasons == {
         "nan": "nan.xml object 1 xmax: 'NaN' is no coordinate in an image",
         "text": "text.jpg is no image",
         "other": "other.xml is for an image of 80 x 60 px, which has 90 x 60",
@@ -516,8 +517,8 @@ def test_broken_files_are_named_and_the_rest_is_made(tmp_path: Path, capsys: pyt
     assert "images of dior" in err
     assert "images of dior" not in out
     assert [v.read_text() for v in victims] == ["keep"] * 3
-    made = ("train/fine", "train/1", "val/2", "test/3")
-    expected = {f"images/{name}.jpg" for name in made} | {f"labels/{name}.txt" for name in made}
+    prepared = ("train/fine", "train/1", "val/2", "test/3")
+    expected = {f"images/{name}.jpg" for name in prepared} | {f"labels/{name}.txt" for name in prepared}
     assert {p for p in tree(tmp_path / "out") if p.startswith(("images/", "labels/"))} == expected
 
 

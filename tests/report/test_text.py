@@ -130,21 +130,22 @@ def test_long_lists_and_names_are_cut(report: Report) -> None:
 
 
 def test_shared_classes_are_named_once(report: Report) -> None:
-    found = "1 of the data's 2 classes is shared: red; the data alone have green"
-    text = render(replace(report, classes=ClassFacts(3, 2, found, ("red",), "the implicit stream compares 1 class")))
+    match_text = "1 of the data's 2 classes is shared: red; the data alone have green"
+    classes = ClassFacts(3, 2, match_text, ("red",), "the implicit stream compares 1 class")
+    text = render(replace(report, classes=classes))
     assert text.count("shared: red") == 1
     assert len(block(text, "classes")) == 2
 
 
 def test_warnings_stand_together(report: Report) -> None:
-    said = block(render(replace(report, warnings=("short", "long " * 40))), "warnings")
-    assert said[0] == "! short"
-    assert said[1].startswith("! long")
-    assert len(said) > 3
+    lines = block(render(replace(report, warnings=("short", "long " * 40))), "warnings")
+    assert lines[0] == "! short"
+    assert lines[1].startswith("! long")
+    assert len(lines) > 3
 
 
 @pytest.mark.parametrize(
-    ("changes", "label", "said"),
+    ("changes", "label", "expected"),
     [
         ({"levels": (), "levels_off": ()}, "levels", "nothing is tapped"),
         ({"memory": None}, "memory", "not known"),
@@ -185,8 +186,8 @@ def test_warnings_stand_together(report: Report) -> None:
         ),
     ],
 )
-def test_what_may_be_missing(changes: dict[str, Any], label: str, said: str, report: Report) -> None:
-    assert said in " ".join(block(render(replace(report, **changes)), label))
+def test_what_may_be_missing(changes: dict[str, Any], label: str, expected: str, report: Report) -> None:
+    assert expected in " ".join(block(render(replace(report, **changes)), label))
 
 
 def test_open_batch(report: Report) -> None:

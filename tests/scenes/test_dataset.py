@@ -33,24 +33,24 @@ def run(code: str, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def serial_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set drawn without further processes."""
-    root = tmp_path_factory.mktemp("alone") / "scenes"
+    root = tmp_path_factory.mktemp("serial_dataset") / "scenes"
     write_dataset(root, train=3, val=2, imgsz=320, workers=1)
     return root
 
 
-def test_files_lie_where_ultralytics_looks_for_them(alone: Path) -> None:
-    names = sorted(contents(alone))
+def test_files_lie_where_ultralytics_looks_for_them(serial_dataset: Path) -> None:
+    names = sorted(contents(serial_dataset))
     assert len(names) == 10
     assert sum(name.endswith(".jpg") for name in names) == 5
-    for image in alone.glob("images/*/*.jpg"):
-        assert (alone / "labels" / image.parent.name / f"{image.stem}.txt").is_file()
+    for image in serial_dataset.glob("images/*/*.jpg"):
+        assert (serial_dataset / "labels" / image.parent.name / f"{image.stem}.txt").is_file()
         assert cv2.imread(str(image)).shape == (320, 320, 3)
 
 
-def test_label_lines_hold_a_class_and_four_corners(alone: Path) -> None:
-    rows = [line.split() for path in alone.glob("labels/*/*.txt") for line in path.read_text().splitlines()]
+def test_label_lines_hold_a_class_and_four_corners(serial_dataset: Path) -> None:
+    rows = [line.split() for path in serial_dataset.glob("labels/*/*.txt") for line in path.read_text().splitlines()]
     assert rows
     assert {len(row) for row in rows} == {9}
     corners = np.array([row[1:] for row in rows], float)
@@ -59,7 +59,7 @@ def test_label_lines_hold_a_class_and_four_corners(alone: Path) -> None:
     assert {int(row[0]) for row in rows} <= set(range(len(NAMES)))
 
 
-def test_a_script_without_a_main_guard_draws_the_same_in_three_processes(alone: Path, tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_draws_the_same_in_three_processes(serial_dataset: Path, tmp_path: Path) -> None:
     code = (
         "from ds2d2_yolo.scenes import write_dataset\n"
         f"write_dataset({str(tmp_path / 'scenes')!r}, train=3, val=2, imgsz=320, workers=3)\n"
@@ -68,13 +68,13 @@ def test_a_script_without_a_main_guard_draws_the_same_in_three_processes(alone: 
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert errors.strip() == "scenes: 5/5"
-    assert contents(tmp_path / "scenes") == contents(alone)
+    assert contents(tmp_path / "scenes") == contents(serial_dataset)
 
 
-def test_an_image_does_not_depend_on_the_size_of_the_set(alone: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_size_of_the_set(serial_dataset: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "scenes", train=1, val=1, imgsz=320, workers=1)
-    whole = contents(alone)
-    assert all(whole[name] == data for name, data in contents(tmp_path / "scenes").items())
+    expected = contents(serial_dataset)
+    assert all(expected[name] == data for name, data in contents(tmp_path / "scenes").items())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a kill on Windows leaves files open for a moment")
@@ -165,7 +165,7 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, int], message: str, t
     assert not list(tmp_path.iterdir())
 
 
-def test_opencv_gets_its_threads_back(alone: Path, tmp_path: Path) -> None:
+def test_opencv_gets_its_threads_back(serial_dataset: Path, tmp_path: Path) -> None:
     threads = cv2.getNumThreads()
     write_dataset(tmp_path / "scenes", train=1, val=1, imgsz=320, workers=1)
     assert cv2.getNumThreads() == threads
@@ -199,10 +199,10 @@ def test_the_yaml_is_drawn_and_read_by_ultralytics(name: str, scenes: dict[str, 
     assert settings["path"] == name
     settings["path"], settings["scenes"] = str(tmp_path / "drawn"), {"train": 2, "val": 1, "seed": 0, "imgsz": 320}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    found = utils.check_det_dataset(str(tmp_path / "small.yaml"))
-    assert len(list(Path(found["train"]).iterdir())) == 2
-    assert len(list(Path(found["val"]).iterdir())) == 1
-    for image in Path(found["train"]).glob("*.jpg"):
+    data = utils.check_det_dataset(str(tmp_path / "small.yaml"))
+    assert len(list(Path(data["train"]).iterdir())) == 2
+    assert len(list(Path(data["val"]).iterdir())) == 1
+    for image in Path(data["train"]).glob("*.jpg"):
         label = tmp_path / "drawn" / "labels" / "train" / f"{image.stem}.txt"
         checked = utils.verify_image_label((str(image), str(label), "", False, len(NAMES), 0, 0, False))
         assert checked[0] == str(image), checked[-1]

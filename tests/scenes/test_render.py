@@ -62,19 +62,19 @@ def test_images_and_labels_are_well_formed(scenes: list[Scene]) -> None:
 def test_every_class_is_well_represented(scenes: list[Scene]) -> None:
     objects, images = Counter[int](), Counter[int]()
     for _, labels in scenes:
-        found = [category for category, _ in labels]
-        objects.update(found)
-        images.update(set(found))
+        categories = [category for category, _ in labels]
+        objects.update(categories)
+        images.update(set(categories))
     assert all(objects[category] >= 40 for category in range(len(NAMES))), objects
     assert all(images[category] >= len(scenes) / 10 for category in range(len(NAMES))), images
 
 
 def test_most_objects_are_small_and_none_out_of_range(scenes: list[Scene]) -> None:
-    found = np.concatenate([sizes(labels) for _, labels in scenes])
-    assert found.min() >= 6
-    assert found.max() <= 200
-    assert (found < 32).mean() > 0.6
-    assert (found > 64).any()
+    object_sizes = np.concatenate([sizes(labels) for _, labels in scenes])
+    assert object_sizes.min() >= 6
+    assert object_sizes.max() <= 200
+    assert (object_sizes < 32).mean() > 0.6
+    assert (object_sizes > 64).any()
 
 
 def test_a_dense_car_park_holds_hundreds_of_cars() -> None:
@@ -117,8 +117,8 @@ def test_the_same_scene_is_drawn_in_another_process(scenes: list[Scene]) -> None
         "import hashlib; from ds2d2_yolo.scenes import draw_scene; image, _ = draw_scene(0, 0, 7);"
         "print(hashlib.sha256(image.tobytes()).hexdigest()[:16])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == digest([scenes[7][0].tobytes()])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest([scenes[7][0].tobytes()])
 
 
 def test_the_number_of_threads_changes_nothing(scenes: list[Scene]) -> None:
@@ -142,13 +142,13 @@ def test_labels_are_those_of_the_first_release(scenes: list[Scene]) -> None:
 
 
 def test_pixels_are_those_of_the_first_release(scenes: list[Scene]) -> None:
-    for package, wanted in PINNED.items():
+    for package, pinned in PINNED.items():
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
-            found = "none"
-        if found != wanted:
-            pytest.skip(f"pixels are compared under the constraints file only: {package} {found}, not {wanted}")
+            installed = "none"
+        if installed != pinned:
+            pytest.skip(f"pixels are compared under the constraints file only: {package} {installed}, not {pinned}")
     assert digest([image.tobytes() for image, _ in scenes]) == GOLDEN_PIXELS
 
 
@@ -162,5 +162,5 @@ def test_other_image_sizes_are_drawn(imgsz: int) -> None:
 
 def test_the_package_needs_neither_torch_nor_ultralytics() -> None:
     code = "import sys, ds2d2_yolo.scenes; print({'torch', 'ultralytics'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -37,7 +37,7 @@ def test_half_a_file_is_called_broken(chaos: ModuleType, tmp_path: Path) -> None
     (tmp_path / "facts.json").write_text(json.dumps({"a": [1, 2]}), encoding="utf-8")
     (tmp_path / "data.yaml").write_text("names: {0: a}\n", encoding="utf-8")
     (tmp_path / ".results.csv.tmp").write_text("half a", encoding="utf-8")
-    files = list(chaos.whole_files([tmp_path]))
+    files = list(chaos.complete_files([tmp_path]))
     assert len(files) == 5, "hidden files claim nothing"
     for file in files:
         assert chaos.fault(file) is None

@@ -73,13 +73,13 @@ def test_fused_kernels_bring_the_explicit_terms_within_twice_their_least_traffic
 
 def tables(text: str) -> list[list[list[str]]]:
     """Return the cells of the tables of a text."""
-    found: list[list[list[str]]] = [[]]
+    parsed: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
-            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
-        elif found[-1]:
-            found.append([])
-    return [table for table in found if table]
+            parsed[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif parsed[-1]:
+            parsed.append([])
+    return [table for table in parsed if table]
 
 
 def test_tables_of_the_page_are_those_of_the_tool(tools: Any, capsys: pytest.CaptureFixture[str]) -> None:

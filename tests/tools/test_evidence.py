@@ -66,12 +66,12 @@ def test_difference_over_all_teachers_is_that_of_the_raw_results() -> None:
             for seed in range(3):
                 gained.setdefault(seed, []).append(last["ds2d2", seed] - last["plain", seed])
         assert all(difference > 0 for each in gained.values() for difference in each)
-        found = paired_difference({s: sum(each) / 3 for s, each in gained.items()}, dict.fromkeys(gained, 0.0), 0.95)
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        said = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-        assert said in PAGE
+        paired = paired_difference({s: sum(each) / 3 for s, each in gained.items()}, dict.fromkeys(gained, 0.0), 0.95)
+        assert paired is not None
+        assert paired.low is not None
+        assert paired.high is not None
+        interval_text = f"{paired.mean:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
+        assert interval_text in PAGE
 
 
 def test_command_runs_what_the_page_says(
@@ -109,9 +109,9 @@ def test_command_runs_what_the_page_says(
     trained.clear()
     with pytest.raises(SystemExit, match="1"):
         evidence.main([str(data), "--arms", "ds3d3", "--folder", str(tmp_path)])
-    said = capsys.readouterr().err
-    assert said.startswith("error: unknown arm 'ds3d3'")
-    assert said.count("\n") == 1
+    error_text = capsys.readouterr().err
+    assert error_text.startswith("error: unknown arm 'ds3d3'")
+    assert error_text.count("\n") == 1
     assert not trained
 
 
@@ -262,11 +262,11 @@ def test_held_out_images_are_those_that_runs_do_not_see(
     split = YAML.load(evidence.held_out(data, 0.25, tmp_path))["val"]
     listed = Path(split).read_text(encoding="utf-8").split()
     args = get_cfg(overrides={"data": data, "task": "obb", "fraction": 0.25})
-    found = check_det_dataset(data)
-    seen = build_yolo_dataset(args, found["train"], 2, found, mode="train").im_files
+    dataset = check_det_dataset(data)
+    seen = build_yolo_dataset(args, dataset["train"], 2, dataset, mode="train").im_files
     assert len(seen) == 2
     assert len(listed) == 6
-    assert set(map(str, list_images(found["train"]))) == {*listed, *seen}
+    assert set(map(str, list_images(dataset["train"]))) == {*listed, *seen}
 
 
 def test_held_out_images_are_measured_once(
@@ -283,42 +283,42 @@ def test_held_out_images_are_measured_once(
     write_results(tmp_path / "results.csv", [row, replace(row, weights="best"), replace(row, by="size")])
     schedule = {**evidence.protocol_of("").schedule, "imgsz": 96}
     results = evidence.measure_held_out(yaml, tmp_path, weights, schedule)
-    found = read_results(results)
-    assert {(r.arm, r.seed, r.weights, r.data, r.teacher_hash) for r in found} == {
+    rows = read_results(results)
+    assert {(r.arm, r.seed, r.weights, r.data, r.teacher_hash) for r in rows} == {
         ("plain", 0, "last", "held/data.yaml", "t")
     }
-    whole = found[0]
-    assert (whole.by, whole.images) == ("all", 6)
-    assert whole.map50 < 0.9, "measured, not copied"
-    assert any(r.by == "size" for r in found)
+    overall = rows[0]
+    assert (overall.by, overall.images) == ("all", 6)
+    assert overall.map50 < 0.9, "measured, not copied"
+    assert any(r.by == "size" for r in rows)
     monkeypatch.setattr(evaluating, "evaluate", None)
     before = results.read_text(encoding="utf-8")
     assert evidence.measure_held_out(yaml, tmp_path, weights, schedule).read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize(
-    ("epoch", "asked"), [(None, ["train_plain"]), (0, ["resume_plain"]), (1, []), (-1, [])],
+    ("epoch", "expected_calls"), [(None, ["train_plain"]), (0, ["resume_plain"]), (1, []), (-1, [])],
     ids=["half written", "after the first epoch", "after the last", "stripped"],
 )  # fmt: skip
 def test_teacher_that_was_cut_off_is_brought_to_its_end(
     evidence: Any, tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, epoch: int | None,
-    asked: list[str],
+    expected_calls: list[str],
 ) -> None:  # fmt: skip
-    called: list[str] = []
+    calls: list[str] = []
     for name in ("train_plain", "resume_plain"):
-        monkeypatch.setattr(plain_run, name, lambda *_, name=name: called.append(name))
+        monkeypatch.setattr(plain_run, name, lambda *_, name=name: calls.append(name))
     weights = tmp_path / "teacher" / "weights"
     weights.mkdir(parents=True)
     for file in (weights / "last.pt", weights / "best.pt"):
-        whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
-        torch.save({**whole, "epoch": epoch, "optimizer": {"state": {}}}, file)
+        saved_checkpoint = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
+        torch.save({**saved_checkpoint, "epoch": epoch, "optimizer": {"state": {}}}, file)
     if epoch is None:
         (weights / "last.pt").write_bytes((weights / "last.pt").read_bytes()[:1000])
     schedule = {**evidence.protocol_of("").schedule, "epochs": 2}
     assert evidence.train_teacher("d.yaml", tmp_path / "teacher", schedule) == weights / "best.pt"
-    assert called == asked
+    assert calls == expected_calls
     assert (tmp_path / "teacher" / "done").exists()
-    if not asked:
+    if not expected_calls:
         assert torch.load(weights / "last.pt", weights_only=False)["optimizer"] is None
 
 
@@ -327,21 +327,21 @@ def test_teacher_of_other_settings_is_no_teacher_of_these(evidence: Any, tmp_pat
     schedule = {**evidence.protocol_of("").schedule, "epochs": 20}
     folder, start = tmp_path / "teacher", tmp_path / "t2" / "weights" / "best.pt"
     (folder / "weights").mkdir(parents=True)
-    had = {"data": "/elsewhere/hituav/data.yaml", "seed": 0, "pretrained": False, **schedule, "device": "0"}
-    YAML.save(folder / "args.yaml", had)
+    saved_args = {"data": "/elsewhere/hituav/data.yaml", "seed": 0, "pretrained": False, **schedule, "device": "0"}
+    YAML.save(folder / "args.yaml", saved_args)
     (folder / "done").touch()
     data = str(tmp_path / "hituav" / "data.yaml")
     assert evidence.train_teacher(data, folder, schedule) == folder / "weights" / "best.pt"
-    for other, said in (
+    for changed, message in (
         ({"epochs": 40}, "epochs was 20, is 40"), ({"pretrained": str(start)}, "pretrained was False, is "),
         ({"lr0": 0.1}, "lr0 was 0.001, is 0.1"),
     ):  # fmt: skip
-        with pytest.raises(BadUseError, match=said):
-            evidence.train_teacher(data, folder, {**schedule, **other})
-    YAML.save(folder / "args.yaml", {**had, "pretrained": str(tmp_path / "t1" / "weights" / "best.pt")})
+        with pytest.raises(BadUseError, match=message):
+            evidence.train_teacher(data, folder, {**schedule, **changed})
+    YAML.save(folder / "args.yaml", {**saved_args, "pretrained": str(tmp_path / "t1" / "weights" / "best.pt")})
     with pytest.raises(BadUseError, match="pretrained was "):  # of the same name in another folder
         evidence.train_teacher(data, folder, {**schedule, "pretrained": str(start)})
-    YAML.save(folder / "args.yaml", had)
+    YAML.save(folder / "args.yaml", saved_args)
     with pytest.raises(BadUseError, match="data was /elsewhere/hituav/"):
         evidence.train_teacher(str(tmp_path / "dior" / "data.yaml"), folder, schedule)
 

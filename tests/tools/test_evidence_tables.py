@@ -31,31 +31,31 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_tables_of_the_pages_are_those_of_the_raw_results(tool: Any) -> None:
     assert tool.PAGES == PAGES
-    found = {table["selection"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
-    assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= found.keys()
-    assert PAGE.count("<!-- ") == len(found), "a comment has no table, or one has two"
-    for of, table in found.items():
-        assert tool.make_table(DOCS, of).rstrip("\n") == table.rstrip("\n"), of
+    tables = {table["selection"]: table["table"] for table in tool.TABLE.finditer(PAGE)}
+    assert {file.parent.name for file in (DOCS / "evidence").glob("*/results.csv")} <= tables.keys()
+    assert PAGE.count("<!-- ") == len(tables), "a comment has no table, or one has two"
+    for selection, table in tables.items():
+        assert tool.make_table(DOCS, selection).rstrip("\n") == table.rstrip("\n"), selection
 
 
 def six_seeds(tool: Any, kind: str) -> tuple[Callable[[str, str, str], str], Callable[[str], str]]:
     """Give the difference of two arms in a metric, and the gap in mAP50-95 that an arm closed, as they are written."""
     rows = tool.pool_seeds([DOCS / "evidence" / name / "results.csv" for name in (kind, f"{kind}4")])
-    whole = [r for r in rows if r.by == "all" and r.weights in ("last", "file")]
+    overall_rows = [r for r in rows if r.by == "all" and r.weights in ("last", "file")]
 
-    def of(arm: str, metric: str) -> dict[int, float]:
-        return {r.seed: getattr(r, metric) for r in whole if r.arm == arm}
+    def scores_of(arm: str, metric: str) -> dict[int, float]:
+        return {r.seed: getattr(r, metric) for r in overall_rows if r.arm == arm}
 
     def difference(arm: str, base: str, metric: str) -> str:
-        found = paired_difference(of(arm, metric), of(base, metric), 0.95)
-        assert found is not None
-        assert found.n == (6 if arm == "ds2d2" else 4)
-        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        paired = paired_difference(scores_of(arm, metric), scores_of(base, metric), 0.95)
+        assert paired is not None
+        assert paired.n == (6 if arm == "ds2d2" else 4)
+        return f"{paired.mean:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
 
     def gap(arm: str) -> str:
-        mine, plain = of(arm, "map50_95"), of("plain", "map50_95")
-        begin, reached = (mean(each[seed] for seed in mine) for each in (plain, mine))
-        return f"{(reached - begin) / (of('teacher', 'map50_95')[-1] - begin):.0%}".replace("%", " %")
+        arm_scores, plain_scores = scores_of(arm, "map50_95"), scores_of("plain", "map50_95")
+        begin, reached = (mean(scores[seed] for seed in arm_scores) for scores in (plain_scores, arm_scores))
+        return f"{(reached - begin) / (scores_of('teacher', 'map50_95')[-1] - begin):.0%}".replace("%", " %")
 
     return difference, gap
 
@@ -103,15 +103,15 @@ def test_intervals_named_elsewhere_are_on_the_page(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "said"),
+    ("selection", "message"),
     [
         ("hituav + heldout4", "hituav, heldout4 are of 280 images with 2445 objects and 286 images with 1882 objects"),
         ("scenes + scenes2", "plain with seed 0 is in scenes and in scenes2"),
     ],
 )
-def test_what_is_not_one_sample_is_not_taken_together(tool: Any, of: str, said: str) -> None:
-    with pytest.raises(BadUseError, match=said):
-        tool.make_table(DOCS, of)
+def test_what_is_not_one_sample_is_not_taken_together(tool: Any, selection: str, message: str) -> None:
+    with pytest.raises(BadUseError, match=message):
+        tool.make_table(DOCS, selection)
 
 
 def copy_of(folder: Path, *names: str) -> Path:
@@ -130,10 +130,10 @@ def test_command_writes_tables_anew(tool: Any, tmp_path: Path, capsys: pytest.Ca
     tool.main(["--docs", str(docs)])
     assert capsys.readouterr().out == "hituav2: changed\n"
     page = (docs / "evidence.md").read_text(encoding="utf-8")
-    whole = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["selection"] == "hituav2")
-    assert page == f"Of hituav2:\n\n<!-- hituav2 -->\n\n{whole}\nBehind it.\n"
-    theirs, ours = (base / "evidence" / "hituav2" / "compare.md" for base in (DOCS, docs))
-    assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
+    expected_table = next(table["table"] for table in tool.TABLE.finditer(PAGE) if table["selection"] == "hituav2")
+    assert page == f"Of hituav2:\n\n<!-- hituav2 -->\n\n{expected_table}\nBehind it.\n"
+    original, rewritten = (base / "evidence" / "hituav2" / "compare.md" for base in (DOCS, docs))
+    assert rewritten.read_text(encoding="utf-8") == original.read_text(encoding="utf-8")
     tool.main(["--docs", str(docs)])
     assert capsys.readouterr().out == "hituav2\n"
     assert (docs / "evidence.md").read_text(encoding="utf-8") == page
@@ -154,17 +154,17 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
     parts = [tmp_path / str(part) / "results.csv" for part in (0, 1)]
     for part, file in enumerate(parts):
         file.parent.mkdir()
-        alone = [r for r in rows if part or r.arm != "ds2d2"]
-        write_results(file, [r for r in alone if r.seed < 0 or (r.seed == 2) == bool(part)])
-    found = tool.pool_seeds(parts)
-    assert {(r.arm, r.seed) for r in found} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
-    assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in found}) == len(found)
+        part_rows = [r for r in rows if part or r.arm != "ds2d2"]
+        write_results(file, [r for r in part_rows if r.seed < 0 or (r.seed == 2) == bool(part)])
+    pooled = tool.pool_seeds(parts)
+    assert {(r.arm, r.seed) for r in pooled} == {("teacher", -1), ("plain", 0), ("plain", 1), ("plain", 2)}
+    assert len({(r.arm, r.seed, r.weights, r.by, r.group) for r in pooled}) == len(pooled)
     later = read_results(parts[1])
     write_results(parts[1], [replace(r, settings='{"disw": 2.0}') if r.arm == "plain" else r for r in later])
     with pytest.raises(BadUseError, match=r"plain had the settings \{\}, and \{'disw': 2.0\} in 1"):
         tool.pool_seeds(parts)
     write_results(parts[1], [replace(r, settings='{"teacher_bf16": true}') if r.arm == "plain" else r for r in later])
-    assert len(tool.pool_seeds(parts)) == len(found)
+    assert len(tool.pool_seeds(parts)) == len(pooled)
     write_results(parts[1], [replace(r, student_hash="a checkpoint of its own") for r in later if r.arm != "teacher"])
     assert len(tool.summarise(tool.pool_seeds(parts), "plain", 0.95).seeds("plain")) == 3
     write_results(parts[0], rows)

@@ -33,9 +33,11 @@ def test_tables_and_rows(
     with (tmp_path / "rows.csv").open(newline="") as f:
         rows = list(csv.DictReader(f))
     assert {row["of"] for row in rows if row["measure"] == "gradient"} == {"task", "exlo", "exhi"}
-    wanted = {row["stride"]: float(row["value"]) for row in rows if row["measure"] == "explained"}
+    explained_variance = {row["stride"]: float(row["value"]) for row in rows if row["measure"] == "explained"}
     (shown,) = [cells for cells in lines if cells[0] == "R^2 of the adapted features"]
-    assert [float(cell) for cell in shown[1:]] == pytest.approx([wanted["8.0"], wanted["32.0"]], abs=1e-3)
+    assert [float(cell) for cell in shown[1:]] == pytest.approx(
+        [explained_variance["8.0"], explained_variance["32.0"]], abs=1e-3
+    )
     (objects,) = [cells for cells in lines if cells[0] == "predictions of the student"]
     sums = {row["measure"]: float(row["value"]) for row in rows if row["of"] == "student"}
     assert float(objects[1]) == sums["objects"] == 16

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ds2d2_yolo.utils.atomic_files import replacing, temporary_of, write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import replacing, temporary_of, write_atomically, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
-    write_whole(file, "old\n")
+    write_atomically(file, "old\n")
 
     def fail() -> None:
         with replacing(file) as temporary:

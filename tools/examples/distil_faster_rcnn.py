@@ -30,21 +30,21 @@ def main(size=256, steps=3):
     boxes, index = torch.rand(8, 4) * size / 2 + torch.tensor([0, 0, size / 2, size / 2]), torch.arange(8) // 4
     targets = [{"boxes": boxes[index == i], "labels": torch.tensor([1, 2, 3, 4])} for i in range(2)]
     images, targets = student.transform(torch.rand(2, 3, size, size), targets)
-    theirs = teacher.backbone(images.tensors)
-    cells = {k: [2 * size / n for n in f.shape[2:]] for k, f in theirs.items()}
-    weights = {k: disw_map(boxes, index, 2, band_shape(*theirs[k].shape[2:]), cells[k]) for k in adapters}
+    teacher_features = teacher.backbone(images.tensors)
+    cells = {k: [2 * size / n for n in f.shape[2:]] for k, f in teacher_features.items()}
+    weights = {k: disw_map(boxes, index, 2, band_shape(*teacher_features[k].shape[2:]), cells[k]) for k in adapters}
     # Both are compared on the teacher's proposals, sampled as in training.
-    regions, *_ = teacher.roi_heads.select_training_samples(teacher.rpn(images, theirs)[0], targets)
+    regions, *_ = teacher.roi_heads.select_training_samples(teacher.rpn(images, teacher_features)[0], targets)
     full_head, high_head = teacher.roi_heads, copy.deepcopy(teacher.roi_heads)  # the latter: to be tuned on hf(teacher)
     optimizer = torch.optim.AdamW([*student.parameters(), *adapters.parameters()], lr=1e-4)
     for _ in range(steps):
-        features = student.backbone(images.tensors)
-        proposals, losses = student.rpn(images, features, targets)
-        losses.update(student.roi_heads(features, proposals, images.image_sizes, targets)[1])
-        detection, ours = sum(losses.values()), {k: adapter(features[k]) for k, adapter in adapters.items()}
-        low, high = sum(torch.stack(explicit_loss(s, theirs[k], weights[k])) for k, s in ours.items())
-        full = _implicit(full_head, (ours, theirs), regions, images.image_sizes)
-        filtered = [{k: high_frequency(levels[k]) for k in ours} for levels in (ours, theirs)]
+        student_features = student.backbone(images.tensors)
+        proposals, losses = student.rpn(images, student_features, targets)
+        losses.update(student.roi_heads(student_features, proposals, images.image_sizes, targets)[1])
+        detection, adapted = sum(losses.values()), {k: adapter(student_features[k]) for k, adapter in adapters.items()}
+        low, high = sum(torch.stack(explicit_loss(s, teacher_features[k], weights[k])) for k, s in adapted.items())
+        full = _implicit(full_head, (adapted, teacher_features), regions, images.image_sizes)
+        filtered = [{k: high_frequency(levels[k]) for k in adapted} for levels in (adapted, teacher_features)]
         of_high = _implicit(high_head, filtered, regions, images.image_sizes)
         terms = torch.stack((low, high, full, of_high))  # here a tenth of the detection loss each
         optimizer.zero_grad()

@@ -31,21 +31,22 @@ def main(size=256, steps=3):
     boxes, index = torch.rand(8, 4) * size / 2 + torch.tensor([0, 0, size / 2, size / 2]), torch.arange(8) // 4
     targets = [{"boxes": boxes[index == i], "labels": torch.tensor([1, 2, 3, 4])} for i in range(2)]
     images, targets = student.transform(torch.rand(2, 3, size, size), targets)
-    theirs = list(teacher.backbone(images.tensors).values())
-    weights = [disw_map(boxes, index, 2, band_shape(*f.shape[2:]), [2 * size / n for n in f.shape[2:]]) for f in theirs]
-    anchors = teacher.anchor_generator(images, theirs)
+    teacher_features = list(teacher.backbone(images.tensors).values())
+    shapes = [f.shape[2:] for f in teacher_features]
+    weights = [disw_map(boxes, index, 2, band_shape(*s), [2 * size / n for n in s]) for s in shapes]
+    anchors = teacher.anchor_generator(images, teacher_features)
     matches = [teacher.proposal_matcher(box_iou(t["boxes"], a)) for t, a in zip(targets, anchors, strict=True)]
     positives = sum(max(int((m >= 0).sum()), 1) for m in matches)
     implicit = {"anchors": torch.cat(anchors), "coder": teacher.box_coder, "normalizer": positives}
     full_head, high_head = teacher.head, copy.deepcopy(teacher.head)  # the latter: to be tuned on hf(teacher)
     optimizer = torch.optim.AdamW([*student.parameters(), *adapters.parameters()], lr=1e-4)
     for _ in range(steps):
-        features = list(student.backbone(images.tensors).values())
-        detection = sum(student.compute_loss(targets, student.head(features), anchors).values())
-        ours = [adapter(f) for adapter, f in zip(adapters, features, strict=True)]
-        low, high = sum(torch.stack(explicit_loss(*level)) for level in zip(ours, theirs, weights, strict=True))
-        full = _implicit(full_head, (ours, theirs), **implicit)
-        of_high = _implicit(high_head, (map(high_frequency, ours), map(high_frequency, theirs)), **implicit)
+        student_features = list(student.backbone(images.tensors).values())
+        detection = sum(student.compute_loss(targets, student.head(student_features), anchors).values())
+        adapted = [adapter(f) for adapter, f in zip(adapters, student_features, strict=True)]
+        low, high = sum(torch.stack(explicit_loss(*x)) for x in zip(adapted, teacher_features, weights, strict=True))
+        full = _implicit(full_head, (adapted, teacher_features), **implicit)
+        of_high = _implicit(high_head, [map(high_frequency, f) for f in (adapted, teacher_features)], **implicit)
         terms = torch.stack((low, high, full, of_high))  # here a tenth of the detection loss each
         optimizer.zero_grad()
         (detection + (0.1 * (detection / terms).detach() * terms).sum()).backward()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically, write_json
 from ds2d2_yolo.utils.tables import markdown_table
 from gpu_pieces.runner import Outcome, Piece, load_outcome
 
@@ -26,7 +26,7 @@ def write_summary(pieces: Sequence[Piece], folder: Path, environment: Mapping[st
     outcomes = {p.name: load_outcome(folder, p.name) for p in pieces}
     merged = {name: None if outcome is None else asdict(outcome) for name, outcome in outcomes.items()}
     write_json(folder / "gpu_check.json", {"environment": dict(environment), "pieces": merged})
-    write_whole(folder / "gpu_check.md", summary_text(outcomes, environment))
+    write_atomically(folder / "gpu_check.md", summary_text(outcomes, environment))
 
 
 def summary_text(outcomes: Mapping[str, Outcome | None], environment: Mapping[str, Any]) -> str:

@@ -164,8 +164,8 @@ def check_classes(classes: Any, count: int, who: str) -> None:
     Raises:
         BadUseError: Naming the indices that exist.
     """
-    wanted = classes if isinstance(classes, (list, tuple)) else [classes]
-    if classes is not None and not all(0 <= c < count for c in wanted):
+    indices = classes if isinstance(classes, (list, tuple)) else [classes]
+    if classes is not None and not all(0 <= c < count for c in indices):
         raise BadUseError(f"classes={classes}: {who} {count} classes, 0 to {count - 1}")
 
 

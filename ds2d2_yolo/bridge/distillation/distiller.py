@@ -207,12 +207,16 @@ class Distiller:
     ) -> dict[str, Tensor]:
         """Return the implicit terms: predictions from the student's features against those from the teacher's."""
         losses = {}
-        for term, wanted in teacher.predictions.items():
+        for term, teacher_predictions in teacher.predictions.items():
             guard = FiniteGuard()
-            predictions = self._amplified(term, guard, features, adapted, teacher)
+            student_predictions = self._amplified(term, guard, features, adapted, teacher)
             assert teacher.score_sum is not None
             value = prediction_loss(
-                predictions, wanted, teacher.score_sum, self.teacher_columns, self.settings.box_distance
+                student_predictions,
+                teacher_predictions,
+                teacher.score_sum,
+                self.teacher_columns,
+                self.settings.box_distance,
             )
             (losses[term],) = guard.outputs(value)
             self.left_out[term] = guard.left_out

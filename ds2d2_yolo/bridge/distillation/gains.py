@@ -140,8 +140,8 @@ class Gains:
     @property
     def calibrating(self) -> bool:
         """(bool): Whether the next batch is to be measured. After a batch that failed, none of the epoch is."""
-        wanted = min(MONITOR_BATCHES, self._batches) if self.frozen else self._batches
-        return self.factor > 0 and all(self._norms) and len(self._norms) < wanted
+        batch_count = min(MONITOR_BATCHES, self._batches) if self.frozen else self._batches
+        return self.factor > 0 and all(self._norms) and len(self._norms) < batch_count
 
     @property
     def calibrated(self) -> bool:
@@ -284,11 +284,11 @@ class Gains:
 
     def _share_warning(self, term: str, share: float) -> str | None:
         """Return the warning about a term's measured share, None if the share is in order."""
-        wanted = self.settings.shares.get(term)
-        minimum = MIN_MANUAL_SHARE if wanted is None else VANISHING * wanted
+        target_share = self.settings.shares.get(term)
+        minimum = MIN_MANUAL_SHARE if target_share is None else VANISHING * target_share
         if math.isnan(share) and any(self._norms) and self.factor > 0:
             return f"{term} has vanished: no gradient of it could be measured"
-        if share > DOMINANT * max(1.0, wanted or 0.0):
+        if share > DOMINANT * max(1.0, target_share or 0.0):
             return (
                 f"{term} dominates: its gradient is {share:.3g} times that of the task loss, lower its gain or "
                 f"{term}_share"

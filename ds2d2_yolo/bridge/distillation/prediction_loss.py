@@ -27,7 +27,7 @@ def shared_classes(logits: Tensor, columns: list[int] | None) -> Tensor:
 
 def prediction_loss(
     predictions: tuple[Tensor, Tensor],
-    wanted: HeadOutputs,
+    teacher_predictions: HeadOutputs,
     score_sum: Tensor,
     teacher_columns: list[int] | None,
     box_distance: Literal["iou", "kfiou"] = "iou",
@@ -36,7 +36,7 @@ def prediction_loss(
 
     Args:
         predictions (tuple[Tensor, Tensor]): From the student's features: logits of the distilled classes, and boxes.
-        wanted (HeadOutputs): From the teacher's features.
+        teacher_predictions (HeadOutputs): From the teacher's features.
         score_sum (Tensor): Normaliser, see `weighting.teacher_score_sum`.
         teacher_columns (list[int] | None): The teacher's classes that are distilled, None for all.
         box_distance (str): Distance of the boxes, see `implicit_box_loss`.
@@ -45,11 +45,11 @@ def prediction_loss(
         (Tensor): Float32 scalar.
     """
     logits, boxes = predictions
-    valid = wanted.valid[:, None, None]
+    valid = teacher_predictions.valid[:, None, None]
     # both sides are 0 for images that are not valid: so are the terms, and torch.where passes no gradient
-    teacher_logits = shared_classes(wanted.logits, teacher_columns)
+    teacher_logits = shared_classes(teacher_predictions.logits, teacher_columns)
     logits, teacher_logits, boxes, teacher_boxes = (
-        torch.where(valid, x, 0) for x in (logits, teacher_logits, boxes, wanted.boxes)
+        torch.where(valid, x, 0) for x in (logits, teacher_logits, boxes, teacher_predictions.boxes)
     )
     class_loss = implicit_class_loss(logits, teacher_logits, score_sum)
     return class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum, box_distance)

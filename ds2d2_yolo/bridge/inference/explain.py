@@ -97,10 +97,10 @@ def explain_pair(
     Raises:
         BadUseError: If models and data do not fit each other, or there are no images.
     """
-    given = {key: value for key, value in ultralytics_args.items() if key in ("split", "conf")}
+    overrides = {key: value for key, value in ultralytics_args.items() if key in ("split", "conf")}
     imgsz = ultralytics_args.get("imgsz")
     with images_read_only(), preserve_rng(), quiet():
-        args = get_cfg(overrides={"conf": DEFAULT_CONF, **given, "data": resolve_data(str(options.data))})
+        args = get_cfg(overrides={"conf": DEFAULT_CONF, **overrides, "data": resolve_data(str(options.data))})
         dataset = load_data(args)
         side = imgsz if imgsz is None or isinstance(imgsz, int) else max(imgsz)
         pair = load_pair(options, dataset.get("channels", 3), device, side)

@@ -32,7 +32,7 @@ from ds2d2_yolo.explanation.options import ExplainOptions
 from ds2d2_yolo.utils.detections import Detections
 
 RUN_AMPLIFIER = "amplifier.safetensors"  # in the folder of a run
-NONE_GIVEN = "no high-frequency amplifier given"
+NO_AMPLIFIER = "no high-frequency amplifier given"
 FIT_BATCH = 8
 DEFAULT_IMGSZ = 640  # of a student that does not hold the size of its training
 
@@ -168,8 +168,10 @@ def load_pair(
     """
     student, trained_imgsz = load_explained_student(str(options.student))
     teacher = load_teacher(options.teacher, "obb" if student.rotated else "detect")
-    if (wanted := input_channels(student.model)) != data_channels:
-        raise BadUseError(f"student={options.student} takes {wanted} channels and the data have {data_channels}")
+    if (student_channels := input_channels(student.model)) != data_channels:
+        raise BadUseError(
+            f"student={options.student} takes {student_channels} channels and the data have {data_channels}"
+        )
     channels = fit_channels(teacher, data_channels, options.teacher_channels)
     class_map = match_classes(teacher.names, student.names)
     if not class_map.pairs:
@@ -224,14 +226,14 @@ def _amplifier(options: ExplainOptions, teacher: Teacher) -> tuple[dict[str, Ten
     run_file = Path(str(options.student)).absolute().parent.parent / RUN_AMPLIFIER
     file = Path(options.amplifier) if options.amplifier else run_file
     if not options.amplifier and not run_file.is_file():
-        return None, NONE_GIVEN
+        return None, NO_AMPLIFIER
     try:
         state, card = load_amplifier(file)
         check_amplifier(card, teacher, options.wavelet, file)
     except BadUseError:
         if options.amplifier:
             raise
-        return None, f"{NONE_GIVEN}: that of the student's run does not fit this teacher"
+        return None, f"{NO_AMPLIFIER}: that of the student's run does not fit this teacher"
     return state, ""
 
 

@@ -104,12 +104,14 @@ def amplifier_maps(
         high = distiller.amplifier.inputs
         inputs["imhi"] = distiller.amplifier.head, high(pair.adapted), high(pair.teacher)
     for term, (amplifier, student, teacher) in inputs.items():
-        wanted = reference if term == "imfu" else _predictions(amplifier, teacher, columns)
-        predicted = _predictions(amplifier, student, columns)
-        values[term] = _level_values(predicted, wanted, [t.shape[2] * t.shape[3] for t in teacher], score_sum)
+        teacher_predictions = reference if term == "imfu" else _predictions(amplifier, teacher, columns)
+        student_predictions = _predictions(amplifier, student, columns)
+        values[term] = _level_values(
+            student_predictions, teacher_predictions, [t.shape[2] * t.shape[3] for t in teacher], score_sum
+        )
         level = int(np.argmax(values[term]))
         stride = int(distiller.strides[level])
-        scores = _level_scores(predicted[0], wanted[0], teacher)[level]
+        scores = _level_scores(student_predictions[0], teacher_predictions[0], teacher)[level]
         difference = (student[level] - teacher[level]).norm(dim=1)[0] / teacher[level].norm(dim=1).mean()
         centres = _cells_in_boxes(scores.shape, stride, objects)
         maps[term] = AmplifierMaps(stride, _array(difference), _array(scores), centres)
@@ -144,12 +146,15 @@ def _predictions(head: Any, features: list[Tensor], columns: list[int] | None) -
 
 
 def _level_values(
-    predicted: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], cells: list[int], score_sum: Tensor
+    student_predictions: tuple[Tensor, Tensor],
+    teacher_predictions: tuple[Tensor, Tensor],
+    cells: list[int],
+    score_sum: Tensor,
 ) -> tuple[float, ...]:
     """Return the part of an implicit term of each level, class + box; all parts have the normaliser of the image."""
     parts = []
     for logits, boxes, teacher_logits, teacher_boxes in zip(
-        *(torch.split(x, cells, 1) for x in (*predicted, *wanted)), strict=True
+        *(torch.split(x, cells, 1) for x in (*student_predictions, *teacher_predictions)), strict=True
     ):
         class_loss = implicit_class_loss(logits, teacher_logits, score_sum)
         parts.append(float(class_loss + implicit_box_loss(boxes, teacher_boxes, teacher_logits, score_sum)))

@@ -25,8 +25,8 @@ def refuse_format(format: str, who: str) -> None:
         BadUseError: With the formats that keep them.
     """
     if format not in FORMATS:
-        kept = f"its ranges can be kept in format={', '.join(FORMATS)}"
-        raise BadUseError(f"{who} was trained with quantize=8, {kept}: for {format} export a float checkpoint")
+        hint = f"its ranges can be kept in format={', '.join(FORMATS)}"
+        raise BadUseError(f"{who} was trained with quantize=8, {hint}: for {format} export a float checkpoint")
 
 
 def write_openvino(onnx_file: Path) -> Path:

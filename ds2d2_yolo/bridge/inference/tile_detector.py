@@ -119,8 +119,10 @@ class TileDetector:
         Raises:
             BadUseError: If the device or the model's format cannot be used.
         """
-        given = {k: v for k, v in keys.items() if k not in ("batch", "save", "save_txt", "project", "name", "exist_ok")}
-        settings = {"conf": 0.25, "mode": "predict", "rect": True, "imgsz": tile, **given}
+        overrides = {
+            k: v for k, v in keys.items() if k not in ("batch", "save", "save_txt", "project", "name", "exist_ok")
+        }
+        settings = {"conf": 0.25, "mode": "predict", "rect": True, "imgsz": tile, **overrides}
         try:
             with _quiet():
                 self._predictor = _predictor(yolo, {**settings, "save": False, "verbose": False, "batch": 1})

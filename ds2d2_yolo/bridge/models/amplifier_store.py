@@ -98,17 +98,17 @@ def stored_file(card: AmplifierCard) -> Path:
     return amplifier_folder() / f"{card.key}.safetensors"
 
 
-def stored_card(wanted: AmplifierCard) -> AmplifierCard | None:
+def stored_card(requested: AmplifierCard) -> AmplifierCard | None:
     """Return the card of the stored amplifier of an origin, which is usable if it has at least the requested epochs.
 
     Args:
-        wanted (AmplifierCard): Origin, with the requested epochs.
+        requested (AmplifierCard): Origin, with the requested epochs.
 
     Returns:
         (AmplifierCard | None): None if there is no file that can be read.
     """
     try:
-        return load_amplifier(stored_file(wanted))[1]
+        return load_amplifier(stored_file(requested))[1]
     except BadUseError:
         return None
 

@@ -87,8 +87,8 @@ class AdaptedHead:
         Returns:
             (dict[str, Any]): See `heads.raw_predictions`; 'feats' are the student's.
         """
-        given: Sequence[Tensor | None] = adapted or [None] * len(features)
-        levels = [self._level(i, *each) for i, each in enumerate(zip(features, adapters, given, strict=True))]
+        adapted_or_none: Sequence[Tensor | None] = adapted or [None] * len(features)
+        levels = [self._level(i, *each) for i, each in enumerate(zip(features, adapters, adapted_or_none, strict=True))]
         # the head joins the outputs of its branches, which are computed already
         done = {name: [_Constant(outputs[name]) for outputs in levels] for name in self._branches}
         predictions: dict[str, Any] = self.head.forward_head(list(features), **done)
@@ -107,8 +107,8 @@ class AdaptedHead:
         """Return the dense first convolutions of the branches of a level that have one form."""
         at = {name: branch[level] for name, branch in self._branches.items() if _begins_dense(branch[level])}
         forms = {name: _form(branch[0]) for name, branch in at.items()}
-        alike = [name for name, form in forms.items() if form == next(iter(forms.values()))]
-        return FirstConvolutions(tuple(alike), tuple(at[n][0] for n in alike), tuple(at[n][1:] for n in alike))
+        names = [name for name, form in forms.items() if form == next(iter(forms.values()))]
+        return FirstConvolutions(tuple(names), tuple(at[n][0] for n in names), tuple(at[n][1:] for n in names))
 
 
 class _Constant:

@@ -71,17 +71,17 @@ def fit_channels(teacher: Teacher, data_channels: int, chosen: list[int] | None)
     Raises:
         BadUseError: If the numbers differ and nothing is chosen, or the choice does not fit teacher or data.
     """
-    wanted = input_channels(teacher.model)
+    taken_channels = input_channels(teacher.model)
     picked = tuple(range(data_channels)) if chosen is None else tuple(chosen)
-    if chosen is None and wanted != data_channels:
-        example = [c % data_channels for c in range(wanted)]
-        numbers = f"the teacher takes {wanted} channels and the data have {data_channels}"
+    if chosen is None and taken_channels != data_channels:
+        example = [c % data_channels for c in range(taken_channels)]
+        numbers = f"the teacher takes {taken_channels} channels and the data have {data_channels}"
         raise BadUseError(
             f"{numbers}: name the data's channels that it takes, in its order, such as teacher_channels={example}"
         )
-    if len(picked) != wanted:
-        numbers = f"teacher_channels={chosen} names {len(picked)} channels and the teacher takes {wanted}"
-        raise BadUseError(f"{numbers}: name {wanted} of the data's {data_channels}, repeats are allowed")
+    if len(picked) != taken_channels:
+        numbers = f"teacher_channels={chosen} names {len(picked)} channels and the teacher takes {taken_channels}"
+        raise BadUseError(f"{numbers}: name {taken_channels} of the data's {data_channels}, repeats are allowed")
     if not all(0 <= c < data_channels for c in picked):
         raise BadUseError(
             f"teacher_channels={chosen}: the data have {data_channels} channels, 0 to {data_channels - 1}"

@@ -123,7 +123,7 @@ def report_files(report: Report) -> dict[str, str]:
     return {"preflight.json": facts, "preflight.txt": render(report) + "\n"}
 
 
-def _attempt(what: str, warnings: list[str], compute: Callable[[], T]) -> T | None:
+def _attempt(description: str, warnings: list[str], compute: Callable[[], T]) -> T | None:
     """Return the result of a computation. A failure becomes a warning and None; errors of bad use pass through."""
     try:
         return compute()
@@ -131,7 +131,7 @@ def _attempt(what: str, warnings: list[str], compute: Callable[[], T]) -> T | No
         raise
     except Exception as e:  # a report must not stop a run that would have succeeded
         first = (str(e).strip().splitlines() or [""])[0]
-        warnings.append(f"{what} could not be found: {type(e).__name__}: {first}")
+        warnings.append(f"{description} could not be found: {type(e).__name__}: {first}")
         return None
 
 

@@ -101,8 +101,8 @@ def _shared_classes(teacher: Teacher, data: Mapping[str, Any], args: Namespace) 
     if not shared:
         class_map = match_classes(teacher.names, class_names(data["names"]))
         taken = f", and classes={args.classes} takes none of these" if class_map.pairs else ""
-        what = "name the classes alike in the data YAML, or take a teacher of these classes"
-        raise BadUseError(f"no amplifier can be trained, {class_map.describe()}{taken}: {what}")
+        hint = "name the classes alike in the data YAML, or take a teacher of these classes"
+        raise BadUseError(f"no amplifier can be trained, {class_map.describe()}{taken}: {hint}")
     return shared
 
 

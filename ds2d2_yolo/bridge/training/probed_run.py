@@ -64,21 +64,22 @@ def probe(
     if images < 1 or batch < 1:
         raise BadUseError(f"images={images} and batch={batch} have to be at least 1")
     check_keys(list(keys), {*Settings.keys(), *DEFAULT_CFG_KEYS} - {"model", "mode", "task", "resume", "cfg"})
-    given, rest = Settings.split({**keys, "teacher": str(teacher), "unlabelled": False})  # labelled images alone
-    settings = resolve_settings(given)
+    labelled_only = {**keys, "teacher": str(teacher), "unlabelled": False}
+    ds2d2_args, ultralytics_args = Settings.split(labelled_only)
+    settings = resolve_settings(ds2d2_args)
     if Term.IMHI in settings.active and not settings.amplifier:
         LOGGER.warning("DS2D2: imhi is left out, since no amplifier= is given")
-        settings = resolve_settings({**given, "imhi": 0})
+        settings = resolve_settings({**ds2d2_args, "imhi": 0})
     if not settings.active:
         raise BadUseError("no term is on: there is nothing to measure")
     sizes = {"imgsz": imgsz, "batch": batch, "seed": seed, "data": resolve_data(str(data))}
-    validate_ultralytics_args({**rest, **sizes})
+    validate_ultralytics_args({**ultralytics_args, **sizes})
     with preserve_rng(), safe_loading(settings.safe), images_read_only():
         if settings.safe:
             refuse_code_in_data(str(sizes["data"]))
         source = load_student(student)
         names = {"model": student, "task": source.task, "mode": "train", "rect": False}
-        run = prepare_run(get_cfg(overrides={**rest, **sizes, **names}), settings)
+        run = prepare_run(get_cfg(overrides={**ultralytics_args, **sizes, **names}), settings)
         prober = _prober(run, get_adapters(source.model))
         refuse_rounded(run, size := run.imgsz(prober.model))
         return prober.measure(_batches(run, size, images))

@@ -124,7 +124,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         self.logger_columns = LoggerColumns(self)
         self.second_images = SecondImages.of(self, self.run, self.second_images_have_labels)
-        super().__init__(cfg, self._with_own_folder(request.overrides), _callbacks)
+        super().__init__(cfg, self._with_rank_folder(request.overrides), _callbacks)
         self.run = replace(self.run, args=self.args, device=self.device)
         if DS2D2Trainer._start_epoch not in self.callbacks["on_train_epoch_start"]:  # DDP hands them to each process
             self.add_callback("on_train_epoch_start", DS2D2Trainer._start_epoch)
@@ -135,7 +135,7 @@ class DS2D2Trainer(DetectionTrainer):
         if request.launched and request.launched.report_files and RANK == 0:
             write_files(request.launched.report_files, self.save_dir)  # the launch deleted them
 
-    def _with_own_folder(self, overrides: dict[str, Any]) -> dict[str, Any]:
+    def _with_rank_folder(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """Return the overrides, with a folder that is never made for ranks above 0 that torchrun started.
 
         Ultralytics (8.4.190) numbers the run's folder in rank 0 only. The others would take that of an earlier run, and

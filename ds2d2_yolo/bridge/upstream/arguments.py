@@ -46,12 +46,12 @@ def validate_ultralytics_args(keys: dict[str, Any]) -> None:
 def _read_cfg(cfg: str) -> dict[str, Any]:
     """Return the settings of a YAML of Ultralytics' settings, without DS2D2's; refuse one that holds none."""
     try:
-        found = YAML.load(check_yaml(cfg))
-        settings = {k: v for k, v in Settings.split(found)[1].items() if k != ARGS_KEY}  # of a run's args.yaml
+        content = YAML.load(check_yaml(cfg))
+        settings = {k: v for k, v in Settings.split(content)[1].items() if k != ARGS_KEY}  # of a run's args.yaml
         get_cfg(overrides=settings)
     except (TypeError, ValueError, SyntaxError, AssertionError, OSError) as e:
         raise BadUseError(f"cfg={cfg} cannot be read as a YAML of settings: {first_line(e)}") from e
-    if not found:
+    if not content:
         raise BadUseError(f"cfg={cfg} holds no settings: one 'key: value' a line is expected")
     return settings
 
@@ -75,8 +75,8 @@ def _wrong_imgsz(value: Any) -> str | None:
 
 def _wrong_classes(value: Any) -> str | None:
     """Check for class indices; None is all classes."""
-    wanted = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-    fits = all(isinstance(c, int) and not isinstance(c, bool) for c in wanted)
+    indices = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    fits = all(isinstance(c, int) and not isinstance(c, bool) for c in indices)
     return None if fits else "must be numbers of classes, such as classes=0,2"
 
 

@@ -191,8 +191,8 @@ def check_ultralytics() -> None:
     version = installed_version("ultralytics")
     release = tuple(int(x) for x in version.split(".")[:3] if x.isdigit())
     if release < MINIMUM:
-        wanted = ".".join(map(str, MINIMUM))
-        raise DS2D2Error(f"ultralytics {version} is too old: pip install 'ultralytics>={wanted}'")
+        minimum = ".".join(map(str, MINIMUM))
+        raise DS2D2Error(f"ultralytics {version} is too old: pip install 'ultralytics>={minimum}'")
     moved = [name for entry in INTERNALS if (name := _moved(*entry))]
     if moved:
         raise DS2D2Error(

@@ -24,13 +24,13 @@ def modelopt_installed() -> bool:
     return bool(check_requirements(MODELOPT_REQUIREMENTS, install=False))
 
 
-def require_modelopt(what: str) -> None:
+def require_modelopt(subject: str) -> None:
     """Import ModelOpt, and refuse what needs it where it is missing: Ultralytics would install it during a command.
 
     The import comes before a run is seeded: ModelOpt imports `rich`, which draws a random number.
 
     Args:
-        what (str): What needs it, as the message begins, such as 'quantize=8'.
+        subject (str): What needs it, as the message begins, such as 'quantize=8'.
 
     Raises:
         BadUseError: With the command that installs it.
@@ -44,7 +44,7 @@ def require_modelopt(what: str) -> None:
         # restoring a checkpoint (0.47): Ultralytics moves the model after ModelOpt has asked for it
         warnings.filterwarnings("ignore", "Could not identify the device for TensorQuantizer")
     except ImportError as e:
-        raise BadUseError(f"{what} needs NVIDIA ModelOpt: {INSTALL}") from e
+        raise BadUseError(f"{subject} needs NVIDIA ModelOpt: {INSTALL}") from e
 
 
 def require_for_checkpoint(file: Path, who: str) -> None:

@@ -70,11 +70,11 @@ class SlurmLauncher:
         """Submit a job, unless it is in the queue since an earlier session."""
         name = slurm_name(job)
         number = self._queued.get(name)
-        found = number is not None
+        is_queued = number is not None
         if number is None:
             number = self._submit(job, name, device)
         self._running[name] = job, number
-        return f"{'is already' if found else 'submitted as'} Slurm job {number}"
+        return f"{'is already' if is_queued else 'submitted as'} Slurm job {number}"
 
     def ended(self) -> list[tuple[Job, str]]:
         """Return the jobs that have a result or have left the queue without one."""

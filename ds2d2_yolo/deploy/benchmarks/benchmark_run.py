@@ -19,7 +19,7 @@ from ds2d2_yolo.deploy.benchmarks.table import BenchmarkRow, as_csv, draw, ratio
 from ds2d2_yolo.deploy.exporting import size_mb
 from ds2d2_yolo.deploy.options import BenchmarkOptions, split_names
 from ds2d2_yolo.errors import BadUseError, DS2D2Error
-from ds2d2_yolo.utils.atomic_files import write_json, write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically, write_json
 from ds2d2_yolo.utils.child_process import ChildError, child_environment, run_child
 from ds2d2_yolo.utils.progress import Task, tracked
 
@@ -260,8 +260,8 @@ class BenchmarkRun:
         load = (_load_warning(other_cores, machine["cores"]),) if is_busy(other_cores) else ()
         result = Benchmark(tuple(rows), machine, self.folder, self._settings(), plotted, load + self.warnings)
         self._save()
-        write_whole(self.folder / "benchmark.csv", as_csv(rows))
-        write_whole(self.folder / "benchmark.md", f"```\n{result}\n```\n")
+        write_atomically(self.folder / "benchmark.csv", as_csv(rows))
+        write_atomically(self.folder / "benchmark.md", f"```\n{result}\n```\n")
         if not any(cell["turns"] for cell in self.cells.values()):
             print(table(rows))
             raise DS2D2Error("nothing could be measured, the table says why")

@@ -43,11 +43,11 @@ SIDECARS = {"GDAL_PAM_ENABLED": True}
 STRIP = 2**19  # pixels that are read at once for the thumbnail
 
 
-def need_rasterio(what: str = "slice=") -> ModuleType:
+def need_rasterio(setting: str = "slice=") -> ModuleType:
     """Return rasterio, or raise the error that names the extra with rasterio and shapely.
 
     Args:
-        what (str): The setting that needs it.
+        setting (str): The setting that needs it.
 
     Returns:
         (ModuleType): rasterio, its windows imported.
@@ -60,7 +60,7 @@ def need_rasterio(what: str = "slice=") -> ModuleType:
         import rasterio.windows
         import shapely  # noqa: F401  merging needs it: its absence is an error before the first tile is read
     except ImportError as e:
-        raise BadUseError(f"{what} needs {e.name}: pip install 'ds2d2-yolo[geo]'") from e
+        raise BadUseError(f"{setting} needs {e.name}: pip install 'ds2d2-yolo[geo]'") from e
     module: ModuleType = rasterio
     return module
 
@@ -203,16 +203,16 @@ class Scene:
         size = self._dtype.itemsize * len(self._bands)
         limit = self._options.memory * GIB - _cache(self._options.memory, self.windowed)
         if not self.windowed:
-            need, what = self.width * self.height * (size + int(self._mask)), "decoded whole, as its format wants"
+            need, reading = self.width * self.height * (size + int(self._mask)), "decoded whole, as its format wants"
             hint = "or convert it to a tiled TIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
         else:
             high, wide = max(self._data.block_shapes)
-            need, what = high * wide * size, f"read in its blocks of {wide} x {high} px"
+            need, reading = high * wide * size, f"read in its blocks of {wide} x {high} px"
             hint = "or rewrite it in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
         if need > limit:
             raise BadUseError(
                 f"{self.path} ({self.width} x {self.height} px, {len(self._bands)} bands, {self._dtype}) needs "
-                f"{amount(need)} {what}: give memory={_sufficient_memory(need, self.windowed)} or more, {hint}"
+                f"{amount(need)} {reading}: give memory={_sufficient_memory(need, self.windowed)} or more, {hint}"
             )
 
 

@@ -14,7 +14,7 @@ from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.prepare.boxes import class_key
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import Annotation, Box, BrokenFileError, Layout, corners_of
-from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, folders_below, holds, pair, read_lines, wanted_splits
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, folders_below, holds, pair, read_lines, selected_splits
 
 ALL_CLASSES = "dota-v1.5.yaml"  # its classes include those of 1.0
 HORIZONTAL = ("reclabel", "task2", "hbb")  # parts of the names of folders with horizontal labels
@@ -35,7 +35,7 @@ def find_dota(root: Path, options: PrepareOptions) -> Layout:
         BadUseError: If a split or its labels are missing.
     """
     image_folders = {split: folder for split in SPLITS if (folder := _images(root, split))}
-    splits = wanted_splits(options.chosen, image_folders, root, LOOKED_FOR)
+    splits = selected_splits(options.chosen, image_folders, root, LOOKED_FOR)
     items, label_folders = [], []
     for split in splits:
         images, labels = image_folders[split], None

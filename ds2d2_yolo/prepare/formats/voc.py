@@ -65,8 +65,8 @@ def _box(element: Element, place: str, oriented: bool) -> Box:
     if not name:
         raise BrokenFileError(f"{place} has no name")
     if box is None:
-        wanted, other = ("robndbox", "horizontal") if oriented else ("bndbox", "oriented")
-        raise BrokenFileError(f"{place} has no {wanted}: is this the folder of the {other} boxes?")
+        tag, other = ("robndbox", "horizontal") if oriented else ("bndbox", "oriented")
+        raise BrokenFileError(f"{place} has no {tag}: is this the folder of the {other} boxes?")
     difficult = (element.findtext("difficult") or "0").strip() not in ("", "0")
     return Box(place, name, _corners(box, place, oriented), difficult)
 

@@ -10,7 +10,7 @@ from ds2d2_yolo.prepare.formats.voc import voc_reader
 from ds2d2_yolo.prepare.formats.yolo import find_yolo
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import BrokenFileError, Item, Layout
-from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, check_inside, holds, pair, read_lines, wanted_splits
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, check_inside, holds, pair, read_lines, selected_splits
 
 SPLIT_LISTS = ("ImageSets/Main", "Main", "ImageSets")
 ANNOTATION_FOLDERS = {True: ("Oriented Bounding Boxes", "oriented"), False: ("Horizontal Bounding Boxes", "horizontal")}
@@ -93,7 +93,7 @@ def _find(root: Path, options: PrepareOptions, oriented: bool, without_class: tu
     if missing or folder is None or lists is None:
         raise BadUseError(f"source={root} lacks {'; '.join(missing)}")
     files = {s: lists / f"{s}.txt" for s in SPLITS if (lists / f"{s}.txt").is_file()}
-    splits = wanted_splits(options.chosen, files, root, f"{lists.relative_to(root)}/train.txt, val.txt, test.txt")
+    splits = selected_splits(options.chosen, files, root, f"{lists.relative_to(root)}/train.txt, val.txt, test.txt")
     items = _listed({s: files[s] for s in splits}, root, images, folder)
     folders = (str(folder.relative_to(root)),)
     return Layout(root, items, voc_reader(oriented), oriented, without_class=without_class, annotation_folders=folders)

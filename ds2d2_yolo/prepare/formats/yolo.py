@@ -11,7 +11,7 @@ import yaml
 from ds2d2_yolo.errors import BadUseError
 from ds2d2_yolo.prepare.options import SPLITS, PrepareOptions
 from ds2d2_yolo.prepare.records import Annotation, Box, BrokenFileError, Layout, corners_of, number_of
-from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, pair, read_bytes, read_lines, wanted_splits
+from ds2d2_yolo.prepare.source_folder import IMAGES, by_stem, pair, read_bytes, read_lines, selected_splits
 
 
 def find_yolo(root: Path, options: PrepareOptions) -> Layout:
@@ -29,7 +29,7 @@ def find_yolo(root: Path, options: PrepareOptions) -> Layout:
     """
     present = [s for s in SPLITS if (root / "images" / s).is_dir()]
     items, oriented, classes, label_count = [], None, _classes(root), 0
-    splits = wanted_splits(options.chosen, present, root, "images/train and images/val")
+    splits = selected_splits(options.chosen, present, root, "images/train and images/val")
     for split in splits:
         images = by_stem([root / "images" / split], IMAGES)
         folder = root / "labels" / split

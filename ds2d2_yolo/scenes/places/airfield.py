@@ -15,7 +15,7 @@ from ds2d2_yolo.scenes.objects.roads import line, straight, street, surface
 from ds2d2_yolo.scenes.objects.vegetation import Nursery, grove, scatter
 from ds2d2_yolo.scenes.objects.vehicles import add_car, add_truck
 from ds2d2_yolo.scenes.places.zones import CAR_SCALE, car_park, offices, paved
-from ds2d2_yolo.scenes.site import Site, whole_site
+from ds2d2_yolo.scenes.site import Site, full_site
 from ds2d2_yolo.scenes.world import BUILT, World
 
 YELLOW = mix(palette.PAINT_YELLOW, rgb(140, 130, 100), 0.25)
@@ -128,7 +128,7 @@ def _jet_bridge(site: Site, x: float, length: float) -> None:
 
 def airport(world: World) -> None:
     """Draw an airport: a terminal with stands, remote stands, taxiways, a runway, grass between them."""
-    nursery, site = Nursery(world), whole_site(world)
+    nursery, site = Nursery(world), full_site(world)
     side = site.w
     large = world.gsd > 0.55 and world.chance(0.4)
     kinds = ("wide", "four", "narrow") if large else world.pick((("narrow",), ("narrow", "narrow", "turboprop")))
@@ -194,7 +194,7 @@ def _landside(site: Site, nursery: Nursery) -> None:
 
 def aerodrome(world: World) -> None:
     """Draw a small or military airfield: rows of light aircraft or fighters, hangars, grass, a runway."""
-    nursery, site = Nursery(world), whole_site(world)
+    nursery, site = Nursery(world), full_site(world)
     side = site.w
     military = world.chance(0.3)
     kinds: tuple[str, ...] = ("fighter",) if military else ("light", "light", "light", "light", "business")

@@ -18,7 +18,7 @@ from ds2d2_yolo.scenes.objects.water import Sea
 from ds2d2_yolo.scenes.places.shore import under_way
 from ds2d2_yolo.scenes.places.works import container_yard, tank_farm
 from ds2d2_yolo.scenes.places.zones import car_park, offices, paved
-from ds2d2_yolo.scenes.site import Site, whole_site
+from ds2d2_yolo.scenes.site import Site, full_site
 from ds2d2_yolo.scenes.world import BUILT, World
 
 
@@ -73,7 +73,7 @@ def crane(site: Site, x: float, y: float, water: float) -> None:
 
 def port(world: World) -> None:
     """Draw a port: basins between quays with ships alongside, yards, sheds, cranes and tanks on land."""
-    nursery, sea, site = Nursery(world), Sea(world), whole_site(world)
+    nursery, sea, site = Nursery(world), Sea(world), full_site(world)
     side = site.w
     quay = side * world.uniform(0.36, 0.62)
     fingers = world.chance(0.55)
@@ -182,7 +182,7 @@ def _port_land(site: Site, nursery: Nursery) -> None:
 
 def marina(world: World) -> None:
     """Draw a marina: rows of boats berthed at floating piers, a promenade, car parks behind."""
-    nursery, sea, site = Nursery(world), Sea(world), whole_site(world)
+    nursery, sea, site = Nursery(world), Sea(world), full_site(world)
     side = site.w
     quay = side * world.uniform(0.24, 0.42)
     sea.flood([site.rect(-side, quay, 2 * side, 2 * side)])

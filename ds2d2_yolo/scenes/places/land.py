@@ -22,7 +22,7 @@ from ds2d2_yolo.scenes.places.works import (
     water_works,
 )
 from ds2d2_yolo.scenes.places.zones import CAR_SCALE, car_park, houses, offices, park, school, shops, split, truck_yard
-from ds2d2_yolo.scenes.site import Site, whole_site
+from ds2d2_yolo.scenes.site import Site, full_site
 from ds2d2_yolo.scenes.world import BUILT, OBJECT, PAVED, World
 
 Zone = Callable[[Site, Nursery], None]
@@ -92,7 +92,7 @@ def town(world: World, weights: Weights, block: tuple[float, float], trucks: flo
         busy (tuple[float, float]): Range of the mean distance between vehicles on a lane in metres.
     """
     nursery = Nursery(world)
-    site = whole_site(world)
+    site = full_site(world)
     lanes = world.weighted(((2, 3.0), (4, 1.0)))
     parked = world.gsd < CAR_SCALE and world.chance(0.5)
     streets: list[tuple[Site, float, bool]] = []
@@ -122,7 +122,7 @@ def town(world: World, weights: Weights, block: tuple[float, float], trucks: flo
 def country(world: World) -> None:
     """Draw fields, woods and farms crossed by a motorway or a country road."""
     nursery = Nursery(world)
-    site = whole_site(world)
+    site = full_site(world)
     later: list[tuple[Site, Zone]] = []
     for piece in split(site.turned_by(world.uniform(-0.4, 0.4), 1.2), site.w * 0.16, site.w * 0.42):
         if piece.visible():

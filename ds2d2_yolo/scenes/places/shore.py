@@ -14,7 +14,7 @@ from ds2d2_yolo.scenes.objects.vegetation import Nursery, grove
 from ds2d2_yolo.scenes.objects.vessels import add_ship
 from ds2d2_yolo.scenes.objects.water import Sea, rocks, shoreline
 from ds2d2_yolo.scenes.places.zones import car_park, houses
-from ds2d2_yolo.scenes.site import Site, whole_site
+from ds2d2_yolo.scenes.site import Site, full_site
 from ds2d2_yolo.scenes.world import WET, World
 
 TRAFFIC = (
@@ -57,7 +57,7 @@ def under_way(world: World, sea: Sea, site: Site, count: int) -> None:
 
 def coast(world: World) -> None:
     """Draw a coast or open water: a beach with surf, rocks, vessels under way with wakes."""
-    nursery, sea, site = Nursery(world), Sea(world), whole_site(world)
+    nursery, sea, site = Nursery(world), Sea(world), full_site(world)
     side = site.w
     land = side * world.weighted(((world.uniform(0.18, 0.42), 3.0), (-0.5, 1.2)))
     edge = shoreline(

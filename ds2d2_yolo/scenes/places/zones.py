@@ -216,10 +216,10 @@ def yard_clutter(site: Site, gap: float) -> None:
         x = world.uniform(1, site.w - 1) if along_x else world.pick((gap / 2, site.w - gap / 2))
         y = world.pick((gap / 2, site.h - gap / 2)) if along_x else world.uniform(1, site.h - 1)
         heading = world.pick((0.0, math.pi)) + (0.0 if along_x else math.pi / 2)
-        what = world.uniform(0, 1)
-        if what < 0.3 and gap > 3:
+        draw = world.uniform(0, 1)
+        if draw < 0.3 and gap > 3:
             add_truck(site, x, y, heading)
-        elif what < 0.62:
+        elif draw < 0.62:
             add_car(site, x, y, heading)
         else:
             tone = vary(

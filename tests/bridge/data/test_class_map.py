@@ -11,10 +11,10 @@ from ds2d2_yolo.errors import BadUseError
 
 
 def test_a_run_may_take_some_of_the_datas_classes() -> None:
-    found = match_classes(["red", "green"], ["green", "red"])
-    assert found.restrict_to(None) == found
-    assert found.restrict_to([0]).shared == ("green",)
-    assert found.restrict_to(1).teacher_columns == (0,)
+    class_map = match_classes(["red", "green"], ["green", "red"])
+    assert class_map.restrict_to(None) == class_map
+    assert class_map.restrict_to([0]).shared == ("green",)
+    assert class_map.restrict_to(1).teacher_columns == (0,)
 
 
 def test_the_one_class_of_single_cls_is_taken_whatever_classes_says() -> None:
@@ -22,8 +22,8 @@ def test_the_one_class_of_single_cls_is_taken_whatever_classes_says() -> None:
     data = {"names": {0: "item"}}
     for classes in (None, [1], [0, 1]):
         assert match_run_classes(["item"], data, Namespace(single_cls=True, classes=classes)).shared == ("item",)
-    two = {"names": {0: "red", 1: "green"}}
-    assert match_run_classes(["red", "green"], two, Namespace(single_cls=False, classes=[1])).shared == ("green",)
+    data = {"names": {0: "red", 1: "green"}}
+    assert match_run_classes(["red", "green"], data, Namespace(single_cls=False, classes=[1])).shared == ("green",)
 
 
 @pytest.mark.parametrize("classes", [7, -1, [0, 2], (2,)])
@@ -34,27 +34,27 @@ def test_classes_that_the_data_do_not_have_are_refused(classes: object) -> None:
 
 
 def test_same_names_in_the_same_order() -> None:
-    found = match_classes(("red", "green"), ("red", "green"))
-    assert found.identical
-    assert found.pairs == ((0, 0), (1, 1))
-    assert found.describe() == "the teacher's classes are the data's"
+    class_map = match_classes(("red", "green"), ("red", "green"))
+    assert class_map.identical
+    assert class_map.pairs == ((0, 0), (1, 1))
+    assert class_map.describe() == "the teacher's classes are the data's"
     assert match_classes(("red", "red"), ("red", "red")).pairs == ((0, 0), (1, 1))
 
 
 def test_another_order() -> None:
-    found = match_classes(("red", "green", "blue"), ("blue", "red", "green"))
-    assert not found.identical
-    assert found.pairs == ((0, 2), (1, 0), (2, 1))
-    assert found.shared == ("blue", "red", "green")
-    assert found.teacher_columns == (0, 1, 2)
-    assert found.describe() == "the teacher's classes are the data's, in another order"
+    class_map = match_classes(("red", "green", "blue"), ("blue", "red", "green"))
+    assert not class_map.identical
+    assert class_map.pairs == ((0, 2), (1, 0), (2, 1))
+    assert class_map.shared == ("blue", "red", "green")
+    assert class_map.teacher_columns == (0, 1, 2)
+    assert class_map.describe() == "the teacher's classes are the data's, in another order"
 
 
 def test_partial_overlap() -> None:
-    found = match_classes(("plane", "ship", "harbor", "car"), ("car", "boat", "ship"))
-    assert found.pairs == ((0, 3), (2, 1))
-    assert found.teacher_columns == (1, 3)
-    assert found.describe() == (
+    class_map = match_classes(("plane", "ship", "harbor", "car"), ("car", "boat", "ship"))
+    assert class_map.pairs == ((0, 3), (2, 1))
+    assert class_map.teacher_columns == (1, 3)
+    assert class_map.describe() == (
         "2 of the data's 3 classes are shared: car, ship; the data alone have boat; the teacher alone has plane, harbor"
     )
     assert match_classes(("a", "b"), ("b",)).describe() == (
@@ -63,15 +63,15 @@ def test_partial_overlap() -> None:
 
 
 def test_no_overlap() -> None:
-    found = match_classes(("a", "b"), ("c", "d"))  # of one length, and not one index is taken for a match
-    assert found.pairs == found.shared == found.teacher_columns == ()
-    assert found.describe() == "no class is shared: the data have c, d; the teacher has a, b"
+    class_map = match_classes(("a", "b"), ("c", "d"))  # of one length, and not one index is taken for a match
+    assert class_map.pairs == class_map.shared == class_map.teacher_columns == ()
+    assert class_map.describe() == "no class is shared: the data have c, d; the teacher has a, b"
 
 
 @pytest.mark.parametrize("name", ["storage tank", "Storage-Tank", "STORAGE_TANK", "storage  tank ", "storage - tank"])
 def test_case_and_separators_do_not_count(name: str) -> None:
-    found = match_classes(("plane", "storage-tank"), (name, "plane"))
-    assert found.pairs == ((0, 1), (1, 0))
+    class_map = match_classes(("plane", "storage-tank"), (name, "plane"))
+    assert class_map.pairs == ((0, 1), (1, 0))
     spelled = match_classes(("plane", "storage-tank"), ("plane", name))
     assert spelled.pairs == ((0, 0), (1, 1))
     assert not spelled.identical
@@ -112,9 +112,9 @@ def test_long_lists_are_cut() -> None:
 
 def test_columns_to_compare() -> None:
     """None where all are, in their order; `classes=` leaves columns out though the names are identical."""
-    same = match_classes(["a", "b", "c"], ["a", "b", "c"])
-    assert same.compared_columns == (None, None)
-    assert same.restrict_to([0, 2]).compared_columns == ([0, 2], [0, 2])
+    class_map = match_classes(["a", "b", "c"], ["a", "b", "c"])
+    assert class_map.compared_columns == (None, None)
+    assert class_map.restrict_to([0, 2]).compared_columns == ([0, 2], [0, 2])
     assert match_classes(["a", "b"], ["b", "a"]).compared_columns == (None, [1, 0])
     assert match_classes(["x", "b", "a"], ["a", "b"]).compared_columns == ([1, 2], [1, 0])
     assert match_classes(["x"], ["a", "b"]).compared_columns == (None, None)

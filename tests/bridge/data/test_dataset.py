@@ -21,15 +21,15 @@ from ds2d2_yolo.errors import BadUseError
 
 
 def test_images_of_folders_and_lists(data: dict[str, Any], tmp_path: Path) -> None:
-    found = list_images(data["train"])
-    assert len(found) == 8
-    listed = tmp_path / "copy" / "train.txt"
-    listed.write_text("\n".join([str(found[0]), "./images/train/" + found[1].name]))
-    assert [p.name for p in list_images(str(listed))] == [found[0].name, found[1].name]
+    images = list_images(data["train"])
+    assert len(images) == 8
+    list_file = tmp_path / "copy" / "train.txt"
+    list_file.write_text("\n".join([str(images[0]), "./images/train/" + images[1].name]))
+    assert [p.name for p in list_images(str(list_file))] == [images[0].name, images[1].name]
     assert len(list_images([data["train"], data["val"]])) == 16
     spaced = tmp_path / "my data" / "a b.png"
-    listed.write_text(f"{spaced}\n{tmp_path / 'notes.md'}\n", encoding="utf-8-sig")
-    assert list_images(str(listed)) == [spaced]
+    list_file.write_text(f"{spaced}\n{tmp_path / 'notes.md'}\n", encoding="utf-8-sig")
+    assert list_images(str(list_file)) == [spaced]
 
 
 def test_images_are_those_that_ultralytics_finds(data: dict[str, Any], tmp_path: Path) -> None:
@@ -38,14 +38,14 @@ def test_images_are_those_that_ultralytics_finds(data: dict[str, Any], tmp_path:
     shutil.copytree(train, store / "a")
     (train / "a").symlink_to(store / "a", target_is_directory=True)
     shutil.copy(next(train.glob("*.*")), train / ".hidden.png")
-    listed = train.parent / "train.txt"
-    listed.write_text("./train/.png\n.//train/a/0.png\n./train/a/b.PNG\nc.txt\n", encoding="utf-8")
+    list_file = train.parent / "train.txt"
+    list_file.write_text("./train/.png\n.//train/a/0.png\n./train/a/b.PNG\nc.txt\n", encoding="utf-8")
     finder = BaseDataset.__new__(BaseDataset)
     finder.prefix, finder.fraction = "", 1.0
-    for split in (str(train), str(listed), [str(listed), str(train)]):
-        theirs = [Path(x) for x in finder.get_img_files(split)]
-        assert list_images(split) == theirs
-        assert len(theirs) in (3, 16, 19)
+    for split in (str(train), str(list_file), [str(list_file), str(train)]):
+        ultralytics_images = [Path(x) for x in finder.get_img_files(split)]
+        assert list_images(split) == ultralytics_images
+        assert len(ultralytics_images) in (3, 16, 19)
 
 
 def test_labels_are_checked(data: dict[str, Any]) -> None:
@@ -80,9 +80,9 @@ def test_labels_take_the_teachers_classes() -> None:
     oriented = {"cls": cls, "bboxes": np.arange(16).reshape(4, 4), "segments": segments, "keypoints": None}
     upright = {"cls": cls[:2], "bboxes": np.arange(8).reshape(2, 4), "segments": [], "keypoints": np.arange(2)}
     empty = {"cls": np.zeros((0, 1), np.float32), "bboxes": np.zeros((0, 4)), "segments": []}
-    found = match_classes(("car", "ship", "boat"), ("boat", "tree", "car"))
+    class_map = match_classes(("car", "ship", "boat"), ("boat", "tree", "car"))
     labels = [oriented, upright, empty]
-    assert map_to_teacher_classes(labels, found) == 5
+    assert map_to_teacher_classes(labels, class_map) == 5
     assert oriented["cls"].tolist() == [[2], [0], [0]]
     assert oriented["cls"].dtype == np.float32
     assert oriented["bboxes"][:, 0].tolist() == [0, 4, 12]

@@ -63,9 +63,9 @@ def test_tiles_hold_their_pixels(tmp_path: Path) -> None:
     assert tiles[0].name == "P 1__128__0___0.jpg"
     pixels = cv2.imread(str(image))
     for tile, (x1, y1, x2, y2) in zip(tiles, windows, strict=True):
-        found = cv2.imread(str(tile))
-        assert found.shape == pixels[y1:y2, x1:x2].shape
-        assert np.abs(found.astype(int) - pixels[y1:y2, x1:x2]).max() <= 6  # a JPEG, quality 95
+        tile_pixels = cv2.imread(str(tile))
+        assert tile_pixels.shape == pixels[y1:y2, x1:x2].shape
+        assert np.abs(tile_pixels.astype(int) - pixels[y1:y2, x1:x2]).max() <= 6  # a JPEG, quality 95
     assert {f.suffix for f in tmp_path.iterdir()} == {".png", ".jpg"}  # labels are written elsewhere
 
 
@@ -122,12 +122,12 @@ def test_the_defects_that_are_worked_round_are_still_there(tmp_path: Path) -> No
     """When this fails, Ultralytics has mended something: see whether the work-round is still needed."""
     image = picture(tmp_path / "P1.png", 128, 128)
     label = np.array([[0, -0.1, 0.2, 1.2, 0.2, 1.2, 0.4, -0.1, 0.4]])
-    given = label.copy()
+    original_label = label.copy()
     window = np.array([[0, 0, 128, 128]])
-    found = get_window_obj({"ori_size": (128, 128), "label": label}, window, 0.7)
-    assert not np.array_equal(label, given)  # multiplied in place
-    crop_and_save({"filepath": str(image)}, window, found, str(tmp_path), str(tmp_path))
+    window_objects = get_window_obj({"ori_size": (128, 128), "label": label}, window, 0.7)
+    assert not np.array_equal(label, original_label)  # multiplied in place
+    crop_and_save({"filepath": str(image)}, window, window_objects, str(tmp_path), str(tmp_path))
     tile = tmp_path / "P1__128__0___0.jpg"
-    *_, corrupt, said = verify_image_label((str(tile), str(tile.with_suffix(".txt")), "", False, 15, 0, 0, False))
+    *_, corrupt, message = verify_image_label((str(tile), str(tile.with_suffix(".txt")), "", False, 15, 0, 0, False))
     assert corrupt == 1  # the whole tile, for one wide label
-    assert "ignoring corrupt image/label" in said
+    assert "ignoring corrupt image/label" in message

@@ -97,9 +97,9 @@ def test_bands_of_each_split_fit_the_data_yaml(tmp_path: Path, split: str, suffi
         image.unlink()
         assert cv2.imwrite(str(image.with_suffix(suffix)), pixels)
     name = "training" if split == "train" else "validation"
-    bands_said = f"it has {bands} bands? and the data YAML says channels: 4"
-    said = f"2 of the 8 {name} images do not fit, such as .*2{suffix}: {bands_said}"
-    with pytest.raises(BadUseError, match=said):
+    reason = f"it has {bands} bands? and the data YAML says channels: 4"
+    message = f"2 of the 8 {name} images do not fit, such as .*2{suffix}: {reason}"
+    with pytest.raises(BadUseError, match=message):
         check_labels(data, "obb")
 
 
@@ -175,7 +175,7 @@ def test_many_label_files_take_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bands", "dtype", "said"),
+    ("bands", "dtype", "reason"),
     [
         (5, np.uint8, r"it has 5 bands side by side in one page, above 4 Ultralytics takes a page for each band"),
         (3, np.float32, r"it holds 32-bit floats, Ultralytics takes whole numbers of 8 or 16 bits: scale and convert"),
@@ -184,13 +184,13 @@ def test_many_label_files_take_seconds(tmp_path: Path) -> None:
     ],
 )
 def test_images_that_cannot_be_read_say_why(
-    data: dict[str, Any], bands: int, dtype: type, said: str, caplog: pytest.LogCaptureFixture
+    data: dict[str, Any], bands: int, dtype: type, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for split in ("train", "val"):
         for image in images(Path(data[split])):
             write_tiff(image.with_suffix(".tif"), np.zeros((96, 96, bands), dtype))
             image.unlink()
-    with pytest.raises(BadUseError, match=rf"none of the 8 images .* such as .*0\.tif: {said}"):
+    with pytest.raises(BadUseError, match=rf"none of the 8 images .* such as .*0\.tif: {reason}"):
         check_labels({**data, "channels": bands}, "obb")
     assert "pi-heif" not in caplog.text
 
@@ -200,20 +200,20 @@ def write_tiff(file: Path, pixels: np.ndarray) -> None:
     height, width, bands = pixels.shape
     kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
     bits = pixels.dtype.itemsize * 8
-    at = 8 + 2 + 11 * 12 + 4
+    offset = 8 + 2 + 11 * 12 + 4
     several = bands > 2  # two numbers of 16 bits fit into the tag itself
     tags = [
         (256, 3, 1, width),
         (257, 3, 1, height),
-        (258, 3, bands, at if several else bits),
+        (258, 3, bands, offset if several else bits),
         (259, 3, 1, 1),
         (262, 3, 1, 1),
-        (273, 4, 1, at + 4 * bands),
+        (273, 4, 1, offset + 4 * bands),
         (277, 3, 1, bands),
         (278, 3, 1, height),
         (279, 4, 1, pixels.nbytes),
         (284, 3, 1, 1),
-        (339, 3, bands, at + 2 * bands if several else kind),
+        (339, 3, bands, offset + 2 * bands if several else kind),
     ]
     directory = b"".join(np.array(t[:2], "<u2").tobytes() + np.array(t[2:], "<u4").tobytes() for t in tags)
     arrays = np.array([bits] * bands + [kind] * bands, "<u2").tobytes()

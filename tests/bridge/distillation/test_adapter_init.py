@@ -50,8 +50,8 @@ def test_the_adapters_are_the_regression_of_all_batches_so_far(dtype: torch.dtyp
     for count, (student, teacher) in enumerate(batches, 1):
         init.update(student, teacher, torch.ones(2, dtype=torch.bool))
         for level, weight in enumerate(weights(adapters)):
-            wanted = regression([s[level] for s, _ in batches[:count]], [t[level] for _, t in batches[:count]])
-            torch.testing.assert_close(weight, wanted.float(), rtol=1e-4, atol=1e-5)
+            expected = regression([s[level] for s, _ in batches[:count]], [t[level] for _, t in batches[:count]])
+            torch.testing.assert_close(weight, expected.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_teacher_is_met_exactly_but_for_the_penalty() -> None:

@@ -39,8 +39,8 @@ def test_each_term_reaches_adapters_and_neck(student: str, teacher: str, checkpo
         assert torch.isfinite(value)
         assert value > 0
         assert torch.allclose(value.detach() / 2, items[f"{term}_loss"])  # times the batch size, as Ultralytics does
-        wanted = [*shared, *criterion.distiller.adapters.parameters()]
-        gradients = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+        inputs = [*shared, *criterion.distiller.adapters.parameters()]
+        gradients = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
         for gradient in gradients:
             assert gradient is not None, f"{term} does not reach a level"
             assert torch.isfinite(gradient).all()
@@ -138,12 +138,12 @@ def test_imfu_reaches_the_backbone_and_every_adapter(
 
 def test_explicit_stream_alone_does_not_run_the_head(checkpoint: Callable[..., Path]) -> None:
     images = batch_of(rotated=False)["img"]
-    (_, whole), (_, explicit) = (
+    (_, full_criterion), (_, explicit_criterion) = (
         build("yolov8n.yaml", checkpoint("yolov8s.yaml"), implicit=implicit) for implicit in (True, False)
     )
-    expected = whole.distiller.teacher_outputs(images).features  # type: ignore[union-attr]
-    explicit.distiller.teacher.head.forward = None  # type: ignore[union-attr,method-assign,assignment]
-    outputs = explicit.distiller.teacher_outputs(images)  # type: ignore[union-attr]
+    expected = full_criterion.distiller.teacher_outputs(images).features  # type: ignore[union-attr]
+    explicit_criterion.distiller.teacher.head.forward = None  # type: ignore[union-attr,method-assign,assignment]
+    outputs = explicit_criterion.distiller.teacher_outputs(images)  # type: ignore[union-attr]
     assert not outputs.predictions
     assert all(torch.equal(a, b) for a, b in zip(outputs.features, expected, strict=True))
 
@@ -168,7 +168,7 @@ def test_strength_of_the_weight_map(checkpoint: Callable[..., Path]) -> None:
 
 def test_aligned_features_do_not_depend_on_the_scale_of_the_adapters(checkpoint: Callable[..., Path]) -> None:
     values: dict[str, list[float]] = {"none": [], "aligned": []}
-    for scale, found in values.items():
+    for scale, losses in values.items():
         for explicit in (True, False):
             for factor in (1.0, 3.0):
                 model, criterion = build(
@@ -179,6 +179,6 @@ def test_aligned_features_do_not_depend_on_the_scale_of_the_adapters(checkpoint:
                     for weight in criterion.distiller.adapters.parameters():
                         weight.mul_(factor)
                 batch = batch_of(rotated=True)
-                found.append(float(criterion(model(batch["img"]), batch)[1]["imfu_loss"]))
+                losses.append(float(criterion(model(batch["img"]), batch)[1]["imfu_loss"]))
     assert values["aligned"] == pytest.approx([values["aligned"][0]] * 4, rel=1e-3)
     assert values["none"][0] != pytest.approx(values["none"][1], rel=1e-3)

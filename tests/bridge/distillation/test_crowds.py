@@ -31,15 +31,15 @@ SIZE = 128
 UPRIGHT, ROTATED = 250, 600
 GROWTH = 2**25  # of the whole process from 0 to 3000 objects an image in each of 4 images
 
-WHOLE = [0.5, 0.5, 1.0, 1.0]
+FULL_IMAGE = [0.5, 0.5, 1.0, 1.0]
 SPECK = [0.4, 0.6, 0.5 / SIZE, 0.5 / SIZE]
 COLUMN, ROW = [0.3, 0.5, 1 / SIZE, 0.8], [0.5, 0.3, 0.8, 1 / SIZE]
 EDGE = [0.001, 0.999, 0.1, 0.1]
 
 
 def many(count: int) -> list[list[float]]:
-    own = np.random.default_rng(0)
-    return [[*own.uniform(0.02, 0.98, 2), *own.uniform(2.5 / SIZE, 0.2, 2)] for _ in range(count)]
+    rng = np.random.default_rng(0)
+    return [[*rng.uniform(0.02, 0.98, 2), *rng.uniform(2.5 / SIZE, 0.2, 2)] for _ in range(count)]
 
 
 CASES: dict[str, list[list[list[float]]]] = {
@@ -48,9 +48,9 @@ CASES: dict[str, list[list[list[float]]]] = {
     "one": [many(1), []],
     "3000 beside none": [many(3000), []],
     "half a pixel": [[SPECK], [SPECK] * 40],
-    "the whole image": [[WHOLE], [WHOLE] * 30],
+    "the whole image": [[FULL_IMAGE], [FULL_IMAGE] * 30],
     "one pixel wide": [[COLUMN, ROW], [COLUMN] * 50],
-    "over the edge": [[EDGE], [EDGE, WHOLE, SPECK, ROW]],
+    "over the edge": [[EDGE], [EDGE, FULL_IMAGE, SPECK, ROW]],
 }
 
 
@@ -68,7 +68,7 @@ def models(checkpoint: Callable[..., Path]) -> Callable[[str], tuple[torch.nn.Mo
     return get
 
 
-def batch(images: list[list[list[float]]], rotated: bool) -> dict[str, Tensor]:
+def make_batch(images: list[list[list[float]]], rotated: bool) -> dict[str, Tensor]:
     boxes = torch.tensor([b for image in images for b in image], dtype=torch.float32).reshape(-1, 4)
     if rotated:
         boxes = torch.cat((boxes, torch.linspace(0, math.pi / 2 - 0.01, len(boxes))[:, None]), 1)
@@ -86,14 +86,14 @@ def test_terms_and_maps(
     task: str, case: str, models: Callable[[str], tuple[torch.nn.Module, DistillationCriterion]]
 ) -> None:
     model, criterion = models(task)
-    d, given = criterion.distiller, batch(CASES[case], task == "obb")
+    d, batch = criterion.distiller, make_batch(CASES[case], task == "obb")
     assert d is not None
     with capture_assigner_calls(criterion.base) as calls:
-        preds = model(given["img"])
-        loss, items = criterion(preds, given)
+        preds = model(batch["img"])
+        loss, items = criterion(preds, batch)
     assert all(0 < items[LOSS_NAMES[t]] < math.inf for t in ACTIVE)
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(loss[-len(TERMS) :].sum(), wanted, allow_unused=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss[-len(TERMS) :].sum(), parameters, allow_unused=True)
     assert all(g.isfinite().all() for g in grads if g is not None)
     assert sum(bool(g.any()) for g in grads if g is not None) > 50
 
@@ -134,13 +134,13 @@ def test_peak_of_a_process(task: str) -> None:
     def peaks(part: str) -> list[int]:
         command = [sys.executable, "-m", "tests.helpers.crowd", part, task]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        found: list[int] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        peak_bytes: list[int] = json.loads(done.stdout.splitlines()[-1])
+        return peak_bytes
 
-    terms, own = peaks("terms"), peaks("task")
-    print(task, terms, own)
-    assert terms[-1] - terms[0] < GROWTH
-    assert terms[-1] - terms[0] < 0.2 * (own[-1] - own[0])
+    term_peaks, task_peaks = peaks("terms"), peaks("task")
+    print(task, term_peaks, task_peaks)
+    assert term_peaks[-1] - term_peaks[0] < GROWTH
+    assert term_peaks[-1] - term_peaks[0] < 0.2 * (task_peaks[-1] - task_peaks[0])
 
 
 @pytest.mark.parametrize("task", ["obb", pytest.param("detect", marks=pytest.mark.slow)])
@@ -149,7 +149,7 @@ def test_a_run_on_extremes(
 ) -> None:
     """Images with none, one, hundreds, the tiniest and the largest objects, and a class that is never seen."""
     data = write_tiny_data(tmp_path / "data", task)
-    images = [[], many(1), many(400), [SPECK], [WHOLE], [COLUMN, ROW], [], [EDGE]]
+    images = [[], many(1), many(400), [SPECK], [FULL_IMAGE], [COLUMN, ROW], [], [EDGE]]
     for i, boxes in enumerate(images):
         rows = []
         for x, y, w, h in boxes:

@@ -98,9 +98,9 @@ def test_an_image_without_answer_counts_nothing(yaml: str, value: float, checkpo
     leaves = [f.detach().requires_grad_() for f in preds["feats"]]
     teacher = d.teacher_outputs(batch["img"])
     assert teacher.valid.tolist() == [True, False]
-    for term, found in d(StudentInputs(leaves, calls[0].targets), teacher).items():
-        assert 0 < found < math.inf
-        *grads, adapter = torch.autograd.grad(found, [*leaves, d.adapters[0].weight], retain_graph=True)
+    for term, loss in d(StudentInputs(leaves, calls[0].targets), teacher).items():
+        assert 0 < loss < math.inf
+        *grads, adapter = torch.autograd.grad(loss, [*leaves, d.adapters[0].weight], retain_graph=True)
         assert adapter.isfinite().all(), term
         assert all(g[0].isfinite().all() and g[0].any() for g in grads), term
         assert not any(g[1].any() for g in grads), term
@@ -116,13 +116,13 @@ def test_the_other_images_count_as_they_would_alone(keys: dict[str, Any], checkp
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     batch = batch_of(rotated=False)
-    one = {k: v[:1] if k == "img" else v[batch["batch_idx"] == 0] for k, v in batch.items()}
-    _, alone = losses_and_gradients(model, criterion, one)
+    single_image = {k: v[:1] if k == "img" else v[batch["batch_idx"] == 0] for k, v in batch.items()}
+    _, expected = losses_and_gradients(model, criterion, single_image)
     spoil(criterion, math.nan, 1, 1)
-    _, left = losses_and_gradients(model, criterion, batch)
-    assert alone.keys() == left.keys()
-    for name, gradient in left.items():
-        torch.testing.assert_close(gradient, alone[name], rtol=1e-3, atol=1e-4 * float(alone[name].abs().max()))
+    _, gradients = losses_and_gradients(model, criterion, batch)
+    assert expected.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].abs().max()))
 
 
 @pytest.mark.parametrize("value", BAD)
@@ -142,14 +142,14 @@ def test_a_term_that_is_not_finite_leaves_the_others(
     """Features that the frozen head cannot take: the answers of the teacher are sound, those to the student are not."""
     model, criterion = build("yolov8n-obb.yaml", checkpoint("yolov8n-obb.yaml", seed=1))
     assert criterion.distiller is not None
-    whole = AdaptedHead.__call__
+    original_call = AdaptedHead.__call__
 
     def overflowing(head: AdaptedHead, features: list[Tensor], *others: Any) -> dict[str, Any]:
-        found = whole(head, features, *others)
+        predictions = original_call(head, features, *others)
         assert criterion.distiller is not None
         if head is criterion.distiller.heads["imfu"] and features[0].requires_grad:
-            found["scores"] = found["scores"] * 1e30 * 1e30
-        return found
+            predictions["scores"] = predictions["scores"] * 1e30 * 1e30
+        return predictions
 
     _, usual = losses_and_gradients(model, criterion, batch_of(rotated=True))
     monkeypatch.setattr(AdaptedHead, "__call__", overflowing)
@@ -164,19 +164,22 @@ def test_a_term_that_is_not_finite_leaves_the_others(
 
 def unguarded(d: Distiller, features: list[Tensor], teacher: TeacherOutputs, targets: Targets) -> dict[str, Tensor]:
     """The four terms without a look at what is finite."""
-    mine, weights = [features[level] for level in d.levels], list(d.adapters.parameters())
-    adapted = [a(x) for a, x in zip(d.adapters, mine, strict=True)]
+    student_features, weights = [features[level] for level in d.levels], list(d.adapters.parameters())
+    adapted = [a(x) for a, x in zip(d.adapters, student_features, strict=True)]
     maps = weight_maps(d.settings, adapted, d.strides, targets, None)
     pairs = [explicit_loss(*each) for each in zip(adapted, teacher.features, maps, strict=True)]
-    found = {"exlo": torch.stack([x for x, _ in pairs]).sum(), "exhi": torch.stack([x for _, x in pairs]).sum()}
+    losses = {"exlo": torch.stack([x for x, _ in pairs]).sum(), "exhi": torch.stack([x for _, x in pairs]).sum()}
     assert teacher.score_sum is not None
     assert d.amplifier is not None
-    for term, inputs in (("imfu", (mine, weights, adapted)), ("imhi", (d.amplifier.inputs(mine), weights))):
+    for term, inputs in (
+        ("imfu", (student_features, weights, adapted)),
+        ("imhi", (d.amplifier.inputs(student_features), weights)),
+    ):
         logits, boxes = logits_and_boxes(d.heads[term].head, d.heads[term](*inputs))
         answer = teacher.predictions[term]
-        found[term] = implicit_class_loss(logits, answer.logits, teacher.score_sum)
-        found[term] = found[term] + implicit_box_loss(boxes, answer.boxes, answer.logits, teacher.score_sum)
-    return found
+        losses[term] = implicit_class_loss(logits, answer.logits, teacher.score_sum)
+        losses[term] = losses[term] + implicit_box_loss(boxes, answer.boxes, answer.logits, teacher.score_sum)
+    return losses
 
 
 @pytest.mark.parametrize("yaml", ["yolov8s-obb.yaml", "yolov8s.yaml"])
@@ -193,10 +196,10 @@ def test_nothing_changes_where_all_is_finite(yaml: str, checkpoint: Callable[...
     assert torch.equal(teacher.score_sum, teacher_score_sum(teacher.predictions["imfu"].logits))
     leaves = [*preds["feats"], *d.adapters.parameters()]
     for term in ACTIVE:
-        mine = d(StudentInputs(preds["feats"], calls[0].targets), teacher)[term]
-        wanted = unguarded(d, preds["feats"], teacher, calls[0].targets)[term]
-        assert torch.equal(mine, wanted), term
-        grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (mine, wanted)]
+        guarded_loss = d(StudentInputs(preds["feats"], calls[0].targets), teacher)[term]
+        unguarded_loss = unguarded(d, preds["feats"], teacher, calls[0].targets)[term]
+        assert torch.equal(guarded_loss, unguarded_loss), term
+        grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (guarded_loss, unguarded_loss)]
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True)), term
 
 

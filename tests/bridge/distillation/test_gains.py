@@ -149,7 +149,7 @@ def test_state_survives_and_another_batch_size_measures_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "wanted"),
+    ("keys", "expected"),
     [
         ({}, [1, 1, 1, 1, 1]),
         ({"gain_warmup": 2}, [1 / 3, 2 / 3, 1, 1, 1]),
@@ -162,9 +162,9 @@ def test_state_survives_and_another_batch_size_measures_again() -> None:
         ({"gain_epochs": 1, "gain_schedule": "cosine"}, [1, 0, 0, 0, 0]),
     ],
 )
-def test_schedule(keys: dict[str, Any], wanted: list[float]) -> None:
-    got = [gain_factor(settings(**keys), epoch, 5) for epoch in range(5)]
-    assert got == pytest.approx(wanted, abs=1e-4)
+def test_schedule(keys: dict[str, Any], expected: list[float]) -> None:
+    factors = [gain_factor(settings(**keys), epoch, 5) for epoch in range(5)]
+    assert factors == pytest.approx(expected, abs=1e-4)
 
 
 def test_nothing_settles_unmeasured() -> None:
@@ -203,10 +203,10 @@ def test_remarks_name_what_dominates_or_vanishes() -> None:
     assert gains.warnings() == {}
     gains.start_epoch(4, EPOCHS, BATCHES, warm=True)
     measure(gains, {**NORMS, "exlo": NORMS["exlo"] * 1000, "imhi": NORMS["imhi"] / 1000})
-    said = gains.warnings()
-    assert set(said) == {"exlo", "imhi"}
-    assert "exlo dominates" in said["exlo"]
-    assert "imhi has vanished" in said["imhi"]
+    warnings = gains.warnings()
+    assert set(warnings) == {"exlo", "imhi"}
+    assert "exlo dominates" in warnings["exlo"]
+    assert "imhi has vanished" in warnings["imhi"]
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -227,11 +227,11 @@ def test_a_batch_that_could_not_be_measured_changes_nothing(warm: bool) -> None:
 
 
 def test_row_has_every_column_whatever_is_on() -> None:
-    wanted = {"grad/task", *(f"{kind}/{t}" for kind in ("gain", "share") for t in TERMS)}
-    wanted |= {"left_out/images", "left_out/batches"}
+    expected = {"grad/task", *(f"{kind}/{t}" for kind in ("gain", "share") for t in TERMS)}
+    expected |= {"left_out/images", "left_out/batches"}
     for gains in (started(), started(imhi=0, implicit=False), started(gain_epochs=1)):
         measure(gains, NORMS)
-        assert set(gains.columns()) == wanted
+        assert set(gains.columns()) == expected
 
 
 LEVELS = {"task@8": 1.6, "task@32": 1.2, "exlo@8": 0.3, "exlo@32": 0.4, "imfu@8": 0.25, "imfu@32": math.nan}
@@ -274,9 +274,9 @@ def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     gains.count_left_out(torch.tensor([True, False, False]), {"exlo": no, "exhi": no, "imfu": no, "imhi": no})
     gains.count_left_out(torch.tensor([True, True, False]), {"exlo": yes, "exhi": yes, "imfu": no, "imhi": no})
     assert (gains.columns()["left_out/images"], gains.columns()["left_out/batches"]) == (3, 1)
-    said = gains.warnings()
-    assert "3 images had no finite answer" in said["images 3"]
-    assert "exlo in 1, exhi in 1" in said["batches 3"]
+    warnings = gains.warnings()
+    assert "3 images had no finite answer" in warnings["images 3"]
+    assert "exlo in 1, exhi in 1" in warnings["batches 3"]
     gains.start_epoch(1, 10, 8, warm=True)
     assert gains.columns()["left_out/images"] == 0
     assert gains.warnings() == {}
@@ -293,20 +293,20 @@ def refreshes(estimates: list[int], refresh: float) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("refresh", "epochs", "wanted"),
+    ("refresh", "epochs", "expected"),
     [(0.0, 10, []), (0.2, 10, [0, 2, 4, 6, 8]), (0.25, 10, [0, 2, 4, 6, 8]), (0.01, 3, [0, 1, 2]), (1.0, 3, [0])],
 )
-def test_refreshes_are_a_share_of_the_run_apart(refresh: float, epochs: int, wanted: list[int]) -> None:
-    assert refreshes([epochs] * epochs, refresh) == wanted
+def test_refreshes_are_a_share_of_the_run_apart(refresh: float, epochs: int, expected: list[int]) -> None:
+    assert refreshes([epochs] * epochs, refresh) == expected
 
 
 @pytest.mark.parametrize(
-    ("estimates", "wanted"),
+    ("estimates", "expected"),
     [([100, 15, 15, 10, 15, 10], [0, 3, 5]), ([100, 4, 5, 6], [0, 1, 2, 3]), ([3, 30, 30, 30, 30, 30, 30], [0, 6])],
 )
-def test_no_refresh_is_missed_where_the_epochs_are_estimated_anew(estimates: list[int], wanted: list[int]) -> None:
+def test_no_refresh_is_missed_where_the_epochs_are_estimated_anew(estimates: list[int], expected: list[int]) -> None:
     """With `time=` the number of epochs changes from epoch to epoch, and with it the distance of the refreshes."""
-    assert refreshes(estimates, 0.2) == wanted
+    assert refreshes(estimates, 0.2) == expected
 
 
 def test_a_refresh_is_due_again_in_a_repeated_epoch_and_not_in_a_resumed_run() -> None:

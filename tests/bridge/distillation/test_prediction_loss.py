@@ -16,10 +16,10 @@ from tests.helpers.distillation import batch_of, build
 
 def test_kfiou_takes_the_place_of_the_box_term_only() -> None:
     logits, boxes, teacher_logits, teacher_boxes = dense_predictions(torch.float32, 5)
-    wanted = HeadOutputs(teacher_logits, teacher_boxes, torch.tensor([True, True]))
+    teacher_outputs = HeadOutputs(teacher_logits, teacher_boxes, torch.tensor([True, True]))
     total = torch.tensor(3.0)
     for distance in ("iou", "kfiou"):
-        value = prediction_loss((logits, boxes), wanted, total, None, distance)
+        value = prediction_loss((logits, boxes), teacher_outputs, total, None, distance)
         box_term = implicit_box_loss(boxes, teacher_boxes, teacher_logits, total, distance)
         torch.testing.assert_close(value, implicit_class_loss(logits, teacher_logits, total) + box_term)
 
@@ -33,4 +33,4 @@ def test_the_setting_reaches_both_implicit_terms_and_no_explicit_one(checkpoint:
         loss.sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     differs = {k: bool(values["iou"][k] != values["kfiou"][k]) for k in values["iou"]}
-    assert {k for k, other in differs.items() if other} == {"imfu_loss", "imhi_loss"}
+    assert {k for k, is_different in differs.items() if is_different} == {"imfu_loss", "imhi_loss"}

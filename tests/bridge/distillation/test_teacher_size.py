@@ -87,22 +87,22 @@ def test_every_term_reaches_neck_and_adapters(teacher: str, checkpoint: Checkpoi
 def test_terms_are_zero_where_the_adapted_features_are_the_teachers(teacher: str, checkpoint: Checkpoint) -> None:
     _, criterion = pair(teacher, checkpoint)
     distiller: Distiller = criterion.distiller
-    found = distiller.teacher_outputs(batch_of("obb" in teacher, size=256)["img"])
+    teacher_outputs = distiller.teacher_outputs(batch_of("obb" in teacher, size=256)["img"])
     count = 1 + max(distiller.levels)
     features = [torch.zeros(0)] * count
-    for level, feature in zip(distiller.levels, found.features, strict=True):
+    for level, feature in zip(distiller.levels, teacher_outputs.features, strict=True):
         features[level] = feature.clone()
     widths = level_channels(distiller.teacher.head)
     for adapter, width in zip(distiller.adapters, widths, strict=True):
         adapter.weight = nn.Parameter(torch.eye(width)[..., None, None])
     boxes = torch.zeros(2, 1, 5 if "obb" in teacher else 4)
     student = StudentInputs(features, Targets(boxes, torch.zeros(2, 1, dtype=torch.bool)))
-    losses = distiller(student, found)
+    losses = distiller(student, teacher_outputs)
     assert {term: float(loss.detach()) for term, loss in losses.items()} == pytest.approx(
         dict.fromkeys(ACTIVE, 0.0), abs=1e-5
     )
     moved = [f + 10 * torch.randn(f.shape, generator=torch.Generator().manual_seed(0)) for f in features]
-    others = distiller(StudentInputs(moved, student.targets), found)
+    others = distiller(StudentInputs(moved, student.targets), teacher_outputs)
     assert all(float(loss.detach()) > 1e-3 for loss in others.values())
 
 

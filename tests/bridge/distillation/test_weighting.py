@@ -30,28 +30,28 @@ def maps_of(scores: list[Tensor], **keys: Any) -> list[Tensor]:
 def test_level_scores_are_the_best_class_of_each_cell_of_each_level() -> None:
     logits = torch.randn(2, 30, 3)
     features = [torch.zeros(2, 5, *size) for size in SIZES]
-    found = level_scores(logits, features, torch.tensor([True, False]))
-    assert [tuple(s.shape) for s in found] == [(2, 4, 6), (2, 2, 3)]
+    scores = level_scores(logits, features, torch.tensor([True, False]))
+    assert [tuple(s.shape) for s in scores] == [(2, 4, 6), (2, 2, 3)]
     for y, x in ((0, 0), (1, 2)):
-        torch.testing.assert_close(found[0][0, y, x], logits[0, 6 * y + x].sigmoid().max())
-        torch.testing.assert_close(found[1][0, y, x], logits[0, 24 + 3 * y + x].sigmoid().max())
-    assert not any(s[1].any() for s in found)
+        torch.testing.assert_close(scores[0][0, y, x], logits[0, 6 * y + x].sigmoid().max())
+        torch.testing.assert_close(scores[1][0, y, x], logits[0, 24 + 3 * y + x].sigmoid().max())
+    assert not any(s[1].any() for s in scores)
     odd = logits.clone()
     odd[1] = torch.nan  # what an image that is not sound may hold
     again = level_scores(odd, features, torch.tensor([True, False]))
-    assert all(torch.equal(a, b) for a, b in zip(again, found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, scores, strict=True))
 
 
 def test_score_leaves_the_boxes_out_and_both_is_the_product() -> None:
     scores = [torch.rand(2, *size) for size in SIZES]
-    boxes, seen, product = (maps_of(scores, weight_map=kind) for kind in ("disw", "score", "both"))
+    box_maps, score_maps, product_maps = (maps_of(scores, weight_map=kind) for kind in ("disw", "score", "both"))
     for level in range(2):
-        assert torch.equal(seen[level], score_map(scores[level]))
-        wanted = boxes[level] * seen[level]
-        torch.testing.assert_close(product[level], wanted / wanted.mean())
-        assert (boxes[level][0] > 1).any()
-        assert torch.equal(boxes[level][1], torch.ones_like(boxes[level][1]))
-    assert all(torch.equal(a, b) for a, b in zip(maps_of(scores, weight_map="both", disw=0), seen, strict=True))
+        assert torch.equal(score_maps[level], score_map(scores[level]))
+        unnormalised = box_maps[level] * score_maps[level]
+        torch.testing.assert_close(product_maps[level], unnormalised / unnormalised.mean())
+        assert (box_maps[level][0] > 1).any()
+        assert torch.equal(box_maps[level][1], torch.ones_like(box_maps[level][1]))
+    assert all(torch.equal(a, b) for a, b in zip(maps_of(scores, weight_map="both", disw=0), score_maps, strict=True))
 
 
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)
@@ -111,11 +111,11 @@ def test_classes_that_are_not_distilled_do_not_weigh(checkpoint: Callable[..., P
     assert d is not None
     for branch in d.teacher.head.cv3:  # untaught, it holds both classes for equally likely
         branch[-1].bias.data[0] += 2
-    found = []
+    scores = []
     for columns in (None, [0], [1]):
         d.teacher_columns = columns
-        found.append(d.teacher_outputs(batch["img"]).scores or pytest.fail("asked for and not there"))
-    for both, first, second in zip(*found, strict=True):
+        scores.append(d.teacher_outputs(batch["img"]).scores or pytest.fail("asked for and not there"))
+    for both, first, second in zip(*scores, strict=True):
         assert bool((first > second).all())
         assert torch.equal(both, first)
 

@@ -111,8 +111,10 @@ def test_values_are_the_terms_of_a_distiller(task: str, explained: Any, files: G
         )[None].float()
         with torch.no_grad():
             raw = student(inputs)
-            given = StudentInputs(raw["feats"], Targets(targets, torch.ones(targets.shape[:2], dtype=torch.bool)))
-            terms = distiller(given, distiller.teacher_outputs(inputs))
+            student_inputs = StudentInputs(
+                raw["feats"], Targets(targets, torch.ones(targets.shape[:2], dtype=torch.bool))
+            )
+            terms = distiller(student_inputs, distiller.teacher_outputs(inputs))
         assert set(image.values) == set(TERMS)
         for term in TERMS:
             assert sum(image.values[term]) == pytest.approx(float(terms[term]), rel=2e-3), term
@@ -137,8 +139,8 @@ def test_maps_are_those_of_the_core(task: str, explained: Any) -> None:
             corners = torch.from_numpy(image.truth.corners)
             xyxy = torch.cat((corners.amin(1), corners.amax(1)), 1).float()
             cell = (2.0 * level.stride, 2.0 * level.stride)
-            wanted = disw_map(xyxy, torch.zeros(len(xyxy)), 1, level.weight.shape, cell)
-            np.testing.assert_allclose(level.weight, wanted[0, 0].numpy(), rtol=1e-5)
+            expected_weight = disw_map(xyxy, torch.zeros(len(xyxy)), 1, level.weight.shape, cell)
+            np.testing.assert_allclose(level.weight, expected_weight[0, 0].numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", MODELS)
@@ -162,9 +164,9 @@ def test_boxes_are_those_of_labels_and_prediction(task: str, explained: Any, fil
     model = load_student(files(task)["student"])
     for image in explanation.images:
         result = model.predict(image.pixels[..., ::-1].copy(), imgsz=96, conf=0.1, device="cpu", verbose=False)[0]
-        found = result.obb.xyxyxyxy if task == "obb" else result.boxes.xyxy
-        assert len(found) == len(image.student.labels) > 0
-        centres = found.mean(1) if task == "obb" else (found[:, :2] + found[:, 2:]) / 2
+        predicted_boxes = result.obb.xyxyxyxy if task == "obb" else result.boxes.xyxy
+        assert len(predicted_boxes) == len(image.student.labels) > 0
+        centres = predicted_boxes.mean(1) if task == "obb" else (predicted_boxes[:, :2] + predicted_boxes[:, 2:]) / 2
         corners = image.student.corners if task == "obb" else image.student.corners.clip(0, 96)  # as predict does
         np.testing.assert_allclose(corners.mean(1), centres, atol=0.5)
         label = Path(files(task)["data"]).parent / "labels" / "val" / f"{Path(image.file).stem}.txt"
@@ -173,8 +175,8 @@ def test_boxes_are_those_of_labels_and_prediction(task: str, explained: Any, fil
 
 
 def test_the_teacher_as_its_own_student_needs_no_adapter(files: GetFiles) -> None:
-    given = {**files("obb"), "student": files("obb")["teacher"]}
-    options = ExplainOptions(**given, images=1, fit_images=8, levels=[8])  # coarser levels have too few cells here
+    paths = {**files("obb"), "student": files("obb")["teacher"]}
+    options = ExplainOptions(**paths, images=1, fit_images=8, levels=[8])  # coarser levels have too few cells here
     explanation, task = explain_pair(options, {"imgsz": 96}, CPU)
     assert task == "obb"
     assert explanation.r2[0] > 0.99
@@ -183,12 +185,12 @@ def test_the_teacher_as_its_own_student_needs_no_adapter(files: GetFiles) -> Non
 
 
 def test_an_amplifier_of_another_teacher_is_left_out_unless_it_is_named(files: GetFiles, tmp_path: Path) -> None:
-    given = files("obb")
+    paths = files("obb")
     student = tmp_path / "weights" / "best.pt"
     student.parent.mkdir()
-    student.write_bytes(Path(given["student"]).read_bytes())
-    write_amplifier(Path(given["teacher"]), tmp_path / "amplifier.safetensors", "0" * 64)
-    options = {**given, "student": str(student)}
+    student.write_bytes(Path(paths["student"]).read_bytes())
+    write_amplifier(Path(paths["teacher"]), tmp_path / "amplifier.safetensors", "0" * 64)
+    options = {**paths, "student": str(student)}
     pair = load_pair(ExplainOptions(**options), 3, CPU, 96)
     assert pair.distiller.amplifier is None
     assert "does not fit this teacher" in pair.no_amplifier
@@ -197,8 +199,8 @@ def test_an_amplifier_of_another_teacher_is_left_out_unless_it_is_named(files: G
 
 
 def test_only_shared_classes_are_compared(checkpoint: Callable[..., Path], files: GetFiles) -> None:
-    given = {**files("obb"), "student": str(checkpoint("yolov8n-obb.yaml", names=("blue", "red")))}
-    pair = load_pair(ExplainOptions(**given), 3, CPU, 96)
+    paths = {**files("obb"), "student": str(checkpoint("yolov8n-obb.yaml", names=("blue", "red")))}
+    pair = load_pair(ExplainOptions(**paths), 3, CPU, 96)
     assert pair.shared == "the teacher has 1 of the student's 2 classes"
     assert pair.distiller.teacher_columns == [0]
 
@@ -269,8 +271,8 @@ def test_the_teacher_takes_its_channels_of_the_data(files: GetFiles, tmp_path: P
     student = OBBModel("yolov8n-obb.yaml", ch=4, nc=2, verbose=False)
     student.names, student.task = {0: "red", 1: "green"}, "obb"
     torch.save({"model": student, "train_args": {"task": "obb", "imgsz": 64}}, tmp_path / "four.pt")
-    given = {**files("obb"), "student": str(tmp_path / "four.pt"), "data": str(write_bands(tmp_path / "four", 4))}
-    options = ExplainOptions(**given, teacher_channels=[2, 1, 0], images=1, fit_images=1)
+    paths = {**files("obb"), "student": str(tmp_path / "four.pt"), "data": str(write_bands(tmp_path / "four", 4))}
+    options = ExplainOptions(**paths, teacher_channels=[2, 1, 0], images=1, fit_images=1)
     explanation, _ = explain_pair(options, {"conf": 0.05}, CPU)
     assert explanation.imgsz == 64
     assert explanation.shared == "the teacher has all classes of the student"
@@ -281,19 +283,19 @@ def test_the_teacher_takes_its_channels_of_the_data(files: GetFiles, tmp_path: P
 def test_models_without_a_shared_class_or_of_two_tasks_are_refused(
     checkpoint: Callable[..., Path], files: GetFiles
 ) -> None:
-    given = files("obb")
+    paths = files("obb")
     other = str(checkpoint("yolov8n-obb.yaml", names=("cat", "dog")))
     with pytest.raises(BadUseError, match="share no class: the student has cat, dog; the teacher has red, green"):
-        load_pair(ExplainOptions(**{**given, "student": other}), 3, CPU, 96)
+        load_pair(ExplainOptions(**{**paths, "student": other}), 3, CPU, 96)
     with pytest.raises(BadUseError, match="use a teacher for obb"):
-        load_pair(ExplainOptions(**{**given, "teacher": files("detect")["teacher"]}), 3, CPU, 96)
+        load_pair(ExplainOptions(**{**paths, "teacher": files("detect")["teacher"]}), 3, CPU, 96)
 
 
 def test_the_command_writes_page_and_sheets(
     files: GetFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"{key}={value}" for key, value in files("detect").items()]
-    status = main(["explain", *given, "images=1", "fit_images=1", "imgsz=96", "device=cpu", f"project={tmp_path}"])
+    arguments = [f"{key}={value}" for key, value in files("detect").items()]
+    status = main(["explain", *arguments, "images=1", "fit_images=1", "imgsz=96", "device=cpu", f"project={tmp_path}"])
     page = tmp_path / "explain" / "index.html"
     assert status == 0, capsys.readouterr().err
     assert capsys.readouterr().out.splitlines()[-1] == f"1 sheet on one page: {page}"

@@ -21,10 +21,10 @@ def test_the_listed_formats_are_ultralytics() -> None:
 
 
 def test_a_checkpoint_is_read(checkpoint: Callable[..., Path]) -> None:
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n-obb.yaml")), "export")
-    assert (found.task, found.imgsz, found.stride, found.channels, found.data) == ("obb", 96, 32, 3, None)
-    assert found.parameters > 3e6
-    assert found.names == ("red", "green")
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n-obb.yaml")), "export")
+    assert (facts.task, facts.imgsz, facts.stride, facts.channels, facts.data) == ("obb", 96, 32, 3, None)
+    assert facts.parameters > 3e6
+    assert facts.names == ("red", "green")
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -40,27 +40,27 @@ def test_what_cannot_be_exported_is_said_in_one_line(checkpoint: Callable[..., P
         (str(torn), "cannot be read"),
         (str(unfinished), "unfinished training (3 epochs): finish it with 'resume'"),
     ]
-    for name, said in cases:
+    for name, message in cases:
         with pytest.raises(BadUseError) as caught:
             exporter.open_checkpoint(name, "export")
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
     assert exporter.open_checkpoint(str(unfinished), "export", unfinished=True).task == "detect"
 
 
 def test_older_names_become_the_present_ones(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path]) -> None:
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
-    assert exporter.export_args("onnx", {"half": True, "imgsz": 65}, found) == {
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    assert exporter.export_args("onnx", {"half": True, "imgsz": 65}, facts) == {
         "imgsz": [96, 96], "batch": 1, "quantize": 16, "nms": None
     }  # fmt: skip
     data = str(tiny_data("detect"))
-    args = exporter.export_args("openvino", {"int8": True, "data": data, "end2end": True}, found)
+    args = exporter.export_args("openvino", {"int8": True, "data": data, "end2end": True}, facts)
     assert (args["quantize"], args["nms"], args["data"]) == (8, False, data)
-    assert "data" not in exporter.export_args("torchscript", {"data": data}, found)  # the check alone takes it
+    assert "data" not in exporter.export_args("torchscript", {"data": data}, facts)  # the check alone takes it
 
 
 @pytest.mark.parametrize(
-    ("format", "gone", "keys", "said"),
+    ("format", "missing", "keys", "message"),
     [
         ("onnx", "onnxruntime", {}, "format=onnx needs onnxruntime: pip install 'ds2d2-yolo[export]'"),
         ("onnx", "onnxslim", {}, "needs onnxslim: pip install 'ds2d2-yolo[export]'"),
@@ -70,33 +70,33 @@ def test_older_names_become_the_present_ones(checkpoint: Callable[..., Path], ti
     ],
 )
 def test_missing_packages_are_named_before_anything_is_done(
-    format: str, gone: str, keys: dict[str, Any], said: str, checkpoint: Callable[..., Path],
+    format: str, missing: str, keys: dict[str, Any], message: str, checkpoint: Callable[..., Path],
     tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == gone else object())
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == missing else object())
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     with pytest.raises(BadUseError) as caught:
-        exporter.export_args(format, {**keys, "data": str(tiny_data("detect"))}, found)
-    assert said in str(caught.value)
+        exporter.export_args(format, {**keys, "data": str(tiny_data("detect"))}, facts)
+    assert message in str(caught.value)
 
 
 def test_an_export_that_fails_leaves_the_old_file_alone(
     checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "old_model").mkdir()
     (tmp_path / "old_model" / "weights").write_text("old", encoding="utf-8")
 
-    def half(self: Any, **_: Any) -> str:
+    def failing_export(self: Any, **_: Any) -> str:
         made = Path(self.ckpt_path).with_name("old_model")
         made.mkdir()
         (made / "weights").write_text("half", encoding="utf-8")
         raise RuntimeError("disk full\nmore")
 
     with monkeypatch.context() as patch:
-        patch.setattr(YOLO, "export", half)
+        patch.setattr(YOLO, "export", failing_export)
         with pytest.raises(DS2D2Error, match=r"failed: disk full$"):
-            exporter.write_export(found, "openvino", {}, tmp_path)
+            exporter.write_export(facts, "openvino", {}, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["old_model"]
     assert (tmp_path / "old_model" / "weights").read_text(encoding="utf-8") == "old"
 
@@ -104,24 +104,24 @@ def test_an_export_that_fails_leaves_the_old_file_alone(
 def test_a_folder_takes_the_place_of_an_older_one(
     checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "new_model").mkdir()
     (tmp_path / "new_model" / "stale").write_text("old", encoding="utf-8")
 
-    def whole(self: Any, **_: Any) -> str:
+    def complete_export(self: Any, **_: Any) -> str:
         made = Path(self.ckpt_path).with_name("new_model")
         made.mkdir()
         (made / "weights").write_text("new", encoding="utf-8")
         return str(made)
 
-    monkeypatch.setattr(YOLO, "export", whole)
-    file = exporter.write_export(found, "openvino", {}, tmp_path)
+    monkeypatch.setattr(YOLO, "export", complete_export)
+    file = exporter.write_export(facts, "openvino", {}, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["new_model", "weights"]
     assert file == tmp_path / "new_model"
 
 
 def test_a_folder_that_cannot_be_written_is_named(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    found = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
+    facts = exporter.open_checkpoint(str(checkpoint("yolov8n.yaml")), "export")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadUseError, match="cannot be written"):
-        exporter.write_export(found, "onnx", {}, tmp_path / "file")
+        exporter.write_export(facts, "onnx", {}, tmp_path / "file")

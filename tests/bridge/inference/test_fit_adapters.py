@@ -34,17 +34,17 @@ def test_it_is_the_ridge_regression_of_all_cells() -> None:
         mu = ridge * np.mean(np.diag(s @ s.T))
         # as a least-squares problem with rows of the penalty appended
         rows = np.concatenate([s.T, np.sqrt(mu) * np.eye(len(s))])
-        wanted = np.linalg.lstsq(rows, np.concatenate([t.T, np.zeros((len(s), len(t)))]), rcond=None)[0].T
+        expected = np.linalg.lstsq(rows, np.concatenate([t.T, np.zeros((len(s), len(t)))]), rcond=None)[0].T
         assert weight.shape == (TEACHER[level], STUDENT[level], 1, 1)
-        np.testing.assert_allclose(weight[:, :, 0, 0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(weight[:, :, 0, 0].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_teacher_that_is_a_map_of_the_student_is_found() -> None:
     student, _ = features(4, 2)
     maps = [torch.randn(t, s, 1, 1) for t, s in zip(TEACHER, STUDENT, strict=True)]
     teacher = [torch.nn.functional.conv2d(x, w) for x, w in zip(student, maps, strict=True)]
-    for x, t, weight, wanted in zip(student, teacher, fit_adapters([(student, teacher)], 1e-9), maps, strict=True):
-        torch.testing.assert_close(weight, wanted, rtol=1e-4, atol=1e-4)
+    for x, t, weight, expected in zip(student, teacher, fit_adapters([(student, teacher)], 1e-9), maps, strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
         assert explained_variance(torch.nn.functional.conv2d(x, weight), t).item() == pytest.approx(1, abs=1e-6)
 
 

@@ -37,14 +37,14 @@ def noise(count: int, side: int = 96, channels: int = 3) -> list[NDArray[np.uint
 def test_a_tile_gives_what_ultralytics_gives(checkpoint: Checkpoint, yaml: str) -> None:
     path = str(checkpoint(yaml))
     tiles = noise(3)
-    found = TileDetector(load_detector(path), dict(LOW), 96)(tiles)
-    for detections, image in zip(found, tiles, strict=True):
+    tile_detections = TileDetector(load_detector(path), dict(LOW), 96)(tiles)
+    for detections, image in zip(tile_detections, tiles, strict=True):
         rows = detections.rows
-        own = YOLO(path).predict(image, imgsz=96, verbose=False, **LOW)[0]
-        table = own.obb if own.obb is not None else own.boxes
+        result = YOLO(path).predict(image, imgsz=96, verbose=False, **LOW)[0]
+        table = result.obb if result.obb is not None else result.boxes
         assert len(rows) == len(table) > 0
         np.testing.assert_allclose(rows[:, 5], table.conf, atol=1e-5)
-        np.testing.assert_allclose(rows[:, :4], table.xywh if own.obb is None else table.xywhr[:, :4], atol=0.05)
+        np.testing.assert_allclose(rows[:, :4], table.xywh if result.obb is None else table.xywhr[:, :4], atol=0.05)
 
 
 def test_the_network_sees_a_tile_at_its_own_size_unless_told(checkpoint: Checkpoint) -> None:
@@ -62,8 +62,8 @@ def test_an_exported_model_finds_the_same(checkpoint: Checkpoint, tmp_path: Path
     exported = TileDetector(load_detector(file), dict(LOW), 128)
     assert exported.oriented
     assert exported.scale == 128 / 96  # it has a size and a batch of its own
-    own = TileDetector(load_detector(str(copy)), {**LOW, "imgsz": 96}, 128)
-    for a, b in zip(exported(tiles), own(tiles), strict=True):
+    original = TileDetector(load_detector(str(copy)), {**LOW, "imgsz": 96}, 128)
+    for a, b in zip(exported(tiles), original(tiles), strict=True):
         np.testing.assert_allclose(a.rows[:, :6], b.rows[:, :6], atol=0.01)
 
 
@@ -82,9 +82,9 @@ def test_results_are_ultralytics_own_and_light() -> None:
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(b"nothing")
-    for name, said in ((tmp_path / "bad.pt", "cannot be read"), (tmp_path / "gone.pt", "does not exist"),
-                       ("yolov8n.yaml", "untrained")):  # fmt: skip
-        with pytest.raises(BadUseError, match=said) as caught:
+    for name, message in ((tmp_path / "bad.pt", "cannot be read"), (tmp_path / "gone.pt", "does not exist"),
+                          ("yolov8n.yaml", "untrained")):  # fmt: skip
+        with pytest.raises(BadUseError, match=message) as caught:
             load_detector(str(name))
         assert "\n" not in str(caught.value)
 
@@ -124,8 +124,8 @@ def test_without_slice_ultralytics_predicts_and_saves(checkpoint: Checkpoint, tm
         "Task2.zip",
         "detections.csv",
     }
-    own = YOLO(model).predict(str(tmp_path / "1.png"), imgsz=96, verbose=False, **LOW)[0]
-    np.testing.assert_allclose(predicted.results[1].obb.data, own.obb.data, atol=1e-4)
+    result = YOLO(model).predict(str(tmp_path / "1.png"), imgsz=96, verbose=False, **LOW)[0]
+    np.testing.assert_allclose(predicted.results[1].obb.data, result.obb.data, atol=1e-4)
     assert predicted.results[1].orig_img.base.nbytes == 1
     with pytest.raises(BadUseError, match="did you mean 'imgsz'"):
         predict(model=model, source=str(tmp_path), imgs=96)

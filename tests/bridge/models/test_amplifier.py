@@ -42,9 +42,9 @@ CARD = AmplifierCard(
 def test_file_round_trip(tmp_path: Path) -> None:
     state = {"a": torch.rand(3, 2), "b": torch.arange(4)}
     save_amplifier(tmp_path / "folder" / "a.safetensors", state, CARD)
-    got, card = load_amplifier(tmp_path / "folder" / "a.safetensors")
+    loaded_state, card = load_amplifier(tmp_path / "folder" / "a.safetensors")
     assert card == CARD
-    assert all(torch.equal(got[k], state[k]) for k in state)
+    assert all(torch.equal(loaded_state[k], state[k]) for k in state)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["a.safetensors"]
 
 
@@ -97,17 +97,17 @@ def test_answers_to_the_high_frequency_part(yaml: str, checkpoint: Callable[...,
     amplifier = Amplifier(teacher, head.state_dict(), [0, 1, 2], "db2")
     features = [torch.rand(1, c, n, n) for c, n in zip((128, 256, 512), (12, 6, 3), strict=True)]
     with torch.no_grad():
-        ours = amplifier(features)
-        wanted = raw_predictions(take_levels(head, [0, 1, 2]), [high_frequency(x, "db2") for x in features])
-    torch.testing.assert_close(ours["scores"], wanted["scores"], rtol=1e-4, atol=1e-4)
+        predictions = amplifier(features)
+        expected = raw_predictions(take_levels(head, [0, 1, 2]), [high_frequency(x, "db2") for x in features])
+    torch.testing.assert_close(predictions["scores"], expected["scores"], rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in amplifier.head.parameters())
 
 
 def test_high_features_are_exact_under_autocast() -> None:
     features = [torch.randn(1, 4, 8, 8) * 100]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = high_features(features, "db2")
-    assert torch.equal(got[0], high_frequency(features[0], "db2"))
+        high = high_features(features, "db2")
+    assert torch.equal(high[0], high_frequency(features[0], "db2"))
 
 
 def test_training_changes_the_head_alone(tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_is_trained_once_and_found_again(
 ) -> None:
     first = tiny_trainer("obb", amplifier_epochs=1, seed=11)
     card = card_for(first.run.teacher, first.data, first.args, "haar", 1)
-    kept = stored_file(card)
-    kept.unlink(missing_ok=True)
+    amplifier_file = stored_file(card)
+    amplifier_file.unlink(missing_ok=True)
     first.train()
-    assert kept.is_file()
+    assert amplifier_file.is_file()
     assert not list(amplifier_folder().glob(f"{card.key}-*"))
-    assert (first.save_dir / "amplifier.safetensors").read_bytes() == kept.read_bytes()
+    assert (first.save_dir / "amplifier.safetensors").read_bytes() == amplifier_file.read_bytes()
     monkeypatch.setattr(AmplifierOBBTrainer, "train", lambda self: pytest.fail("trained again"))
     tiny_trainer("obb", amplifier_epochs=1, seed=12, name="second").train()
 

@@ -50,16 +50,18 @@ def adapted_by_hand(features: list[Tensor], adapters: list[Tensor]) -> list[Tens
     return [F.conv2d(x, a) for x, a in zip(features, adapters, strict=True)]
 
 
-def compare(head: Any, features: list[Tensor], adapters: list[Tensor], found: dict[str, Any]) -> None:
+def compare(head: Any, features: list[Tensor], adapters: list[Tensor], predictions: dict[str, Any]) -> None:
     """Answers and gradients are those of the head on the adapted features."""
-    wanted = raw_predictions(head, adapted_by_hand(features, adapters))
-    assert found.keys() == wanted.keys()
-    leaves, keys = [*features, *adapters], [k for k in wanted if k != "feats"]
-    seeds = [torch.randn_like(wanted[k]) for k in keys]
+    expected = raw_predictions(head, adapted_by_hand(features, adapters))
+    assert predictions.keys() == expected.keys()
+    leaves, keys = [*features, *adapters], [k for k in expected if k != "feats"]
+    seeds = [torch.randn_like(expected[k]) for k in keys]
     for key in keys:
-        torch.testing.assert_close(found[key], wanted[key], rtol=1e-9, atol=1e-9)
-    mine, theirs = (torch.autograd.grad([p[k] for k in keys], leaves, seeds) for p in (found, wanted))
-    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(predictions[key], expected[key], rtol=1e-9, atol=1e-9)
+    gradients, expected_gradients = (
+        torch.autograd.grad([p[k] for k in keys], leaves, seeds) for p in (predictions, expected)
+    )
+    for one, other in zip(gradients, expected_gradients, strict=True):
         assert other.abs().max() > 0
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -79,9 +81,9 @@ def test_equals_the_head_on_adapted_features(yaml: str, largest: int) -> None:
 def test_adapted_features_that_are_there_are_taken() -> None:
     head = head_of("yolov8n")
     features, adapters = inputs_of(head, 2)
-    given = [torch.zeros_like(a) for a in adapted_by_hand(features, adapters)]
-    found = AdaptedHead(head)(features, adapters, given)
-    assert torch.equal(found["scores"], raw_predictions(head, given)["scores"])
+    adapted = [torch.zeros_like(a) for a in adapted_by_hand(features, adapters)]
+    predictions = AdaptedHead(head)(features, adapters, adapted)
+    assert torch.equal(predictions["scores"], raw_predictions(head, adapted)["scores"])
 
 
 @pytest.mark.parametrize("wavelet", ["haar", "db2", "bior2.2"])
@@ -89,8 +91,8 @@ def test_adapted_features_that_are_there_are_taken() -> None:
 def test_high_frequencies_pass_through_an_adapter(wavelet: str, size: tuple[int, int]) -> None:
     """hf(A S) = A hf(S): why the high-frequency amplifier may be given the student's own features."""
     x, adapter = torch.randn(2, NARROW, *size).double(), torch.randn(24, NARROW, 1, 1).double()
-    wanted = high_frequency(F.conv2d(x, adapter), wavelet)
-    torch.testing.assert_close(F.conv2d(high_frequency(x, wavelet), adapter), wanted, rtol=1e-12, atol=1e-12)
+    expected = high_frequency(F.conv2d(x, adapter), wavelet)
+    torch.testing.assert_close(F.conv2d(high_frequency(x, wavelet), adapter), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cells", [1, 4, 16])

@@ -45,9 +45,9 @@ def model_of(yaml: str) -> nn.Module:
 
 def test_anchors_equal_ultralytics() -> None:
     features = [torch.empty(2, 4, *size, dtype=torch.float16) for size in ((12, 20), (6, 10), (3, 5))]
-    found = _anchors(features, (8.0, 16.0, 32.0))
-    wanted = make_anchors([f.float() for f in features], (8.0, 16.0, 32.0), 0.5)
-    for a, b in zip(found, wanted, strict=True):
+    anchors = _anchors(features, (8.0, 16.0, 32.0))
+    expected = make_anchors([f.float() for f in features], (8.0, 16.0, 32.0), 0.5)
+    for a, b in zip(anchors, expected, strict=True):
         assert torch.equal(a, b)
         assert (a.dtype, a.stride()) == (b.dtype, b.stride())
 
@@ -60,16 +60,16 @@ def test_boxes_equal_the_heads_own(yaml: str) -> None:
     images = torch.rand(2, 3, 96, 128)
     with torch.no_grad():
         decoded, raw = model(images)
-        ours = raw.get("one2many", raw)
+        one2many = raw.get("one2many", raw)
         view = take_levels(head, [0, 1, 2])
-        logits, boxes = logits_and_boxes(view, raw_predictions(view, ours["feats"]))
-    wanted = decoded.transpose(1, 2)
-    torch.testing.assert_close(logits.sigmoid(), wanted[..., 4:7])
+        logits, boxes = logits_and_boxes(view, raw_predictions(view, one2many["feats"]))
+    expected = decoded.transpose(1, 2)
+    torch.testing.assert_close(logits.sigmoid(), expected[..., 4:7])
     if is_rotated(head):
-        torch.testing.assert_close(boxes[..., :4], wanted[..., :4])
-        torch.testing.assert_close(boxes[..., 4], wanted[..., 7])
+        torch.testing.assert_close(boxes[..., :4], expected[..., :4])
+        torch.testing.assert_close(boxes[..., 4], expected[..., 7])
     else:
-        torch.testing.assert_close(boxes, xywh2xyxy(wanted[..., :4]), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(boxes, xywh2xyxy(expected[..., :4]), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("yaml", ["yolov8n.yaml", "yolo26n-obb.yaml"])
@@ -79,9 +79,9 @@ def test_a_view_of_some_levels(yaml: str) -> None:
     names = set(head.state_dict())
     features = [torch.rand(1, c, n, n) for c, n in zip(level_channels(head), (16, 8, 4), strict=True)]
     with torch.no_grad():
-        whole = raw_predictions(take_levels(head, [0, 1, 2]), features)
-        part = raw_predictions(take_levels(head, [1, 2]), features[1:])
-    assert torch.equal(part["scores"], whole["scores"][..., 256:])
+        all_levels = raw_predictions(take_levels(head, [0, 1, 2]), features)
+        some_levels = raw_predictions(take_levels(head, [1, 2]), features[1:])
+    assert torch.equal(some_levels["scores"], all_levels["scores"][..., 256:])
     assert set(head.state_dict()) == names, "the view must leave the head as it was"
     assert not head.training
 
@@ -140,8 +140,8 @@ def test_every_model_of_ultralytics_is_taken_or_refused_by_name() -> None:
             assert head in OTHERS, yaml.name
             with pytest.raises(BadUseError, match=f"the student is {OTHERS[head]}.*YOLOv3u, v5u, v6, v8"):
                 refuse_yaml(str(yaml), "the student")
-    said = [re.findall(r"\d+", part) for part in WORKS.split(" for detect")]
-    assert dense == {"detect": set(said[0]), "obb": set(said[1])}
+    versions = [re.findall(r"\d+", part) for part in WORKS.split(" for detect")]
+    assert dense == {"detect": set(versions[0]), "obb": set(versions[1])}
 
 
 def test_a_yaml_that_is_no_model_is_left_to_ultralytics(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_refuses_a_model_that_is_none_of_ultralytics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("student", "said"),
+    ("student", "message"),
     [
         ("rtdetr-l.yaml", "student=rtdetr-l.yaml is an RT-DETR model"),
         ("yolov8n-world.yaml", "is a YOLO-World model"),
@@ -174,8 +174,8 @@ def test_refuses_a_model_that_is_none_of_ultralytics() -> None:
         ("yolo26n-sem.yaml", "is a semantic segmentation model"),
     ],
 )
-def test_a_student_of_another_kind_is_refused(student: str, said: str) -> None:
-    with pytest.raises(BadUseError, match=f"{said}, which DS2D2 does not distil: use YOLOv3u"):
+def test_a_student_of_another_kind_is_refused(student: str, message: str) -> None:
+    with pytest.raises(BadUseError, match=f"{message}, which DS2D2 does not distil: use YOLOv3u"):
         load_student(student)
 
 

@@ -57,20 +57,20 @@ def scores(model: Any, images: Tensor) -> Tensor:
 
 def test_the_chosen_channels_survive_whatever_is_done_to_the_teacher(teacher: Teacher, tmp_path: Path) -> None:
     images = torch.rand(1, 4, 64, 64)
-    wanted = scores(teacher.model, images[:, PICKED])
+    expected = scores(teacher.model, images[:, PICKED])
     assert fit_channels(teacher, 4, PICKED) == (2, 0, 3)
-    assert torch.equal(scores(teacher.model, images), wanted)
-    assert torch.equal(scores(copy.deepcopy(teacher.model), images), wanted)
+    assert torch.equal(scores(teacher.model, images), expected)
+    assert torch.equal(scores(copy.deepcopy(teacher.model), images), expected)
     torch.save({"model": teacher.model}, tmp_path / "saved.pt")
     for named_types_only in (False, True):
         checkpoint, _ = torch_safe_load(tmp_path / "saved.pt", safe_only=named_types_only)
-        assert torch.equal(scores(checkpoint["model"], images), wanted)
+        assert torch.equal(scores(checkpoint["model"], images), expected)
     assert state_hash(teacher.model) == teacher.sha256
     folded = copy.deepcopy(teacher.model).fuse(verbose=False)
-    torch.testing.assert_close(scores(folded, images), wanted, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(scores(copy.deepcopy(folded), images), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(scores(folded, images), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(scores(copy.deepcopy(folded), images), expected, rtol=1e-3, atol=1e-3)
     answer = FrozenTeacher(teacher, (8.0, 16.0, 32.0))(images)
-    torch.testing.assert_close(answer["scores"].sigmoid(), wanted[:, 4:6], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(answer["scores"].sigmoid(), expected[:, 4:6], rtol=1e-3, atol=1e-4)
 
 
 def test_a_first_layer_that_is_no_convolution() -> None:
@@ -80,9 +80,9 @@ def test_a_first_layer_that_is_no_convolution() -> None:
     layers = {"nc": 2, "backbone": backbone, "head": [[[4], 1, "Detect", ["nc"]]]}
     model = DetectionModel(layers, verbose=False).eval()
     images = torch.rand(1, 4, 64, 64)
-    wanted = scores(model, images[:, PICKED])
+    expected = scores(model, images[:, PICKED])
     fit_channels(Teacher("", model, "", ("red", "green"), False, (8.0,)), 4, PICKED)
-    assert torch.equal(scores(model, images), wanted)
+    assert torch.equal(scores(model, images), expected)
 
 
 def test_ultralytics_still_measures_the_teacher(teacher: Teacher) -> None:
@@ -94,9 +94,9 @@ def test_ultralytics_still_measures_the_teacher(teacher: Teacher) -> None:
 @pytest.mark.parametrize(("channels", "chosen"), [(1, [0, 0, 0]), (3, [2, 1, 0])])
 def test_channels_repeat_and_change_places(channels: int, chosen: list[int], teacher: Teacher) -> None:
     images = torch.rand(1, channels, 64, 64)
-    wanted = scores(teacher.model, images[:, chosen])
+    expected = scores(teacher.model, images[:, chosen])
     assert fit_channels(teacher, channels, chosen) == tuple(chosen)
-    assert torch.equal(scores(teacher.model, images), wanted)
+    assert torch.equal(scores(teacher.model, images), expected)
 
 
 @pytest.mark.parametrize("chosen", [None, [0, 1, 2]])
@@ -106,7 +106,7 @@ def test_nothing_is_hooked_where_the_teacher_takes_all(chosen: list[int] | None,
 
 
 @pytest.mark.parametrize(
-    ("channels", "chosen", "said"),
+    ("channels", "chosen", "message"),
     [
         (4, None, r"takes 3 channels and the data have 4: .*, such as teacher_channels=\[0, 1, 2\]"),
         (1, None, r"takes 3 channels and the data have 1: .*, such as teacher_channels=\[0, 0, 0\]"),
@@ -117,9 +117,9 @@ def test_nothing_is_hooked_where_the_teacher_takes_all(chosen: list[int] | None,
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(
-    channels: int, chosen: list[int] | None, said: str, teacher: Teacher
+    channels: int, chosen: list[int] | None, message: str, teacher: Teacher
 ) -> None:
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         fit_channels(teacher, channels, chosen)
 
 

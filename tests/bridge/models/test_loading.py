@@ -25,7 +25,7 @@ def test_a_checkpoint_is_loaded(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "pretrained=.* does not exist, and Ultralytics has no release of that name"),
         (b"", "pretrained=.* cannot be read as an Ultralytics checkpoint"),
@@ -33,11 +33,11 @@ def test_a_checkpoint_is_loaded(checkpoint: Checkpoint) -> None:
         (b"PK\x03\x04 cut off", "pretrained=.* cannot be read as an Ultralytics checkpoint"),
     ],
 )
-def test_a_broken_checkpoint_is_one_line(content: bytes | None, said: str, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(BadUseError, match=said) as e:
+    with pytest.raises(BadUseError, match=message) as e:
         check_pretrained(file)
     assert len(str(e.value).splitlines()) == 1
 

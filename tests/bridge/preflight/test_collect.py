@@ -128,19 +128,19 @@ def test_hash_of_a_student_from_a_checkpoint(
     tiny_trainer: Trainer, checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = str(checkpoint("yolov8n-obb.yaml"))
-    wanted = load_teacher(file, "obb").sha256
+    checkpoint_sha256 = load_teacher(file, "obb").sha256
     unfinished = torch_load(file)
     attach_adapters(unfinished["model"], make_adapters([4], [8], 0))
     torch.save(unfinished, tmp_path / "unfinished.pt")
     for keys, sha256 in (
-        ({"model": str(tmp_path / "unfinished.pt")}, wanted),
-        ({"model": file}, wanted),
+        ({"model": str(tmp_path / "unfinished.pt")}, checkpoint_sha256),
+        ({"model": file}, checkpoint_sha256),
         ({"model": file, "pretrained": False}, None),
-        ({"pretrained": file}, wanted),
+        ({"pretrained": file}, checkpoint_sha256),
     ):
-        found = report_of(tiny_trainer("obb", **keys)).student
-        assert found.sha256 == sha256
-        assert keys.get("model", file) in found.source
+        student = report_of(tiny_trainer("obb", **keys)).student
+        assert student.sha256 == sha256
+        assert keys.get("model", file) in student.source
 
 
 @pytest.mark.usefixtures("fine")
@@ -185,10 +185,10 @@ def test_bad_use_is_no_warning(tiny_trainer: Trainer, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("fine")
 def test_classes(tiny_trainer: Trainer) -> None:
     trainer = tiny_trainer("obb", imhi=0)
-    mine = list(trainer.run.class_map.data)
+    data_classes = list(trainer.run.class_map.data)
     same, part, none = (
-        collect_report(replace(trainer.run, class_map=match_classes(names, mine)), student_of(trainer))
-        for names in (mine[::-1], ["red", "blue"], ["blue", "grey"])
+        collect_report(replace(trainer.run, class_map=match_classes(names, data_classes)), student_of(trainer))
+        for names in (data_classes[::-1], ["red", "blue"], ["blue", "grey"])
     )
     assert same.classes.shared == (*part.classes.shared, "green") == ("red", "green")
     assert same.classes.meaning == "the implicit stream compares all of them"

@@ -36,16 +36,16 @@ Trainer = Callable[..., Any]
 )
 def test_why_terms_are_off(settings: dict[str, Any], off: dict[str, str], tiny_trainer: Trainer) -> None:
     plan = tiny_trainer("obb").run
-    found = module.gain_facts(replace(plan, settings=Settings(teacher="t.pt", **settings)))
-    assert {term: why for term, why in found.off.items() if term in ACTIVE} == off
+    facts = module.gain_facts(replace(plan, settings=Settings(teacher="t.pt", **settings)))
+    assert {term: why for term, why in facts.off.items() if term in ACTIVE} == off
 
 
 def test_gains_and_their_course(tiny_trainer: Trainer) -> None:
     keys = {"exlo": 0.5, "imhi": 0, "gain_warmup": 2, "gain_schedule": "cosine", "gain_final": 0.1, "gain_epochs": 30}
-    found = module.gain_facts(tiny_trainer("obb", epochs=20, **keys).run)
-    assert found.fixed == {"exlo": 0.5}
-    assert found.shares == {"exhi": 0.02, "imfu": 0.5}
-    assert (found.warmup, found.schedule, found.final, found.last_epoch) == (2, "cosine", 0.1, 20)
+    facts = module.gain_facts(tiny_trainer("obb", epochs=20, **keys).run)
+    assert facts.fixed == {"exlo": 0.5}
+    assert facts.shares == {"exhi": 0.02, "imfu": 0.5}
+    assert (facts.warmup, facts.schedule, facts.final, facts.last_epoch) == (2, "cosine", 0.1, 20)
 
 
 def amplifier_of(plan: PreparedRun, card: AmplifierCard, file: Path) -> Path:
@@ -58,33 +58,34 @@ def test_where_the_amplifier_comes_from(tiny_trainer: Trainer, tmp_path: Path, m
     monkeypatch.setattr(amplifier_store, "amplifier_folder", lambda: tmp_path / "kept")
     plan = tiny_trainer("obb", epochs=8).run
     card = card_for(plan.teacher, plan.data, plan.args, "haar", 2)
-    wanted = replace(plan, amplifier_card=card)
-    found = module.amplifier_facts(wanted)
-    assert (found.state, found.epochs, found.share, found.path, found.reason) == ("to train", 2, 0.25, None, "")
+    plan_with_card = replace(plan, amplifier_card=card)
+    facts = module.amplifier_facts(plan_with_card)
+    assert (facts.state, facts.epochs, facts.share, facts.path, facts.reason) == ("to train", 2, 0.25, None, "")
     measured = {"map50": 0.5, "map50_95": 0.25, "teacher_map50": 0.6, "teacher_map50_95": 0.3}
-    kept = amplifier_of(plan, replace(card, **measured), amplifier_store.stored_file(card))
-    found = module.amplifier_facts(wanted)
-    assert found == AmplifierFacts("kept", str(kept), 2, 0.5, 0.25, 0.6, 0.3)
+    stored_path = amplifier_of(plan, replace(card, **measured), amplifier_store.stored_file(card))
+    facts = module.amplifier_facts(plan_with_card)
+    assert facts == AmplifierFacts("kept", str(stored_path), 2, 0.5, 0.25, 0.6, 0.3)
     longer = module.amplifier_facts(replace(plan, amplifier_card=replace(card, epochs=4)))
     assert (longer.state, longer.share, longer.reason) == ("to train", 0.5, "the kept one has 2 epochs")
-    given = amplifier_of(plan, card, tmp_path / "given.safetensors")
-    assert module.amplifier_facts(replace(wanted, amplifier_path=given)) == AmplifierFacts("given", str(given), 2)
+    amplifier_path = amplifier_of(plan, card, tmp_path / "given.safetensors")
+    facts = module.amplifier_facts(replace(plan_with_card, amplifier_path=amplifier_path))
+    assert facts == AmplifierFacts("given", str(amplifier_path), 2)
     with pytest.raises(BadUseError, match="does not exist"):
-        module.amplifier_facts(replace(wanted, amplifier_path=tmp_path / "lost.safetensors"))
-    off = replace(wanted, settings=replace(plan.settings, imhi=0.0))
+        module.amplifier_facts(replace(plan_with_card, amplifier_path=tmp_path / "lost.safetensors"))
+    off = replace(plan_with_card, settings=replace(plan.settings, imhi=0.0))
     assert module.amplifier_facts(off).reason == "imhi=0"
 
 
 def test_why_the_implicit_stream_is_off_without_shared_classes(tiny_trainer: Trainer) -> None:
     plan = tiny_trainer("obb", implicit=False).run
-    alone = replace(plan, class_map=replace(plan.class_map, pairs=()))
-    said = dict.fromkeys(("imfu", "imhi"), "teacher and data share no class")
-    assert {term: why for term, why in module.gain_facts(alone).off.items() if term in ACTIVE} == said
-    assert module.amplifier_facts(alone).reason == said["imhi"]
+    plan_without_classes = replace(plan, class_map=replace(plan.class_map, pairs=()))
+    reasons = dict.fromkeys(("imfu", "imhi"), "teacher and data share no class")
+    assert {term: why for term, why in module.gain_facts(plan_without_classes).off.items() if term in ACTIVE} == reasons
+    assert module.amplifier_facts(plan_without_classes).reason == reasons["imhi"]
 
 
-@pytest.mark.parametrize(("imgsz", "found"), [(96, 96), (100, 128), (16, 32)])
-def test_size_is_the_one_that_ultralytics_trains_with(imgsz: int, found: int, tiny_trainer: Trainer) -> None:
+@pytest.mark.parametrize(("imgsz", "expected"), [(96, 96), (100, 128), (16, 32)])
+def test_size_is_the_one_that_ultralytics_trains_with(imgsz: int, expected: int, tiny_trainer: Trainer) -> None:
     plan = tiny_trainer("obb", imhi=0).run
     plan.args.imgsz = imgsz
-    assert plan.imgsz(YOLO("yolov8n-obb.yaml").model) == found
+    assert plan.imgsz(YOLO("yolov8n-obb.yaml").model) == expected

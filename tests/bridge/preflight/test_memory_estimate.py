@@ -173,11 +173,11 @@ def test_parts_are_those_of_a_real_run(optimizer: str, estimate: Any, tiny_train
 
 
 def test_the_total_is_the_sum_of_its_parts(estimate: Any) -> None:
-    found = estimate(batch=6)
-    assert found.amplifier > 0
-    fixed = found.weights + found.gradients + found.optimizer + found.ema + found.teacher + found.amplifier + 10
-    assert (found.activations, found.measuring, found.images) == (1000, 100, 6)
-    assert found.total == fixed + 6 * 1100
+    memory = estimate(batch=6)
+    assert memory.amplifier > 0
+    fixed = memory.weights + memory.gradients + memory.optimizer + memory.ema + memory.teacher + memory.amplifier + 10
+    assert (memory.activations, memory.measuring, memory.images) == (1000, 100, 6)
+    assert memory.total == fixed + 6 * 1100
 
 
 def test_mixed_precision_is_measured(tiny_trainer: Callable[..., Any]) -> None:
@@ -193,20 +193,20 @@ def test_mixed_precision_is_measured(tiny_trainer: Callable[..., Any]) -> None:
 
 
 def test_largest_images_of_multi_scale_count(estimate: Any) -> None:
-    found = estimate(multi_scale=0.5)
-    assert found.imgsz == 144
-    assert found.activations == 2250
+    memory = estimate(multi_scale=0.5)
+    assert memory.imgsz == 144
+    assert memory.activations == 2250
 
 
 def test_without_terms_there_is_nothing_but_the_student(tiny_trainer: Callable[..., Any]) -> None:
     trainer = tiny_trainer("obb", **OFF)
     student = collect._trainable_copy(student_of(trainer), trainer.args)
-    found = collect._memory(trainer.run, student, None, 96)
-    assert (found.teacher, found.amplifier, found.measuring) == (0, 0, 0)
-    assert found.activations > 0
+    memory = collect._memory(trainer.run, student, None, 96)
+    assert (memory.teacher, memory.amplifier, memory.measuring) == (0, 0, 0)
+    assert memory.activations > 0
 
 
 def test_autobatch_leaves_the_total_open(estimate: Any) -> None:
-    found = estimate(batch=-1)
-    assert found.images is None
-    assert found.total is None
+    memory = estimate(batch=-1)
+    assert memory.images is None
+    assert memory.total is None

@@ -36,7 +36,7 @@ def obtain(
 def test_ends_with_the_same_weights(
     obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = load_file(obtain(tmp_path / "whole"))
+    uninterrupted_weights = load_file(obtain(tmp_path / "uninterrupted"))
     saves, original = 0, amplifier_trainer.AmplifierTrainer.save_model
 
     def cut_off(self: Any) -> bool:
@@ -52,12 +52,12 @@ def test_ends_with_the_same_weights(
         with pytest.raises(Cut):
             obtain(tmp_path / "cut")
         torch.rand(3)  # another process would stand elsewhere
-    found = load_file(obtain(tmp_path / "cut"))
+    resumed_weights = load_file(obtain(tmp_path / "cut"))
     assert saves == 3, "no epoch was run twice"
-    assert found.keys() == wanted.keys()
-    assert [k for k in wanted if not torch.equal(found[k], wanted[k])] == []
-    left = tmp_path / "cut" / f"{next((tmp_path / 'cut').glob('*.safetensors')).stem}-3"
-    left.mkdir()  # a kill in the middle of the clean-up
+    assert resumed_weights.keys() == uninterrupted_weights.keys()
+    assert [k for k in uninterrupted_weights if not torch.equal(resumed_weights[k], uninterrupted_weights[k])] == []
+    training_folder = tmp_path / "cut" / f"{next((tmp_path / 'cut').glob('*.safetensors')).stem}-3"
+    training_folder.mkdir()  # a kill in the middle of the clean-up
     obtain(tmp_path / "cut")
     kinds = {p.suffix for p in (tmp_path / "cut").iterdir()}
     assert kinds <= {".safetensors", ".csv", ".lock"}, "the folder of the training is gone"
@@ -66,10 +66,10 @@ def test_ends_with_the_same_weights(
 def test_class_weights_of_the_teachers_own_training_are_not_taken(
     checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.amplifier_folder", lambda: tmp_path / "kept")
-    whole = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
-    whole["model"].class_weights = torch.tensor([0.2, 1.8])  # where Ultralytics' cls_pw leaves them
-    torch.save(whole, tmp_path / "teacher.pt")
+    monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.amplifier_folder", lambda: tmp_path / "amplifiers")
+    teacher_checkpoint = torch.load(checkpoint("yolov8n-obb.yaml"), weights_only=False)
+    teacher_checkpoint["model"].class_weights = torch.tensor([0.2, 1.8])  # where Ultralytics' cls_pw leaves them
+    torch.save(teacher_checkpoint, tmp_path / "teacher.pt")
     seen, original = [], amplifier_trainer.AmplifierTrainer.save_model
 
     def look(self: Any) -> Any:
@@ -118,13 +118,13 @@ def test_experiment_trackers_are_told_nothing(
     obtain: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TensorBoard's writer, one for the whole process, is that of the student's run around this training."""
-    told: list[str] = []
+    tracked_events: list[str] = []
 
     def integrate(instance: Any) -> None:
         for event in instance.callbacks:
-            instance.callbacks[event].append(lambda _, e=event: told.append(e))
+            instance.callbacks[event].append(lambda _, e=event: tracked_events.append(e))
 
     monkeypatch.setattr(callbacks, "add_integration_callbacks", integrate)
     monkeypatch.setattr(obtain_amplifier, "teacher_map", lambda *_: (0.1, 0.1))  # validates by itself
     obtain(tmp_path)
-    assert not told
+    assert not tracked_events

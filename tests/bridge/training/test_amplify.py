@@ -37,8 +37,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def run(taught: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AmplifierResult]:
     """Amplify on some data, by default the teacher's own, in an empty working folder and with nothing kept."""
     monkeypatch.setattr("ds2d2_yolo.bridge.models.amplifier_store.USER_CONFIG_DIR", tmp_path / "config")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "working_folder").mkdir()
+    monkeypatch.chdir(tmp_path / "working_folder")
 
     def go(data: Path | None = None, **keys: Any) -> AmplifierResult:
         return amplify(taught[0], data or taught[1], **{**KEYS, **keys})
@@ -62,8 +62,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def same_head(first: AmplifierResult, second: AmplifierResult) -> bool:
     """Return whether two amplifiers have the same weights to the bit."""
-    mine, theirs = (load_amplifier(r.file)[0] for r in (first, second))
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    first_head, second_head = (load_amplifier(r.file)[0] for r in (first, second))
+    return first_head.keys() == second_head.keys() and all(
+        torch.equal(first_head[k], second_head[k]) for k in first_head
+    )
 
 
 def test_the_teachers_size_is_that_of_its_amplifier(run: Callable[..., AmplifierResult], trainings: list[int]) -> None:
@@ -123,24 +125,24 @@ def test_nothing_in_common_is_refused(
     rare = rename(taught[1], ("red", "x", "y"), tmp_path / "rare", {1: 1, 2: 2})
     with pytest.raises(BadUseError, match="no training label is of a class that the teacher has"):
         run(rare)
-    assert not list((tmp_path / "here").iterdir())
+    assert not list((tmp_path / "working_folder").iterdir())
 
 
 def test_is_found_again_by_content(
     run: Callable[..., AmplifierResult], trainings: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run(amplifier_epochs=2)
-    said = caplog.messages[-1]
-    assert said == f"DS2D2: high-frequency amplifier kept: {first.file} ({first.card.reached})"
+    message = caplog.messages[-1]
+    assert message == f"DS2D2: high-frequency amplifier kept: {first.file} ({first.card.reached})"
     again = run(amplifier_epochs=None, epochs=4)  # a quarter: fewer than were trained
-    assert caplog.messages[-1] == said.replace("kept:", "found:")
+    assert caplog.messages[-1] == message.replace("kept:", "found:")
     assert trainings == [2]
     assert again == first
     assert first.card.ultralytics == ultralytics_version
     assert (first.card.torch, first.card.ds2d2) == (str(torch.__version__), __version__)
     run(wavelet="db2")
     assert trainings == [2, 1]
-    assert not list((tmp_path / "here").iterdir())
+    assert not list((tmp_path / "working_folder").iterdir())
 
 
 def test_more_epochs_replace_it_and_so_does_damage(run: Callable[..., AmplifierResult], trainings: list[int]) -> None:
@@ -198,12 +200,12 @@ def test_upright_boxes(tmp_path: Path, run: Callable[..., AmplifierResult], monk
     card = amplify(teacher, data, **KEYS).card
     assert kinds == [AmplifierTrainer]
     keys = {"data": str(data), "imgsz": SIZE, "batch": 8, "conf": CONF, "device": "cpu", "plots": False}
-    found = YOLO(teacher).val(**keys, verbose=False).box
-    assert (card.teacher_map50, card.teacher_map50_95) == (float(found.map50), float(found.map))
+    teacher_metrics = YOLO(teacher).val(**keys, verbose=False).box
+    assert (card.teacher_map50, card.teacher_map50_95) == (float(teacher_metrics.map50), float(teacher_metrics.map))
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"wavlet": "haar"}, r"unknown key: 'wavlet' \(did you mean 'wavelet'\?\); 'ds2d2-yolo help amplify'"),
         ({"imgz": 96}, r"'imgz' \(did you mean 'imgsz'\?\)"),
@@ -216,6 +218,6 @@ def test_upright_boxes(tmp_path: Path, run: Callable[..., AmplifierResult], monk
         ({"data": "nowhere.yaml"}, r"data=nowhere\.yaml: "),
     ],
 )
-def test_bad_use_is_refused(keys: dict[str, Any], said: str, taught: tuple[Path, Path]) -> None:
-    with pytest.raises(BadUseError, match=said):
+def test_bad_use_is_refused(keys: dict[str, Any], message: str, taught: tuple[Path, Path]) -> None:
+    with pytest.raises(BadUseError, match=message):
         amplify(**{"teacher": taught[0], "data": taught[1], **keys})

@@ -104,20 +104,20 @@ def terms_of(model: Any, criterion: DistillationCriterion, batch: dict[str, Tens
 def learners(model: Any, criterion: DistillationCriterion) -> dict[str, Tensor]:
     """Weights that must learn from the terms: the adapters, and the convolutions of the layers that feed the head."""
     assert criterion.distiller is not None
-    found = {f"adapter {i}": a.weight for i, a in enumerate(criterion.distiller.adapters)}
+    weights = {f"adapter {i}": a.weight for i, a in enumerate(criterion.distiller.adapters)}
     for level, _ in criterion.distiller.teacher.pairs:
         layer = model.model[model.model[-1].f[level]]
         convolutions = [(n, m) for n, m in layer.named_modules() if isinstance(m, nn.Conv2d)]
         assert convolutions
-        found |= {f"neck {level} {name}": m.weight for name, m in convolutions}
-    return found
+        weights |= {f"neck {level} {name}": m.weight for name, m in convolutions}
+    return weights
 
 
-def check_gradients(terms: Tensor, wanted: dict[str, Tensor]) -> None:
+def check_gradients(terms: Tensor, weights: dict[str, Tensor]) -> None:
     """Each term alone reaches each of the weights."""
     for term, value in zip(ACTIVE, terms, strict=True):
-        gradients = torch.autograd.grad(value, list(wanted.values()), retain_graph=True, allow_unused=True)
-        for name, gradient in zip(wanted, gradients, strict=True):
+        gradients = torch.autograd.grad(value, list(weights.values()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(weights, gradients, strict=True):
             assert gradient is not None, f"{term} does not reach {name}"
             assert torch.isfinite(gradient).all(), f"{term} in {name}"
             assert gradient.abs().max() > 0, f"{term} in {name}"

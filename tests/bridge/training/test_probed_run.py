@@ -59,19 +59,19 @@ def test_an_unfinished_run_lends_its_adapters(
 
 
 def test_bad_use_is_refused(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path]) -> None:
-    given = str(checkpoint("yolov8s.yaml")), "yolov8n.yaml", str(tiny_data("detect"))
+    models_and_data = str(checkpoint("yolov8s.yaml")), "yolov8n.yaml", str(tiny_data("detect"))
     with pytest.raises(BadUseError, match="at least 1"):
-        probe(*given, images=0)
+        probe(*models_and_data, images=0)
     with pytest.raises(BadUseError, match="no term is on"):
-        probe(*given, gains=0)
+        probe(*models_and_data, gains=0)
     with pytest.raises(BadUseError, match="did you mean 'weight_map'"):
-        probe(*given, weight_mp="score")
+        probe(*models_and_data, weight_mp="score")
 
 
 def test_teacher_sees_more(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path]) -> None:
-    pair = str(checkpoint("yolov8s.yaml")), "yolov8n.yaml", str(tiny_data("detect"))
-    result = probe(*pair, device="cpu", **{**SIZES, "imgsz": 64}, teacher_imgsz=128)
+    models_and_data = str(checkpoint("yolov8s.yaml")), "yolov8n.yaml", str(tiny_data("detect"))
+    result = probe(*models_and_data, device="cpu", **{**SIZES, "imgsz": 64}, teacher_imgsz=128)
     assert result.strides == (8.0, 16.0)
     assert result.images == 4
     with pytest.raises(BadUseError, match="give imgsz=64 teacher_imgsz=128"):
-        probe(*pair, device="cpu", **{**SIZES, "imgsz": 50}, teacher_imgsz=100)
+        probe(*models_and_data, device="cpu", **{**SIZES, "imgsz": 50}, teacher_imgsz=100)

@@ -47,9 +47,9 @@ def train(ranks: int, settings: dict[str, Any], folder: Path) -> tuple[list[dict
         finally:
             for p in running:
                 p.kill()
-    said = (folder / "log.txt").read_text(encoding="utf-8")
-    assert codes == [0] * ranks, said[-3000:]
-    return [torch.load(folder / f"rank{i}.pt", weights_only=False) for i in range(ranks)], said
+    log_text = (folder / "log.txt").read_text(encoding="utf-8")
+    assert codes == [0] * ranks, log_text[-3000:]
+    return [torch.load(folder / f"rank{i}.pt", weights_only=False) for i in range(ranks)], log_text
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_ranks_agree(
     earlier = tmp_path / "runs" / "run" / "results.csv"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("an earlier run's")
-    seen, said = train(ranks, settings, tmp_path)
+    seen, log_text = train(ranks, settings, tmp_path)
     run = tmp_path / "runs" / "run-2"
-    assert said.count("rect=True does not go with several processes") == 1
+    assert log_text.count("rect=True does not go with several processes") == 1
     memory = json.loads((run / "preflight.json").read_text(encoding="utf-8"))["memory"]
     assert memory["images"] == settings["batch"] // ranks  # on each device
     assert [p.name for p in earlier.parent.iterdir()] == ["results.csv"]
@@ -87,7 +87,7 @@ def test_ranks_agree(
     check_mean_gradients(seen)
     assert set(seen[0]["gains"]["level_weights"]) == ({"exlo", "exhi"} if balance == "measured" else set())
 
-    assert said.count("DS2D2: training the high-frequency amplifier") == 1, said[-3000:]
+    assert log_text.count("DS2D2: training the high-frequency amplifier") == 1, log_text[-3000:]
     assert {p.name for p in run.iterdir()} >= {
         "preflight.json",
         "preflight.txt",
@@ -135,7 +135,7 @@ def test_ranks_take_unlabelled_images_of_their_own(
         "data": str(tiny_data("obb")), "batch": 4, "mosaic": 1.0, "fraction": 0.5, "unlabelled": "rest",
         "explicit": False, "nbs": 2,  # a step for each batch: the labelled images of both ranks
     }  # fmt: skip
-    seen, said = train(2, settings, tmp_path)
+    seen, log_text = train(2, settings, tmp_path)
     check_same_weights(seen)
     check_mean_gradients(seen)
     names = [[Path(file).name for file in s["files"]] for s in seen]
@@ -144,7 +144,7 @@ def test_ranks_take_unlabelled_images_of_their_own(
     assert set(labelled) <= {"0.png", "1.png", "2.png", "3.png"}
     assert set(unlabelled) <= {"4.png", "5.png", "6.png", "7.png"}
     assert len(set(labelled)) == len(set(unlabelled)) == 2, "every rank has images of its own"
-    assert "4 unlabelled images" in said
+    assert "4 unlabelled images" in log_text
 
 
 @pytest.mark.parametrize(
@@ -195,16 +195,16 @@ def test_other_machines_wait_for_rank_0_to_begin(
             trainer.run_start.begin()
 
 
-@pytest.mark.parametrize(("loss", "delivered"), [(1.0, []), (float("nan"), ["last"])])
+@pytest.mark.parametrize(("loss", "expected"), [(1.0, []), (float("nan"), ["last"])])
 def test_last_pt_reaches_machines_without_it_when_the_loss_is_not_finite(
-    loss: float, delivered: list[str], tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
+    loss: float, expected: list[str], tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = tiny_trainer("obb", imhi=0)
     trainer.loss, trainer.fitness = torch.tensor(loss), None
-    asked: list[str] = []
-    monkeypatch.setattr(trainer.run_folder, "deliver", asked.append)
+    deliveries: list[str] = []
+    monkeypatch.setattr(trainer.run_folder, "deliver", deliveries.append)
     assert trainer._handle_nan_recovery(0) is False  # the first epoch has nothing to return to
-    assert asked == []
+    assert deliveries == []
     trainer.run_folder.everywhere = False
     assert trainer._handle_nan_recovery(0) is False
-    assert asked == delivered
+    assert deliveries == expected

@@ -60,15 +60,15 @@ def cut_off(
     cut_after(trainer, 1)
     with pytest.raises(Cut):
         trainer.train()
-    return trainer, Path(shutil.copytree(folder / "runs", folder / "kept"))
+    return trainer, Path(shutil.copytree(folder / "runs", folder / "copy"))
 
 
 @pytest.fixture
 def unfinished(cut_off: tuple[DS2D2Trainer, Path]) -> DS2D2Trainer:
     """That run, its files as they were."""
-    trainer, kept = cut_off
+    trainer, project_copy = cut_off
     shutil.rmtree(trainer.save_dir.parent)
-    shutil.copytree(kept, trainer.save_dir.parent)
+    shutil.copytree(project_copy, trainer.save_dir.parent)
     return trainer
 
 
@@ -83,24 +83,24 @@ def command(trainer: DS2D2Trainer, **more: Any) -> dict[str, Any]:
 
 
 def test_goes_on_with_its_adapters(unfinished: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = torch_load(unfinished.last, map_location="cpu")
-    wanted = get_adapters(saved["ema"])
-    assert wanted is not None
-    found: dict[str, Any] = {}
+    unfinished_checkpoint = torch_load(unfinished.last, map_location="cpu")
+    saved_adapters = get_adapters(unfinished_checkpoint["ema"])
+    assert saved_adapters is not None
+    resumed_run: dict[str, Any] = {}
     original = DS2D2Trainer.set_model_attributes
 
     def look(self: DS2D2Trainer) -> None:
         original(self)
         adapters = get_adapters(self.model)
         assert adapters is not None
-        found["adapters"] = [a.weight.detach().clone() for a in adapters]
-        found["trainer"] = self
+        resumed_run["adapters"] = [a.weight.detach().clone() for a in adapters]
+        resumed_run["trainer"] = self
 
     monkeypatch.setattr(DS2D2Trainer, "set_model_attributes", look)
     distill(**command(unfinished, resume=True))
-    trainer = found["trainer"]
-    for now, then in zip(found["adapters"], wanted, strict=True):
-        assert torch.equal(now, then.weight.float())
+    trainer = resumed_run["trainer"]
+    for resumed_weight, saved_adapter in zip(resumed_run["adapters"], saved_adapters, strict=True):
+        assert torch.equal(resumed_weight, saved_adapter.weight.float())
     assert trainer.start_epoch == 2
     assert trainer.optimizer.param_groups[-1]["param_group"] == "adapter"
     rows = (unfinished.save_dir / "results.csv").read_text().splitlines()
@@ -109,14 +109,14 @@ def test_goes_on_with_its_adapters(unfinished: DS2D2Trainer, monkeypatch: pytest
 
 
 def test_unfinished_file_is_a_plain_model_with_one_extra_attribute(unfinished: DS2D2Trainer) -> None:
-    found = torch_load(unfinished.last, map_location="cpu")
-    modules = {type(m).__module__.partition(".")[0] for m in found["ema"].modules()}
+    unfinished_checkpoint = torch_load(unfinished.last, map_location="cpu")
+    modules = {type(m).__module__.partition(".")[0] for m in unfinished_checkpoint["ema"].modules()}
     assert modules == {"torch", "ultralytics"}
-    extra = {k for k in found["ema"].state_dict() if not k.startswith("model.")}
+    extra = {k for k in unfinished_checkpoint["ema"].state_dict() if not k.startswith("model.")}
     assert extra == {f"{ATTRIBUTE}.{i}.weight" for i in range(3)}
-    wanted = {"format", "settings", "teacher_sha256", "amplifier_path", "gains", "batch_size", "report_files"}
-    assert set(found["train_args"][ARGS_KEY]) == wanted
-    assert RunState.of(found["train_args"][ARGS_KEY]) == unfinished.state
+    expected_keys = {"format", "settings", "teacher_sha256", "amplifier_path", "gains", "batch_size", "report_files"}
+    assert set(unfinished_checkpoint["train_args"][ARGS_KEY]) == expected_keys
+    assert RunState.of(unfinished_checkpoint["train_args"][ARGS_KEY]) == unfinished.state
 
 
 PLAIN = """
@@ -207,12 +207,12 @@ def test_one_process_of_several_cleans_up(
     cut_after(trainer, 0)
     with pytest.raises(Cut):
         trainer.train()
-    whole = trainer.last.read_bytes()
+    unfinished_bytes = trainer.last.read_bytes()
     for rank in (1, 0):
         monkeypatch.setattr(resuming, "RANK", rank)
         with pytest.raises(BadUseError, match="is finished"):
             find_unfinished(str(trainer.last), {}, ("obb",))
-        assert (trainer.last.read_bytes() == whole) is (rank == 1)
+        assert (trainer.last.read_bytes() == unfinished_bytes) is (rank == 1)
 
 
 def test_before_the_first_save(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:
@@ -240,16 +240,16 @@ def test_cut_between_last_epoch_and_clean_up(tiny_trainer: Callable[..., DS2D2Tr
         with pytest.raises(BadUseError, match="finished, nothing to resume"):
             distill(**command(trainer, resume=resume))
     for file in (trainer.last, trainer.best):
-        found = torch_load(file, map_location="cpu")
-        assert get_adapters(found["model"]) is None
-        assert ARGS_KEY not in found["train_args"]
-        assert (found["epoch"], found["optimizer"], found["ema"]) == (-1, None, None)
+        finished_checkpoint = torch_load(file, map_location="cpu")
+        assert get_adapters(finished_checkpoint["model"]) is None
+        assert ARGS_KEY not in finished_checkpoint["train_args"]
+        assert [finished_checkpoint[k] for k in ("epoch", "optimizer", "ema")] == [-1, None, None]
 
 
 def test_a_run_of_ultralytics_alone_is_refused(tmp_path: Path, unfinished: DS2D2Trainer) -> None:
-    found = torch_load(unfinished.last, map_location="cpu")
-    found["train_args"].pop(ARGS_KEY)
-    torch.save(found, tmp_path / "last.pt")
+    unfinished_checkpoint = torch_load(unfinished.last, map_location="cpu")
+    unfinished_checkpoint["train_args"].pop(ARGS_KEY)
+    torch.save(unfinished_checkpoint, tmp_path / "last.pt")
     with pytest.raises(BadUseError, match="run of Ultralytics alone"):
         find_unfinished(str(tmp_path / "last.pt"), {}, ("obb",))
 

@@ -100,8 +100,8 @@ def test_resumed_run_ends_as_an_uninterrupted_one(
     tiny_trainer: Trainer, tiny_data: Callable[[str], Path], unhurried: None
 ) -> None:
     keys = {**LARGER, "epochs": 3, "mosaic": 1.0, "close_mosaic": 1, "exhi": 0.0}
-    whole = tiny_trainer("obb", **keys, name="whole")
-    whole.train()
+    uninterrupted = tiny_trainer("obb", **keys, name="uninterrupted")
+    uninterrupted.train()
     cut = tiny_trainer("obb", **keys, name="cut")
 
     def stop(trainer: Any) -> None:
@@ -118,9 +118,9 @@ def test_resumed_run_ends_as_an_uninterrupted_one(
     resumed = DS2D2OBBTrainer(overrides=request)
     assert (resumed.run.settings.teacher_imgsz, resumed.run.size_ratio) == (128, 2)
     resumed.train()
-    expected, found = (unwrap_model(t.model).state_dict() for t in (whole, resumed))
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[k], v) for k, v in expected.items())
+    expected_weights, resumed_weights = (unwrap_model(t.model).state_dict() for t in (uninterrupted, resumed))
+    assert expected_weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(resumed_weights[k], v) for k, v in expected_weights.items())
 
 
 def test_report_names_both_sizes(tiny_trainer: Trainer) -> None:
@@ -132,17 +132,19 @@ def test_report_names_both_sizes(tiny_trainer: Trainer) -> None:
         "stride 32: no level of the teacher has its grid",
         "the teacher's stride 8: no level of the student has its grid",
     )
-    alone = report_of(tiny_trainer("obb", imgsz=128, imhi=0.0))
-    assert report.teacher.gflops == alone.teacher.gflops
+    report_at_128 = report_of(tiny_trainer("obb", imgsz=128, imhi=0.0))
+    assert report.teacher.gflops == report_at_128.teacher.gflops
     assert report.student.gflops == report_of(tiny_trainer("obb", imgsz=64, imhi=0.0)).student.gflops
 
 
 def test_teacher_is_measured_at_its_size(tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(collect, "teacher_map", lambda t, d, args, *_: (asked.append(args.imgsz), (0.5, 0.3))[1])
+    measured_sizes: list[int] = []
+    monkeypatch.setattr(
+        collect, "teacher_map", lambda t, d, args, *_: (measured_sizes.append(args.imgsz), (0.5, 0.3))[1]
+    )
     trainer = tiny_trainer("obb", **LARGER)
     report_of(trainer)
-    assert asked == [128]
+    assert measured_sizes == [128]
     assert trainer.args.imgsz == 64
 
 

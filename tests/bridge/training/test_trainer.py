@@ -156,7 +156,7 @@ def test_goes_with_ultralytics_settings(keys: dict[str, Any], tiny_trainer: Trai
 def test_a_process_of_ddp_gets_the_whole_settings(tiny_trainer: Trainer) -> None:
     """Ultralytics rebuilds the trainer in each process from the arguments alone."""
     launcher = tiny_trainer("obb", exlo=0.25, wavelet="db2")
-    launcher.state = replace(launcher.state, amplifier_path="kept.safetensors", report_files={"preflight.txt": "said"})
+    launcher.state = replace(launcher.state, amplifier_path="kept.safetensors", report_files={"preflight.txt": "text"})
     launcher.state.store(launcher.args)
     child = type(launcher)(overrides=vars(launcher.args), _callbacks=launcher.callbacks)
     assert child.callbacks["on_train_epoch_start"] == launcher.callbacks["on_train_epoch_start"], "each once"
@@ -181,8 +181,8 @@ def test_the_arguments_of_an_earlier_run_lie_under_those_of_the_command(
         else:
             teacher = str(earlier.run.settings.teacher)
             YOLO(PAIRS["obb"][1]).train(trainer=DS2D2OBBTrainer, teacher=teacher, **keys)
-    found = seen[0].run.settings
-    assert (found.exlo, found.exhi, found.implicit, found.disw) == (3.0, 0.0, False, 0.5)
+    settings = seen[0].run.settings
+    assert (settings.exlo, settings.exhi, settings.implicit, settings.disw) == (3.0, 0.0, False, 0.5)
     assert seen[0].args.imgsz == earlier.args.imgsz
     assert not seen[0]._launched
     assert seen[0].save_dir != earlier.save_dir
@@ -199,16 +199,16 @@ def test_the_folder_of_an_earlier_run_is_left_alone(
     earlier = tmp_path / "runs" / "run"
     (earlier / "weights").mkdir(parents=True)
     (earlier / "results.csv").write_text("of the earlier run")
-    found = {"save_dir": str(earlier), "project": str(tmp_path / "runs"), "name": "run", "resume": False, **more}
-    YAML.save(earlier / "args.yaml", {"imgsz": 96, "exist_ok": False, **found})
-    keys = {"exist_ok": False, "cfg": str(earlier / "args.yaml"), **found}  # as Ultralytics puts them together
+    earlier_args = {"save_dir": str(earlier), "project": str(tmp_path / "runs"), "name": "run", "resume": False, **more}
+    YAML.save(earlier / "args.yaml", {"imgsz": 96, "exist_ok": False, **earlier_args})
+    keys = {"exist_ok": False, "cfg": str(earlier / "args.yaml"), **earlier_args}  # as Ultralytics puts them together
     trainer = tiny_trainer("obb", **keys)
     assert trainer.save_dir == tmp_path / "runs" / "run-2"
     assert not trainer.resume
     assert (earlier / "results.csv").is_file()
-    own = tmp_path / "own.yaml"
-    own.write_text("exist_ok: true\n")
-    assert tiny_trainer("obb", cfg=str(own)).args.exist_ok, "a YAML that someone wrote means what it says"
+    settings_file = tmp_path / "settings.yaml"
+    settings_file.write_text("exist_ok: true\n")
+    assert tiny_trainer("obb", cfg=str(settings_file)).args.exist_ok, "a YAML that someone wrote means what it says"
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "MuSGD"])
@@ -261,15 +261,15 @@ def test_finished_files_are_plain(tiny_trainer: Trainer) -> None:
     trainer.train()
     files = sorted(trainer.wdir.glob("*.pt"))
     assert {f.name for f in files} == {"best.pt", "epoch0.pt", "epoch1.pt", "last.pt"}
-    wanted = set(YOLO(PAIRS["obb"][1]).model.state_dict())
+    student_keys = set(YOLO(PAIRS["obb"][1]).model.state_dict())
     for file in files:
-        found = torch_load(file, map_location="cpu")
-        assert found["ema"] is None
-        assert found["optimizer"] is None
-        assert set(found["model"].state_dict()) == wanted
-        assert ARGS_KEY not in found["train_args"]
-        assert ARGS_KEY not in dict(found["model"].args)
-        assert not any("ds2d2" in name for name in vars(found["model"]))
+        finished_checkpoint = torch_load(file, map_location="cpu")
+        assert finished_checkpoint["ema"] is None
+        assert finished_checkpoint["optimizer"] is None
+        assert set(finished_checkpoint["model"].state_dict()) == student_keys
+        assert ARGS_KEY not in finished_checkpoint["train_args"]
+        assert ARGS_KEY not in dict(finished_checkpoint["model"].args)
+        assert not any("ds2d2" in name for name in vars(finished_checkpoint["model"]))
 
 
 def test_columns_of_the_terms(tiny_trainer: Trainer) -> None:
@@ -303,7 +303,7 @@ def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Calla
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"teacher": "missing.pt"}, "missing.pt"),
         ({"teacher": "yolov8s-obb.yaml"}, "untrained"),
@@ -314,9 +314,9 @@ def test_end_to_end_student_and_teacher(tiny_trainer: Trainer, checkpoint: Calla
     ],
 )
 def test_refuses_before_a_run_folder_is_made(
-    keys: dict[str, Any], said: str, tiny_trainer: Trainer, tiny_settings: dict[str, Any]
+    keys: dict[str, Any], message: str, tiny_trainer: Trainer, tiny_settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         tiny_trainer("obb", **keys)
     assert not Path(str(tiny_settings["project"])).exists()
 
@@ -338,10 +338,10 @@ def test_a_run_outlives_a_measurement_that_memory_does_not_suffice_for(
     trainer = tiny_trainer("obb", epochs=3, imhi=0)
     grad = torch.autograd.grad  # a training step calls backward() instead
 
-    def fails_later(*given: Any, **keys: Any) -> tuple[torch.Tensor, ...]:
+    def fails_later(*args: Any, **keys: Any) -> tuple[torch.Tensor, ...]:
         if trainer.epoch:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return grad(*given, **keys)
+        return grad(*args, **keys)
 
     monkeypatch.setattr(torch.autograd, "grad", fails_later)
     trainer.train()
@@ -375,7 +375,7 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
 
 
 @pytest.mark.parametrize(
-    ("names", "weight_map", "said", "active", "columns"),
+    ("names", "weight_map", "warning", "active", "columns"),
     [
         (("green", "red"), "disw", "in another order", ACTIVE, None),
         (("Red", "blue"), "disw", "1 of the data's 2 classes is shared: red", ACTIVE, [0]),
@@ -386,14 +386,14 @@ def test_refuses_upright_labels_for_an_obb_student(tiny_trainer: Trainer, tiny_d
     ],
 )
 def test_classes_are_matched_by_name(
-    names: tuple[str, str], weight_map: str, said: str, active: tuple[str, ...], columns: list[int] | None,
+    names: tuple[str, str], weight_map: str, warning: str, active: tuple[str, ...], columns: list[int] | None,
     tiny_trainer: Trainer, checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     teacher = str(checkpoint("yolov8s-obb.yaml", names=names))
     with caplog.at_level("WARNING"):
         trainer = tiny_trainer("obb", teacher=teacher, weight_map=weight_map)
         trainer.train()
-    assert said in caplog.text
+    assert warning in caplog.text
     assert trainer.run.settings.active == active
     distiller = trainer.distiller
     assert distiller is not None
@@ -425,10 +425,10 @@ def test_an_amplifier_of_other_classes_is_refused(tiny_trainer: Trainer, tmp_pat
     first.train()
     assert first.distiller is not None
     assert first.distiller.teacher_columns == [0]
-    kept = tmp_path / "kept.safetensors"
-    kept.write_bytes((first.save_dir / "amplifier.safetensors").read_bytes())
+    amplifier_copy = tmp_path / "copy.safetensors"
+    amplifier_copy.write_bytes((first.save_dir / "amplifier.safetensors").read_bytes())
     with pytest.raises(BadUseError, match="it has learnt the classes red, this run distils red, green"):
-        tiny_trainer("obb", amplifier=str(kept), name="second")
+        tiny_trainer("obb", amplifier=str(amplifier_copy), name="second")
 
 
 def test_teacher_in_bfloat16(tiny_trainer: Trainer) -> None:
@@ -439,7 +439,8 @@ def test_teacher_in_bfloat16(tiny_trainer: Trainer) -> None:
         with (Path(trainer.save_dir) / "results.csv").open(encoding="utf-8") as f:
             row = next(csv.DictReader(f))
         losses.append({term: float(row[f"train/{term}_loss"]) for term in ("exlo", "exhi", "imfu")})
-    whole, half = losses
-    for term, loss in whole.items():
-        assert half[term] == pytest.approx(loss, rel=0.3), term  # the smallest loss has two digits in the file
-        assert half[term] != loss, term
+    float32_losses, bfloat16_losses = losses
+    for term, loss in float32_losses.items():
+        # the smallest loss has two digits in the file
+        assert bfloat16_losses[term] == pytest.approx(loss, rel=0.3), term
+        assert bfloat16_losses[term] != loss, term

@@ -172,9 +172,9 @@ def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
         if t.epoch == 1:
             raise Cut
 
-    whole = tiny_trainer("obb", epochs=4, name="whole", level_balance="measured", **BALANCED)
+    uninterrupted = tiny_trainer("obb", epochs=4, name="uninterrupted", level_balance="measured", **BALANCED)
     with caplog.at_level(logging.INFO):
-        whole.train()
+        uninterrupted.train()
     lines = [
         r.getMessage() for r in caplog.records if "measured weights of exlo on strides 8, 16, 32" in r.getMessage()
     ]
@@ -185,10 +185,10 @@ def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
         first.train()
     again = tiny_trainer("obb", model=str(first.last), resume=str(first.last))
     again.train()
-    rows = rows_of(whole)
+    rows = rows_of(uninterrupted)
     assert len({row["gain/imfu"] for row in rows}) == 4, "measured anew in every epoch"
     for row in rows:
-        for term, share in whole.run.settings.shares.items():
+        for term, share in uninterrupted.run.settings.shares.items():
             assert row[f"share/{term}"] == pytest.approx(share, rel=1e-3)
             assert 0 < row[f"train/{term}_loss"] < math.inf
         # Equal but for medians over the batches.
@@ -197,7 +197,7 @@ def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
     assert [{k: v for k, v in row.items() if k != "time"} for row in rows_of(again)] == [
         {k: v for k, v in row.items() if k != "time"} for row in rows
     ]
-    assert again.gains.state() == whole.gains.state()
+    assert again.gains.state() == uninterrupted.gains.state()
     assert set(again.gains.level_weights) == {"exlo", "exhi"}
 
 
@@ -258,9 +258,9 @@ def test_a_dominating_term_is_named_once(tiny_trainer: Trainer, caplog: pytest.L
     trainer = tiny_trainer("obb", epochs=3, exlo=1e5, imhi=0)
     with caplog.at_level(logging.WARNING):
         trainer.train()
-    said = [r.getMessage() for r in caplog.records if "exlo dominates" in r.getMessage()]
-    assert len(said) == 1
-    assert "epoch 1" in said[0]
+    warnings = [r.getMessage() for r in caplog.records if "exlo dominates" in r.getMessage()]
+    assert len(warnings) == 1
+    assert "epoch 1" in warnings[0]
     assert any("clipping at 10 cut the task's gradient" in r.getMessage() for r in caplog.records)
 
 

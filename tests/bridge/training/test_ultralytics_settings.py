@@ -81,7 +81,7 @@ def test_amp_on_a_cpu_is_off(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"amp": "bf16"}, "amp=bf16 needs a CUDA device"),  # Ultralytics raises at the first batch, after the amplifier
         ({"batch": -1, "device": "0,1"}, "batch=-1: AutoBatch looks at one GPU"),
@@ -91,9 +91,9 @@ def test_amp_on_a_cpu_is_off(run: Run) -> None:
     ],
 )
 def test_refuses_before_anything_starts(
-    keys: dict[str, Any], said: str, make: Make, tiny_settings: dict[str, Any]
+    keys: dict[str, Any], message: str, make: Make, tiny_settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         make(**keys)
     assert not Path(str(tiny_settings["project"])).exists()
 
@@ -133,10 +133,10 @@ def test_channels_last_on_a_cpu_is_left_out(run: Run, caplog: pytest.LogCaptureF
 @pytest.mark.slow
 def test_multi_scale(make: Make) -> None:
     trainer, sizes = make(multi_scale=0.5, epochs=4, batch=2), set()
-    found = trainer.preprocess_batch
+    original = trainer.preprocess_batch
 
     def look(batch: dict[str, Any]) -> dict[str, Any]:
-        batch = found(batch)
+        batch = original(batch)
         sizes.add(tuple(batch["img"].shape[2:]))
         return batch
 
@@ -258,14 +258,14 @@ def test_augmentations_and_the_closing_of_mosaic(make: Make) -> None:
 
 def mixes(dataset: Any) -> set[tuple[str, float]]:
     """The transforms of a data set that mix images, with their probabilities."""
-    found, left = set(), [dataset.transforms]
-    while left:
-        transform = left.pop()
+    mixing, pending = set(), [dataset.transforms]
+    while pending:
+        transform = pending.pop()
         if type(transform).__name__ in {"Mosaic", "MixUp", "CutMix", "CopyPaste"}:
-            found.add((type(transform).__name__, float(transform.p)))
+            mixing.add((type(transform).__name__, float(transform.p)))
         pre = getattr(transform, "pre_transform", None)
-        left += [*getattr(transform, "transforms", []), *([pre] if pre is not None else [])]
-    return found
+        pending += [*getattr(transform, "transforms", []), *([pre] if pre is not None else [])]
+    return mixing
 
 
 @pytest.mark.slow
@@ -308,8 +308,8 @@ def test_optimizers(optimizer: str, make: Make) -> None:
     trainer = make(optimizer=optimizer, imhi=0, nbs=4)
     trainer.train()
     learnt(trainer, ("exlo", "exhi", "imfu"))
-    wanted = "AdamW" if optimizer == "auto" else optimizer
-    assert type(trainer.optimizer).__name__.lower() == wanted.lower()
+    expected_name = "AdamW" if optimizer == "auto" else optimizer
+    assert type(trainer.optimizer).__name__.lower() == expected_name.lower()
     assert trainer.optimizer.param_groups[-1]["param_group"] == "adapter"
 
 
@@ -340,11 +340,11 @@ def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Cut):
         first.train()
     changed = {"batch": 2, "imgsz": 64, "freeze": 5, "patience": 7, "close_mosaic": 2, "plots": True}
-    found: list[DS2D2Trainer] = []
+    trainers: list[DS2D2Trainer] = []
     original = type(first).save_metrics
 
     def keep(self: DS2D2Trainer, metrics: dict[str, Any]) -> None:
-        found.append(self)
+        trainers.append(self)
         original(self, metrics)
 
     monkeypatch.setattr(DS2D2Trainer, "save_metrics", keep)
@@ -352,7 +352,7 @@ def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatc
         teacher=first.run.settings.teacher, student=PAIRS["obb"][1], data=first.args.data, epochs=2, device="cpu",
         project=str(first.save_dir.parent), name=first.save_dir.name, exist_ok=True, resume=True, **changed,
     )  # fmt: skip
-    trainer = found[-1]
+    trainer = trainers[-1]
     assert len(learnt(trainer)) == 2
     assert {k: getattr(trainer.args, k) for k in changed} == changed
     assert trainer.batch_size == 2

@@ -66,9 +66,9 @@ RIGHT: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), WRONG)
-def test_a_wrong_value_is_named(key: str, value: Any, said: str) -> None:
-    with pytest.raises(BadUseError, match=rf"(?s){key}=.*{said}") as e:
+@pytest.mark.parametrize(("key", "value", "message"), WRONG)
+def test_a_wrong_value_is_named(key: str, value: Any, message: str) -> None:
+    with pytest.raises(BadUseError, match=rf"(?s){key}=.*{message}") as e:
         validate_ultralytics_args({key: value})
     assert len(str(e.value).splitlines()) == 1 or "\n" in str(value)
 

@@ -32,10 +32,10 @@ def test_names_each_internal_that_moved(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(compat, "INTERNALS", compat.INTERNALS + moved)
     with pytest.raises(DS2D2Error) as e:
         compat.check_ultralytics()
-    said = str(e.value)
-    assert "ultralytics.utils.tal.NoSuchAssigner.forward, ultralytics.no_such_module.anything" in said
-    assert "make_anchors(no_such_parameter)" in said
-    assert "BaseTrainer" not in said
+    message = str(e.value)
+    assert "ultralytics.utils.tal.NoSuchAssigner.forward, ultralytics.no_such_module.anything" in message
+    assert "make_anchors(no_such_parameter)" in message
+    assert "BaseTrainer" not in message
 
 
 def test_is_made_before_the_import_that_would_fail() -> None:

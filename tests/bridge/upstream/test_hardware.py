@@ -27,10 +27,10 @@ def test_the_load_is_what_others_compute(
     monkeypatch: pytest.MonkeyPatch, busy: float, process: float, other: float
 ) -> None:
     """Seconds of all cores and of this process in two seconds."""
-    clock, cores, own = iter([10.0, 12.0]), iter([100.0, 100.0 + busy]), iter([50.0, 50.0 + process])
+    clock, core_seconds, process_seconds = iter([10.0, 12.0]), iter([100.0, 100.0 + busy]), iter([50.0, 50.0 + process])
     monkeypatch.setattr(machine.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(cores))
-    monkeypatch.setattr(machine, "_process_seconds", lambda: next(own))
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(core_seconds))
+    monkeypatch.setattr(machine, "_process_seconds", lambda: next(process_seconds))
     with LoadMeter() as load:
         pass
     assert load.other_cores == pytest.approx(other)
@@ -58,8 +58,8 @@ def test_peak_memory_is_the_process_own() -> None:
         "import torch; from ds2d2_yolo.bridge.upstream.hardware import peak_memory; x = bytearray(200_000_000);"
         "a = peak_memory(torch.device('cpu')); del x; print(a, peak_memory(torch.device('cpu')))"
     )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    first, after = map(float, said.split()[-2:])
+    stdout = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    first, after = map(float, stdout.split()[-2:])
     assert len(ballast) == 1_500_000_000
     assert 200 < first < 1500
     assert after > first - 50  # the kernel counts in steps

@@ -35,7 +35,7 @@ def write_data(root: Path, source: Path, names: dict[int, str], index: dict[int,
     return yaml
 
 
-def let_it_find(monkeypatch: pytest.MonkeyPatch, own: dict[int, int]) -> None:
+def let_it_find(monkeypatch: pytest.MonkeyPatch, model_index: dict[int, int]) -> None:
     """Make a model find the objects, some wrongly, under its own class indices, given by the data's."""
 
     def keep(self: Any, batch: dict[str, Any], before: Any = DetectionValidator.preprocess) -> dict[str, Any]:
@@ -43,15 +43,15 @@ def let_it_find(monkeypatch: pytest.MonkeyPatch, own: dict[int, int]) -> None:
         return self.batch
 
     def find(self: Any, preds: Any) -> list[dict[str, torch.Tensor]]:
-        found = []
+        predictions = []
         for i in islice(self.next, len(preds[0] if isinstance(preds, tuple) else preds)):
             image = self._prepare_batch(i, self.batch)
             boxes = image["bboxes"].clone()
             boxes[::3, :2] += 30
-            cls = torch.tensor([float(own[int(c)]) for c in image["cls"]])
+            cls = torch.tensor([float(model_index[int(c)]) for c in image["cls"]])
             conf = torch.linspace(0.9, 0.5, len(boxes))
-            found.append({"bboxes": boxes[:, :4], "extra": boxes[:, 4:], "cls": cls, "conf": conf})
-        return found
+            predictions.append({"bboxes": boxes[:, :4], "extra": boxes[:, 4:], "cls": cls, "conf": conf})
+        return predictions
 
     monkeypatch.setattr(DetectionValidator, "preprocess", keep)
     monkeypatch.setattr(DetectionValidator, "postprocess", find)
@@ -71,11 +71,15 @@ def test_classes_in_another_order_are_matched_by_name(
     let_it_find(monkeypatch, {2: 0, 0: 1})
     by_name = evaluate(str(model), other, save_dir=str(tmp_path / "b"), **QUICK)
     assert 0.2 < as_trained.rows[0].map50 < 0.9
-    there, here = as_trained.rows[0], by_name.rows[0]
-    assert (here.map50, here.map50_95) == pytest.approx((there.map50, there.map50_95), abs=1e-9)
-    assert here.objects == there.objects == 32
-    for mine, theirs in (("red", "red"), ("green", "Green")):
-        assert by_name.row("class", theirs).map50 == pytest.approx(as_trained.row("class", mine).map50, abs=1e-9)
+    as_trained_row, by_name_row = as_trained.rows[0], by_name.rows[0]
+    assert (by_name_row.map50, by_name_row.map50_95) == pytest.approx(
+        (as_trained_row.map50, as_trained_row.map50_95), abs=1e-9
+    )
+    assert by_name_row.objects == as_trained_row.objects == 32
+    for model_name, data_name in (("red", "red"), ("green", "Green")):
+        assert by_name.row("class", data_name).map50 == pytest.approx(
+            as_trained.row("class", model_name).map50, abs=1e-9
+        )
     assert accuracy(model, task, data=str(other), imgsz=96, device="cpu") == pytest.approx(shown, abs=1e-9)
     assert shown[0] > 0.2
 
@@ -95,8 +99,8 @@ def test_pictures_and_files_go_by_the_datas_classes(
     assert seen[0].confusion_matrix.task == task
     assert seen[0].confusion_matrix.matrix[:3, :3].trace() > 10
     assert (tmp_path / "run" / "confusion_matrix.png").is_file()
-    found = json.loads((tmp_path / "run" / "predictions.json").read_text())
-    assert {row["category_id"] for row in found} == {1, 3}
+    predictions = json.loads((tmp_path / "run" / "predictions.json").read_text())
+    assert {row["category_id"] for row in predictions} == {1, 3}
     if task == "detect":
         assert {c["id"] for c in seen[0].gdict["categories"]} == {1, 2, 3}
         assert {a["category_id"] for a in seen[0].gdict["annotations"]} == {1, 3}
@@ -109,10 +113,10 @@ def test_what_only_one_side_has_does_not_count(
 ) -> None:  # fmt: skip
     other = write_data(tmp_path / "other", tiny_data(task), {0: "green", 1: "blue"}, {0: 1, 1: 0})
     let_it_find(monkeypatch, {0: 1, 1: 0})  # the blue ones under the index of red
-    found = evaluate(str(checkpoint(MODELS[task])), other, save_dir=str(tmp_path / "a"), **QUICK)
-    green = found.row("class", "green")
+    evaluation = evaluate(str(checkpoint(MODELS[task])), other, save_dir=str(tmp_path / "a"), **QUICK)
+    green = evaluation.row("class", "green")
     assert 0.2 < green.map50 < 0.9
-    assert (found.rows[0].map50, found.rows[0].objects) == (green.map50, green.objects)
+    assert (evaluation.rows[0].map50, evaluation.rows[0].objects) == (green.map50, green.objects)
     assert 0 < green.objects < 32
 
 
@@ -160,8 +164,8 @@ def test_classes_that_are_scored_under_other_names_are_warned_of(
 ) -> None:  # fmt: skip
     data = write_data(tmp_path / "data", tiny_data("obb"), names, {0: 0, 1: min(1, len(names) - 1)})
     evaluate(str(checkpoint(MODELS["obb"])), data, **QUICK, **keys)
-    said = [message for message in warned if "by index" in message]
-    assert said == ([f"Classes are compared by index, but their names differ: {pairs}."] if pairs else [])
+    index_warnings = [message for message in warned if "by index" in message]
+    assert index_warnings == ([f"Classes are compared by index, but their names differ: {pairs}."] if pairs else [])
 
 
 def test_an_exported_file_is_warned_of_by_the_names_that_it_holds(
@@ -173,8 +177,10 @@ def test_an_exported_file_is_warned_of_by_the_names_that_it_holds(
     data = write_data(tmp_path / "data", tiny_data("obb"), {0: "red", 1: "rock"}, {0: 0, 1: 1})
     accuracy(Path(onnx), "obb", data=str(data), imgsz=96, device="cpu")
     evaluate(onnx, data, **QUICK)
-    said = [message for message in warned if "by index" in message]
-    assert said == ["Classes are compared by index, but their names differ: data 'rock' as model 'green'."] * 2
+    index_warnings = [message for message in warned if "by index" in message]
+    assert (
+        index_warnings == ["Classes are compared by index, but their names differ: data 'rock' as model 'green'."] * 2
+    )
 
 
 def test_a_long_list_of_other_names_is_cut() -> None:

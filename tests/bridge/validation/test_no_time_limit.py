@@ -52,8 +52,8 @@ def test_no_image_of_a_slow_batch_goes_without_detections(task: str, tmp_path: P
     assert quick[0][0] > 0.1
     slow()
     assert (measured(), evaluated("slow")) == quick
-    theirs = YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "theirs"), **KEYS)
-    assert theirs.box.map < 0.9 * quick[1][0], "Ultralytics has all the time it needs: the override may go"
+    ultralytics_metrics = YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "ultralytics"), **KEYS)
+    assert ultralytics_metrics.box.map < 0.9 * quick[1][0], "Ultralytics has all the time it needs: the override may go"
 
 
 @pytest.mark.parametrize("task", [pytest.param("detect", marks=pytest.mark.slow), "obb"])
@@ -64,17 +64,17 @@ def test_no_picture_is_drawn_from_images_that_another_thread_works_on(
     brightest: list[float] = []
 
     def draw(labels: dict[str, Any], images: Tensor | None = None, **_: Any) -> None:
-        taken = labels.get("img", images).numpy()
-        brightest.append(float(taken.max()))
-        taken *= 255  # as Ultralytics' `plot_images` does, in a thread that may be anywhere in between
+        pixels = labels.get("img", images).numpy()
+        brightest.append(float(pixels.max()))
+        pixels *= 255  # as Ultralytics' `plot_images` does, in a thread that may be anywhere in between
 
     for module in (detect_val, obb_val):
         monkeypatch.setattr(module, "plot_images", draw)
     keys = {**KEYS, "plots": True}
-    validate(str(teacher), str(data), save_dir=str(tmp_path / "ours"), **keys)
-    ours = brightest.copy()
-    assert len(ours) >= 2
-    assert max(ours) <= 1
+    validate(str(teacher), str(data), save_dir=str(tmp_path / "validate"), **keys)
+    brightest_of_validate = brightest.copy()
+    assert len(brightest_of_validate) >= 2
+    assert max(brightest_of_validate) <= 1
     brightest.clear()
-    YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "theirs"), **keys)
+    YOLO(teacher).val(data=str(data), save_dir=str(tmp_path / "ultralytics"), **keys)
     assert max(brightest) > 1, "Ultralytics' threads have images of their own: the override may go"

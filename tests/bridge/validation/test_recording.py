@@ -51,8 +51,11 @@ class Knowing:
 
 
 KINDS = {
-    kind: {"theirs": type("Theirs", (Knowing, theirs), {}), "ours": type("Ours", (Knowing, ours), {})}
-    for kind, theirs, ours in (
+    kind: {
+        "ultralytics": type("KnowingUltralytics", (Knowing, ultralytics_validator), {}),
+        "recording": type("KnowingRecording", (Knowing, recording_validator), {}),
+    }
+    for kind, ultralytics_validator, recording_validator in (
         ("detect", DetectionValidator, RecordingValidator), ("obb", OBBValidator, RecordingOBBValidator)
     )
 }  # fmt: skip
@@ -83,13 +86,13 @@ def test_boxes_come_back_to_the_pixels_of_the_image(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["ours"])
+    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["recording"])
     keys = {**QUICK, "rect": rect, "save_dir": str(tmp_path)}
-    found = validate(str(checkpoint(MODELS[task])), str(uneven), **keys).detections
+    detections = validate(str(checkpoint(MODELS[task])), str(uneven), **keys).detections
     shapes = {(60, 200), (200, 60), (96, 96), (301, 207)}
     hull = (24 * np.cos(np.pi / 6) + 6, 12 + 12 * np.cos(np.pi / 6))
     sides = (24, 12) if task == "obb" else hull
-    for boxes in (found.object_boxes, found.boxes):
+    for boxes in (detections.object_boxes, detections.boxes):
         assert len(boxes) == 4
         centres = {min(shapes, key=lambda s, b=b: np.hypot(b[0] - s[1] * 0.4, b[1] - s[0] * 0.6)) for b in boxes}
         assert centres == shapes  # each box is nearest to where that of another image shape lies
@@ -100,7 +103,7 @@ def test_boxes_come_back_to_the_pixels_of_the_image(
             if task == "obb":
                 longer = box[4] if box[2] > box[3] else box[4] + np.pi / 2
                 assert np.rad2deg(longer) % 180 == pytest.approx(30, abs=1)
-    assert (found.target[:, 0] == np.arange(4)).all()
+    assert (detections.target[:, 0] == np.arange(4)).all()
 
 
 @TASKS
@@ -109,14 +112,14 @@ def test_matches_are_those_of_ultralytics(seed: int, task: str) -> None:
     validator = validator_of(random_images(seed, task == "obb", 30), task == "obb")
     correct = np.concatenate(validator.metrics.stats["tp"])
     validator.get_stats()
-    found = validator.detections
-    assert ((found.target >= 0) == correct).all()
+    detections = validator.detections
+    assert ((detections.target >= 0) == correct).all()
     assert correct[:, :8].any(0).all()
-    for column in found.target.T:
+    for column in detections.target.T:
         hit = column[column >= 0]
         assert len(set(hit.tolist())) == len(hit)  # an object is found once
-        assert (found.object_class[hit] == found.classes[column >= 0]).all()
-        assert (found.object_image[hit] == found.image[column >= 0]).all()
+        assert (detections.object_class[hit] == detections.classes[column >= 0]).all()
+        assert (detections.object_image[hit] == detections.image[column >= 0]).all()
 
 
 def test_which_object_was_found_is_the_one_overlapped_most() -> None:
@@ -134,23 +137,28 @@ def test_numbers_and_files_stay_those_of_ultralytics(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(Knowing, "noise", 1.0)
-    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["ours"])
+    monkeypatch.setitem(recording.VALIDATORS, task, KINDS[task]["recording"])
     for module in (detect_val, obb_val):  # Ultralytics' own threads draw from one memory: test_no_time_limit.py
         monkeypatch.setattr(module, "plot_images", partial(plot_images, threaded=False))
     model, data = str(checkpoint(MODELS[task])), str(tiny_data(task))
     keys = {**QUICK, "save_json": task == "obb", "save_txt": True, "save_conf": True, "plots": task == "obb"}
-    theirs = YOLO(model).val(data=data, validator=KINDS[task]["theirs"], save_dir=str(tmp_path / "theirs"), **keys)
-    ours = evaluate(model, data, save_dir=str(tmp_path / "ours"), **keys)
-    assert (ours.rows[0].map50, ours.rows[0].map50_95) == (theirs.box.map50, theirs.box.map)
-    assert 0.1 < theirs.box.map < 0.99
-    assert ours.metrics.results_dict == theirs.results_dict
-    folders = tmp_path / "theirs", tmp_path / "ours"
+    ultralytics_metrics = YOLO(model).val(
+        data=data, validator=KINDS[task]["ultralytics"], save_dir=str(tmp_path / "ultralytics"), **keys
+    )
+    evaluation = evaluate(model, data, save_dir=str(tmp_path / "evaluation"), **keys)
+    assert (evaluation.rows[0].map50, evaluation.rows[0].map50_95) == (
+        ultralytics_metrics.box.map50,
+        ultralytics_metrics.box.map,
+    )
+    assert 0.1 < ultralytics_metrics.box.map < 0.99
+    assert evaluation.metrics.results_dict == ultralytics_metrics.results_dict
+    folders = tmp_path / "ultralytics", tmp_path / "evaluation"
     files = [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in folders]
-    own = {"val.csv", "val.json", *(["val.png"] if keys["plots"] else [])}
-    assert files[1] - files[0] == own
+    added_files = {"val.csv", "val.json", *(["val.png"] if keys["plots"] else [])}
+    assert files[1] - files[0] == added_files
     assert len(files[0]) > 7
     for name in files[0]:
-        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
+        assert (tmp_path / "evaluation" / name).read_bytes() == (tmp_path / "ultralytics" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("yaml", ["yolov10n.yaml", "yolo26n-obb.yaml"])
@@ -161,17 +169,21 @@ def test_end_to_end_models(
     keys = {**QUICK, "conf": 1e-6, "max_det": 7}
     done = validate(str(checkpoint(yaml)), data, save_dir=str(tmp_path / "a"), **keys)
     assert np.bincount(done.detections.image).tolist() == [7] * 8
-    theirs = YOLO(str(checkpoint(yaml))).val(data=data, save_dir=str(tmp_path / "b"), **keys)
-    assert done.metrics.results_dict == theirs.results_dict
+    ultralytics_metrics = YOLO(str(checkpoint(yaml))).val(data=data, save_dir=str(tmp_path / "b"), **keys)
+    assert done.metrics.results_dict == ultralytics_metrics.results_dict
 
 
 def test_classes_single_cls_and_splits_pass_through(
     tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path]
 ) -> None:
     model, data = str(checkpoint(MODELS["obb"])), str(tiny_data("obb"))
-    whole = evaluate(model, data, **QUICK)
-    one = evaluate(model, data, classes=[1], **QUICK)
-    assert one.row("all", "all").objects == whole.row("class", "green").objects < whole.row("all", "all").objects
+    all_classes = evaluate(model, data, **QUICK)
+    one_class = evaluate(model, data, classes=[1], **QUICK)
+    assert (
+        one_class.row("all", "all").objects
+        == all_classes.row("class", "green").objects
+        < all_classes.row("all", "all").objects
+    )
     single = evaluate(model, data, single_cls=True, split="train", half=True, **QUICK)
     assert single.facts["split"] == "train"
     assert [r.group for r in single.rows if r.by == "class"] == ["item"]
@@ -187,21 +199,23 @@ def test_an_exported_model_says_its_task_itself(
     keys = {**QUICK, "conf": 1e-6}
     done = evaluate(onnx, tiny_data("obb"), **keys)
     assert done.facts["task"] == "obb"
-    theirs = YOLO(onnx, task="obb").val(data=str(tiny_data("obb")), save_dir=str(tmp_path / "theirs"), **keys)
-    assert done.metrics.results_dict == theirs.results_dict
-    assert (done.rows[0].map50, done.rows[0].map50_95) == (theirs.box.map50, theirs.box.map)
+    ultralytics_metrics = YOLO(onnx, task="obb").val(
+        data=str(tiny_data("obb")), save_dir=str(tmp_path / "ultralytics"), **keys
+    )
+    assert done.metrics.results_dict == ultralytics_metrics.results_dict
+    assert (done.rows[0].map50, done.rows[0].map50_95) == (ultralytics_metrics.box.map50, ultralytics_metrics.box.map)
 
 
 def test_a_detect_model_takes_the_hulls_of_oriented_labels(
     tiny_data: Callable[[str], Path], checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     model, data = str(checkpoint(MODELS["detect"])), str(tiny_data("obb"))
-    found = validate(model, data, save_dir=str(tmp_path), **QUICK).detections
+    detections = validate(model, data, save_dir=str(tmp_path), **QUICK).detections
     lines = [(tiny_data("obb").parent / "labels" / "val" / f"{i}.txt").read_text().splitlines() for i in range(8)]
     for i, line in enumerate(row for rows in lines for row in rows):
         corners = np.array(line.split()[1:], float).reshape(4, 2) * 96
         hull = (*(corners.max(0) + corners.min(0)) / 2, *(corners.max(0) - corners.min(0)), 0)
-        assert found.object_boxes[i] == pytest.approx(hull, abs=1e-3)
+        assert detections.object_boxes[i] == pytest.approx(hull, abs=1e-3)
 
 
 def test_an_export_that_cannot_be_run_is_one_line(tiny_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -226,7 +240,7 @@ def test_bad_input_is_one_line(
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "0.png"), np.zeros((96, 96, 3), np.uint8))
     unlabelled.write_text(f"path: {tmp_path.as_posix()}\ntrain: images\nval: images\nnames: {{0: red, 1: green}}\n")
-    for model, data, keys, said in (
+    for model, data, keys, message in (
         ("none.pt", tiny_data("obb"), {}, "model=none.pt does not exist"),
         (broken, tiny_data("obb"), {}, "cannot be read as an Ultralytics model"),
         ("yolov8n.yaml", tiny_data("obb"), {}, "is a model YAML"),
@@ -244,6 +258,6 @@ def test_bad_input_is_one_line(
         (obb, tiny_data("obb"), {"size_edges": [32, 16]}, "size_edges=[32, 16] must rise"),
         (obb, tiny_data("obb"), {"crowd_unit": "m"}, "crowd_unit='m' must be one of size, px"),
     ):  # fmt: skip
-        with pytest.raises(BadUseError, match=re.escape(said)) as caught:
+        with pytest.raises(BadUseError, match=re.escape(message)) as caught:
             evaluate(model, data, **keys)
         assert "\n" not in str(caught.value)

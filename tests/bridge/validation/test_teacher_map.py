@@ -49,8 +49,8 @@ def measure(teacher: Path, task: str, data: Path, batches: int | None = None, **
 def plain(teacher: Path, data: Path) -> tuple[float, float]:
     """Return what Ultralytics alone measures."""
     keys = {"data": str(data), "imgsz": SIZE, "batch": 4, "conf": CONF, "device": "cpu", "plots": False}
-    found = YOLO(teacher).val(**keys, verbose=False).box
-    return float(found.map50), float(found.map)
+    box_metrics = YOLO(teacher).val(**keys, verbose=False).box
+    return float(box_metrics.map50), float(box_metrics.map)
 
 
 @pytest.mark.parametrize("task", ["obb", "detect"])
@@ -59,28 +59,28 @@ def test_equals_ultralytics_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     teacher, data = taught(task)
-    wanted = plain(teacher, data)
-    assert 0.02 < wanted[1] < wanted[0] < 0.9
-    assert measure(teacher, task, data) == wanted
+    expected_map = plain(teacher, data)
+    assert 0.02 < expected_map[1] < expected_map[0] < 0.9
+    assert measure(teacher, task, data) == expected_map
 
 
 def test_classes_go_by_name(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
     teacher, data = taught("obb")
-    wanted = measure(teacher, "obb", data)
+    expected_map = measure(teacher, "obb", data)
     turned = rename(data, ("Blue", "red", "GREEN"), tmp_path / "turned", {0: 1, 1: 2, 2: 0})
-    assert measure(teacher, "obb", turned) == wanted
+    assert measure(teacher, "obb", turned) == expected_map
     apart = rename(data, ("boat", "blue", "red"), tmp_path / "apart", {0: 2, 1: 0, 2: 1})  # green is a boat here
     without = rename(data, NAMES, tmp_path / "without", {0: 0, 2: 2})
-    assert measure(teacher, "obb", apart) == plain(teacher, without) != wanted
+    assert measure(teacher, "obb", apart) == plain(teacher, without) != expected_map
 
 
 def test_all_classes_as_one(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
     teacher, data = taught("obb")
     one = rename(data, NAMES, tmp_path / "one", {0: 1, 1: 1, 2: 1})
     args = settings("obb", data, single_cls=True)
-    found = match_classes(NAMES, ("green",))
+    class_map = match_classes(NAMES, ("green",))
     single = {**load_data(args), "names": {0: "green"}}
-    assert teacher_map(load_teacher(str(teacher), "obb"), single, args, found) == plain(teacher, one)
+    assert teacher_map(load_teacher(str(teacher), "obb"), single, args, class_map) == plain(teacher, one)
 
 
 def test_label_cache_stays_the_datas_own(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
@@ -89,15 +89,16 @@ def test_label_cache_stays_the_datas_own(taught: Callable[[str], tuple[Path, Pat
     cache = tmp_path / "turned" / "labels" / "val.cache"
     checked = check_det_dataset(turned)
     build_yolo_dataset(settings("obb", turned), checked["val"], 4, checked, mode="val", rect=True)
-    own = cache.read_bytes()
+    cache_bytes = cache.read_bytes()
     measure(teacher, "obb", turned)
-    assert cache.read_bytes() == own  # taken as it is
+    assert cache.read_bytes() == cache_bytes  # taken as it is
     cache.unlink()
     measure(teacher, "obb", turned)
-    written, wanted = load_dataset_cache_file(cache), np.load(io.BytesIO(own), allow_pickle=True).item()
-    assert written["hash"] == wanted["hash"]
-    for mine, theirs in zip(written["labels"], wanted["labels"], strict=True):
-        assert (mine["cls"] == theirs["cls"]).all()
+    written_cache = load_dataset_cache_file(cache)
+    expected_cache = np.load(io.BytesIO(cache_bytes), allow_pickle=True).item()
+    assert written_cache["hash"] == expected_cache["hash"]
+    for written_label, expected_label in zip(written_cache["labels"], expected_cache["labels"], strict=True):
+        assert (written_label["cls"] == expected_label["cls"]).all()
 
 
 def test_a_few_batches_are_spread_over_the_split(taught: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
@@ -119,15 +120,15 @@ def test_leaves_no_trace(
     file, data = taught("detect")
     teacher = load_teacher(str(file), "detect")
     args = settings("detect", data)
-    given, before = dict(vars(args)), (state_hash(teacher.model), repr(teacher.model))
+    args_before, model_before = dict(vars(args)), (state_hash(teacher.model), repr(teacher.model))
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     monkeypatch.chdir(tmp_path)
     capfd.readouterr()
     teacher_map(teacher, check_det_dataset(data), args, match_classes(NAMES, NAMES), 1)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
-    assert vars(args) == given
-    assert (state_hash(teacher.model), repr(teacher.model)) == before
+    assert vars(args) == args_before
+    assert (state_hash(teacher.model), repr(teacher.model)) == model_before
     assert not teacher.model.training
     assert not any(p.requires_grad or p.is_inference() for p in teacher.model.parameters())
     assert random.getstate() == states[0]

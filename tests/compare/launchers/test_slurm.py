@@ -130,7 +130,7 @@ def test_a_refused_job_ends_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"time": 5, "partion": "gpu"}, "slurm= has no 'partion': did you mean 'partition'"),
         ({"time": 5, "zzz": 1}, "slurm= has no 'zzz': it takes account, "),
@@ -138,9 +138,9 @@ def test_a_refused_job_ends_in_one_line(
     ],
 )
 def test_an_unknown_parameter_ends_in_one_line(
-    parameters: dict[str, Any], said: str, tmp_path: Path, slurm: SlurmPrograms
+    parameters: dict[str, Any], message: str, tmp_path: Path, slurm: SlurmPrograms
 ) -> None:
-    with pytest.raises(BadUseError, match=said) as e:
+    with pytest.raises(BadUseError, match=message) as e:
         slurm_executor(tmp_path / "runs", parameters)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "runs").exists()
@@ -195,8 +195,8 @@ def requeued(job: SlurmJob) -> SlurmJob:
 
 def test_a_slurm_job_that_saves_nothing_is_requeued_twice(tmp_path: Path) -> None:
     last = tmp_path / "last.pt"
-    saves = [sys.executable, "-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()", str(last)]
-    job = SlurmJob(saves, tmp_path / "log.txt", {}, last)
+    saving_command = [sys.executable, "-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()", str(last)]
+    job = SlurmJob(saving_command, tmp_path / "log.txt", {}, last)
     for idle in (1, 2):
         job = requeued(job)
         assert job.idle_sessions == idle
@@ -221,13 +221,13 @@ def test_the_child_ends_before_its_job_is_requeued(tmp_path: Path) -> None:
         assert requeued(job) == job
         raise SystemExit  # as submitit does it
 
-    before = signal.signal(signal.SIGALRM, requeue)
+    previous_handler = signal.signal(signal.SIGALRM, requeue)
     try:
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         with pytest.raises(SystemExit):
             job()
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
     assert job.process is not None
     assert job.process.wait(10) == -signal.SIGKILL
 

@@ -38,9 +38,9 @@ def t_within(t: float, freedom: int) -> float:
     return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
 
 
-@pytest.mark.parametrize(("freedom", "wanted"), TABLE.items())
-def test_quantile_of_the_textbook(freedom: int, wanted: float) -> None:
-    assert t_quantile(0.975, freedom) == pytest.approx(wanted, abs=5e-4)
+@pytest.mark.parametrize(("freedom", "expected"), TABLE.items())
+def test_quantile_of_the_textbook(freedom: int, expected: float) -> None:
+    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=5e-4)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 9, 10, 31, 100])
@@ -53,26 +53,28 @@ def test_quantile_and_distribution_of_scipy(freedom: int, probability: float) ->
 
 def test_paired_difference_by_hand() -> None:
     arm, base = {0: 0.40, 1: 0.44, 2: 0.42}, {0: 0.35, 1: 0.36, 2: 0.40}
-    found = paired_difference(arm, base, 0.95)  # differences 0.05, 0.08, 0.02: mean 0.05, sd 0.03
+    difference = paired_difference(arm, base, 0.95)  # differences 0.05, 0.08, 0.02: mean 0.05, sd 0.03
     t = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # with 2 degrees of freedom the quantile has this closed form
     half = t * 0.03 / math.sqrt(3)
-    assert found == PairedDifference(3, *(pytest.approx(x, abs=1e-12) for x in (0.05, 0.03, 0.05 - half, 0.05 + half)))
+    assert difference == PairedDifference(
+        3, *(pytest.approx(x, abs=1e-12) for x in (0.05, 0.03, 0.05 - half, 0.05 + half))
+    )
 
 
 def test_paired_interval_is_scipys() -> None:
     arm = dict(enumerate([0.41, 0.47, 0.39, 0.44, 0.45]))
     base = dict(enumerate([0.40, 0.42, 0.38, 0.45, 0.41]))
     for level in (0.5, 0.9, 0.99):
-        wanted = stats.ttest_rel(list(arm.values()), list(base.values())).confidence_interval(level)
-        found = paired_difference(arm, base, level)
-        assert found is not None
-        assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
+        expected = stats.ttest_rel(list(arm.values()), list(base.values())).confidence_interval(level)
+        difference = paired_difference(arm, base, level)
+        assert difference is not None
+        assert (difference.low, difference.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_pairs_are_the_shared_seeds_alone() -> None:
-    found = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {0: 0.5, 1: 1.0, 2: -100.0}, 0.95)
-    assert found is not None
-    assert (found.n, found.mean) == (2, 0.75)
+    difference = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {0: 0.5, 1: 1.0, 2: -100.0}, 0.95)
+    assert difference is not None
+    assert (difference.n, difference.mean) == (2, 0.75)
 
 
 def test_one_pair_has_no_interval_and_none_no_difference() -> None:
@@ -82,7 +84,7 @@ def test_one_pair_has_no_interval_and_none_no_difference() -> None:
 
 def test_what_all_seeds_share_does_not_widen_the_interval() -> None:
     base = {0: 0.2, 1: 0.5, 2: 0.3}  # seeds differ much, the arm gains the same on each
-    found = paired_difference({s: v + 0.1 for s, v in base.items()}, base, 0.95)
-    assert found is not None
-    assert found.low == pytest.approx(0.1)
-    assert found.high == pytest.approx(0.1)
+    difference = paired_difference({s: v + 0.1 for s, v in base.items()}, base, 0.95)
+    assert difference is not None
+    assert difference.low == pytest.approx(0.1)
+    assert difference.high == pytest.approx(0.1)

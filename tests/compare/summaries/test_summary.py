@@ -26,26 +26,26 @@ VALUES = {"plain": [0.35, 0.36, 0.40], "ds2d2": [0.40, 0.44, 0.42]}
 
 def result(arm: str, seed: int, value: float, **keys: Any) -> RunResult:
     """A row of a comparison."""
-    plain: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "data": "d.yaml", "teacher": "t.pt", "student": "s.yaml", "imgsz": 96, "epochs": 2, "weights": "last",
         "by": "all", "group": "all", "map50": value, "map50_95": value / 2, "images": 8, "objects": 32,
         "initial_weights": f"w{seed}", "first_epoch": f"d{seed}", "train_seconds": 60.0, "step_seconds": 0.5,
         "settings_hash": arm, "teacher_hash": "t",
     }  # fmt: skip
-    return RunResult(arm, seed, **{**plain, **keys})
+    return RunResult(arm, seed, **{**defaults, **keys})
 
 
 def results() -> list[RunResult]:
     """Two arms of three seeds and a teacher, by groups."""
     rows = []
     for by, group, objects in GROUPS:
-        here = {"by": by, "group": group, "objects": objects}
-        nothing = {} if objects else {"map50": float("nan"), "map50_95": float("nan")}
-        rows.append(result("teacher", -1, 0.55, weights="file", **here, **nothing))
-        for weights, more in (("last", 0.0), ("best", 0.01)):
+        group_columns = {"by": by, "group": group, "objects": objects}
+        empty_scores = {} if objects else {"map50": float("nan"), "map50_95": float("nan")}
+        rows.append(result("teacher", -1, 0.55, weights="file", **group_columns, **empty_scores))
+        for weights, offset in (("last", 0.0), ("best", 0.01)):
             for arm, values in VALUES.items():
                 for seed, value in enumerate(values):
-                    rows.append(result(arm, seed, value + more, weights=weights, **here, **nothing))
+                    rows.append(result(arm, seed, value + offset, weights=weights, **group_columns, **empty_scores))
     return rows
 
 
@@ -53,9 +53,9 @@ def test_results_go_through_the_file_unchanged(tmp_path: Path) -> None:
     rows = [r for r in results() if r.objects]
     write_results(tmp_path / "r.csv", rows)
     assert read_results(tmp_path / "r.csv") == rows
-    first = (tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("arm,seed,data,teacher,student,imgsz,epochs,")
-    assert first == ",".join(COLUMNS)
+    header = (tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith("arm,seed,data,teacher,student,imgsz,epochs,")
+    assert header == ",".join(COLUMNS)
 
 
 def test_rows_of_a_run_take_the_place_of_its_earlier_ones(tmp_path: Path) -> None:
@@ -78,33 +78,33 @@ def test_broken_results_end_in_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_summary_by_hand() -> None:
-    found = summarise(results(), "plain", 0.95)
-    assert found.arms == ("teacher", "plain", "ds2d2")
-    line = found.entry("last", "size", "0-16", "map50", "ds2d2")
+    summary = summarise(results(), "plain", 0.95)
+    assert summary.arms == ("teacher", "plain", "ds2d2")
+    line = summary.entry("last", "size", "0-16", "map50", "ds2d2")
     assert line is not None
     assert line.difference is not None
     assert line.values.mean == pytest.approx(0.42)
     assert (line.difference.mean, line.difference.sd) == (pytest.approx(0.05), pytest.approx(0.03))
-    assert found.entry("last", "size", "96+", "map50", "ds2d2") is None
-    teacher = found.entry("best", "all", "all", "map50_95", "teacher")
+    assert summary.entry("last", "size", "96+", "map50", "ds2d2") is None
+    teacher = summary.entry("best", "all", "all", "map50_95", "teacher")
     assert teacher is not None
     assert (teacher.values.mean, teacher.difference) == (0.275, None)
 
 
 def test_tables_hold_the_numbers() -> None:
-    found = summarise(results(), "plain", 0.95)
-    row = next(x for x in overall(found, "last").splitlines() if x.startswith("| ds2d2"))
+    summary = summarise(results(), "plain", 0.95)
+    row = next(x for x in overall(summary, "last").splitlines() if x.startswith("| ds2d2"))
     # half of the mean differences' 4.303 * 0.03 / sqrt(3) each way; (0.21 - 0.185) / (0.275 - 0.185) of the gap
     assert [c.strip() for c in row.split("|")[1:-1]] == [
         "ds2d2", "3", "0.420 ± 0.020", "+0.050 [-0.025, +0.125]", "0.210 ± 0.010", "+0.025 [-0.012, +0.062]", "28%",
     ]  # fmt: skip
-    sizes = grouped(found, "last", "size", "map50").splitlines()
+    sizes = grouped(summary, "last", "size", "map50").splitlines()
     assert [c.strip() for c in sizes[2].split("|")[1:-1]] == [
         "0-16", "9", "0.370 ± 0.026", "0.550", "+0.050 [-0.025, +0.125]",
     ]  # fmt: skip
     assert len(sizes) == 4  # no row for the group without objects
     assert len({len(x) for x in sizes}) == 1
-    assert "swing by chance that seeds do not show: size 0-16 (9), size 16-32 (23)." in report(found)
+    assert "swing by chance that seeds do not show: size 0-16 (9), size 16-32 (23)." in report(summary)
 
 
 def test_a_checkpoint_that_was_not_measured_has_no_table() -> None:
@@ -128,9 +128,9 @@ def test_gap_is_taken_at_the_seeds_of_the_arm() -> None:
 
 
 def test_one_seed_has_no_interval_and_says_so() -> None:
-    found = summarise([r for r in results() if r.seed <= 0], "plain", 0.95)
-    assert "[" not in overall(found, "last")
-    assert "One seed gives no spread and no interval" in "\n".join(remarks(found))
+    summary = summarise([r for r in results() if r.seed <= 0], "plain", 0.95)
+    assert "[" not in overall(summary, "last")
+    assert "One seed gives no spread and no interval" in "\n".join(remarks(summary))
 
 
 def test_arms_that_learnt_nothing_are_not_called_equal() -> None:
@@ -141,23 +141,23 @@ def test_arms_that_learnt_nothing_are_not_called_equal() -> None:
 
 def test_runs_that_are_no_pairs_are_named() -> None:
     rows = [replace(r, initial_weights="other") if (r.arm, r.seed) == ("ds2d2", 1) else r for r in results()]
-    said = "\n".join(remarks(summarise(rows, "plain", 0.95)))
-    assert "Not paired: arms of seed 1 differ in the first weights" in said
+    remarks_text = "\n".join(remarks(summarise(rows, "plain", 0.95)))
+    assert "Not paired: arms of seed 1 differ in the first weights" in remarks_text
     assert "Not paired" not in "\n".join(remarks(summarise(results(), "plain", 0.95)))
 
 
 def test_times_of_runs_that_were_not_alone_are_left_out() -> None:
     rows = [replace(r, parallel=2) if r.arm == "ds2d2" else r for r in results()]
-    found = summarise(rows, "plain", 0.95)
-    plain, ours = (next(x for x in cost(found).splitlines() if x.startswith(f"| {a} ")) for a in VALUES)
-    assert "0.500 s" in plain
-    assert "1.0 min" in plain
-    assert "0.500 s" not in ours
-    assert "have no times here" in report(found)
+    summary = summarise(rows, "plain", 0.95)
+    plain_row, ds2d2_row = (next(x for x in cost(summary).splitlines() if x.startswith(f"| {a} ")) for a in VALUES)
+    assert "0.500 s" in plain_row
+    assert "1.0 min" in plain_row
+    assert "0.500 s" not in ds2d2_row
+    assert "have no times here" in report(summary)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"epochs": 3}, "epochs is 2 and 3"),
         ({"data_hash": "x"}, "data_hash"),
@@ -166,18 +166,18 @@ def test_times_of_runs_that_were_not_alone_are_left_out() -> None:
         ({}, "twice"),
     ],
 )
-def test_rows_of_two_comparisons_are_refused(change: dict[str, Any], said: str) -> None:
+def test_rows_of_two_comparisons_are_refused(change: dict[str, Any], message: str) -> None:
     rows = results()
-    with pytest.raises(BadUseError, match=said):
+    with pytest.raises(BadUseError, match=message):
         summarise([*rows, replace(rows[-1], **change, **({"seed": 9} if change else {}))], "plain", 0.95)
 
 
 def test_runs_without_a_teacher_go_with_those_of_any() -> None:
     rows = [replace(r, teacher="", teacher_hash="") if r.arm == "plain" else r for r in results()]
     rows.sort(key=lambda r: r.arm != "plain")
-    found = summarise(rows, "plain", 0.95)
-    assert overall(found, "last") == overall(summarise(results(), "plain", 0.95), "last")
-    assert "teacher t.pt" in report(found)
+    summary = summarise(rows, "plain", 0.95)
+    assert overall(summary, "last") == overall(summarise(results(), "plain", 0.95), "last")
+    assert "teacher t.pt" in report(summary)
 
 
 def test_unknown_baseline_is_refused() -> None:
@@ -188,10 +188,10 @@ def test_unknown_baseline_is_refused() -> None:
 def test_all_tables_come_from_the_raw_results_alone_in_seconds(tmp_path: Path) -> None:
     write_results(tmp_path / "results.csv", results())
     began = time.process_time()  # what else the machine does is not counted
-    found = compare(results=str(tmp_path / "results.csv"), baseline="plain", level=0.9)
+    comparison = compare(results=str(tmp_path / "results.csv"), baseline="plain", level=0.9)
     assert time.process_time() - began < 10
-    assert str(found).startswith("# Comparison with plain")
-    assert (tmp_path / "compare.md").read_text(encoding="utf-8").startswith(found.text)
+    assert str(comparison).startswith("# Comparison with plain")
+    assert (tmp_path / "compare.md").read_text(encoding="utf-8").startswith(comparison.text)
     height, width = cv2.imread(str(tmp_path / "compare.png")).shape[:2]
     assert width > height > 100
     table = list(csv.DictReader((tmp_path / "summary.csv").read_text(encoding="utf-8").splitlines()))
@@ -210,11 +210,11 @@ def test_groups_of_few_objects_are_not_drawn() -> None:
 
 
 def test_no_two_arms_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     rows = [result("plain", 0, 0.3), *(result(f"arm{i}", 0, 0.4) for i in range(13))]
     draw(summarise(rows, "plain", 0.95), tmp_path / "compare.png")
-    lines = seen[0].axes[0].get_legend_handles_labels()[0]
+    lines = figures[0].axes[0].get_legend_handles_labels()[0]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 13
 
 

@@ -76,30 +76,30 @@ def keys(checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], out:
 def test_turns_are_interleaved_and_what_is_measured_is_kept(
     jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    given = keys(checkpoint, tiny_data, tmp_path / "out")
-    found = benchmark(**given, formats="pt,onnx,openvino", batch=4)
+    options = keys(checkpoint, tiny_data, tmp_path / "out")
+    result = benchmark(**options, formats="pt,onnx,openvino", batch=4)
     cells = [("big", "pt"), ("big", "onnx"), ("small", "pt"), ("small", "onnx")]
     assert [j[:2] for j in jobs if j[2] == "turn 1 of 2"] == cells
     assert [j[:2] for j in jobs if j[2] == "turn 2 of 2"] == cells[::-1]
-    rows = {(r.model, r.format): r for r in found.rows}
+    rows = {(r.model, r.format): r for r in result.rows}
     first, second = rows["big", "pt"], rows["small", "onnx"]
     assert (first.times_first, second.times_first, first.runs) == (1, 0.5, 5)
     assert (second.latency_ms, second.total_ms, second.file_mb) == (5, 10, 2)
     assert second.images_per_s == 200
     assert first.parameters > second.parameters
     assert "no openvino" in str(rows["big", "openvino"].reason)
-    assert "not measured: export, batch 1: no openvino" in str(found)
-    assert found.machine["versions"]["torch"] in str(found)
+    assert "not measured: export, batch 1: no openvino" in str(result)
+    assert result.machine["versions"]["torch"] in str(result)
     with (tmp_path / "out" / "benchmark.csv").open(encoding="utf-8") as file:
         assert [r["total_ms"] for r in csv.DictReader(file)] == ["20.0", "10.0", "", "20.0", "10.0", ""]
     assert cv2.imread(str(tmp_path / "out" / "benchmark.png")) is not None
 
     jobs.clear()
-    again = benchmark(**given, formats="pt,onnx,openvino", batch=4)
+    repeated = benchmark(**options, formats="pt,onnx,openvino", batch=4)
     assert {j[1] for j in jobs} == {"openvino"}  # what failed is tried again, nothing else
-    assert again.rows == found.rows
+    assert repeated.rows == result.rows
     jobs.clear()
-    benchmark(**given, formats="pt", batch=4, warmup=1)
+    benchmark(**options, formats="pt", batch=4, warmup=1)
     assert len(jobs) == 2 * 3  # other settings are other measurements
 
 
@@ -108,10 +108,10 @@ def test_every_step_is_shown_on_standard_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     tasks = recorded_tasks(benchmark_run, monkeypatch)
-    given = keys(checkpoint, tiny_data, tmp_path / "out")
-    benchmark(**given, formats="pt,openvino")
+    options = keys(checkpoint, tiny_data, tmp_path / "out")
+    benchmark(**options, formats="pt,openvino")
     assert capsys.readouterr().err.splitlines()[0] == "benchmark"
-    benchmark(**given, formats="pt,openvino", verbose=False)
+    benchmark(**options, formats="pt,openvino", verbose=False)
     assert capsys.readouterr().err == ""
     assert [(task.completed, task.total) for task in tasks] == [(16, 16)] * 2  # 4 cells, export, 2 turns, accuracy
 
@@ -119,18 +119,18 @@ def test_every_step_is_shown_on_standard_error(
 def test_a_changed_file_is_measured_again_and_a_lost_turn_alone(
     jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{tmp_path / 'a.pt'}"}
+    options = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{tmp_path / 'a.pt'}"}
     (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
-    benchmark(**given)
-    kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
-    del next(iter(kept["cells"].values()))["turns"]["1"]
-    (tmp_path / "benchmark.json").write_text(json.dumps(kept), encoding="utf-8")
+    benchmark(**options)
+    stored = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
+    del next(iter(stored["cells"].values()))["turns"]["1"]
+    (tmp_path / "benchmark.json").write_text(json.dumps(stored), encoding="utf-8")
     jobs.clear()
-    benchmark(**given)
+    benchmark(**options)
     assert [j[2] for j in jobs] == ["turn 2 of 2"]
     jobs.clear()
     (tmp_path / "a.pt").write_bytes(checkpoint("yolov8n-obb.yaml", seed=1).read_bytes())
-    benchmark(**given)
+    benchmark(**options)
     assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
 
 
@@ -138,32 +138,36 @@ def test_a_busy_machine_is_named_and_its_turns_are_measured_again(
     jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    given = {**keys(checkpoint, tiny_data, tmp_path), "formats": "pt", "model": f"aa:{checkpoint('yolov8n-obb.yaml')}"}
+    options = {
+        **keys(checkpoint, tiny_data, tmp_path),
+        "formats": "pt",
+        "model": f"aa:{checkpoint('yolov8n-obb.yaml')}",
+    }
     answer = BenchmarkRun._run_job
     load = {"before": 1.5, "while": 1.25}
 
     def answer_under_load(self: BenchmarkRun, *job: Any) -> dict[str, Any]:
-        found = answer(self, *job)
-        return {**found, "other_cores": load["while"]} if "forward" in found else found
+        measured = answer(self, *job)
+        return {**measured, "other_cores": load["while"]} if "forward" in measured else measured
 
     monkeypatch.setattr(BenchmarkRun, "_run_job", answer_under_load)
     monkeypatch.setattr(LoadMeter, "__exit__", lambda self, *_: setattr(self, "other_cores", load["before"]))
-    found = benchmark(**given)
+    result = benchmark(**options)
     assert "WARNING: other processes kept 1.5 of" in capsys.readouterr().out
-    assert "WARNING: other processes kept 1.2 of" in str(found)
-    assert found.rows[0].other_cores == 1.25
+    assert "WARNING: other processes kept 1.2 of" in str(result)
+    assert result.rows[0].other_cores == 1.25
     load.update({"before": 0.05, "while": 0.05})
     jobs.clear()
-    found = benchmark(**given)
+    result = benchmark(**options)
     assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2"]
-    assert "WARNING" not in str(found) + capsys.readouterr().out
+    assert "WARNING" not in str(result) + capsys.readouterr().out
     jobs.clear()
-    benchmark(**given)
+    benchmark(**options)
     assert not jobs
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"model": None}, "model= and data= are needed"),
         ({"model": "aa:nowhere.pt"}, "model=nowhere.pt does not exist"),
@@ -177,14 +181,14 @@ def test_a_busy_machine_is_named_and_its_turns_are_measured_again(
 )
 def test_bad_use_is_one_line(
     changed: dict[str, Any],
-    said: str,
+    message: str,
     checkpoint: Callable[..., Path],
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
     with pytest.raises(BadUseError) as caught:
         benchmark(**{**keys(checkpoint, tiny_data, tmp_path / "out"), **changed})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -193,10 +197,10 @@ def test_one_file_under_two_names_and_other_settings_have_files_of_their_own(
     jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     small = checkpoint("yolov8n-obb.yaml")
-    given = {**keys(checkpoint, tiny_data, tmp_path / "out"), "model": f"one:{small},two:{small}", "formats": "onnx"}
-    assert [r.model for r in benchmark(**given).rows] == ["one", "two"]
+    options = {**keys(checkpoint, tiny_data, tmp_path / "out"), "model": f"one:{small},two:{small}", "formats": "onnx"}
+    assert [r.model for r in benchmark(**options).rows] == ["one", "two"]
     exports = len([j for j in jobs if j[2].startswith("export")])
-    benchmark(**given, nms=True)
+    benchmark(**options, nms=True)
     assert len([j for j in jobs if j[2].startswith("export")]) == 2 * exports
 
 
@@ -218,10 +222,10 @@ def test_classes_of_other_names_are_warned_of_before_and_beside_the_numbers(
 ) -> None:  # fmt: skip
     data = write_tiny_data(tmp_path / "data", "obb")
     data.write_text(data.read_text(encoding="utf-8").partition("names:")[0] + f"names: {names}\n", encoding="utf-8")
-    given = keys(checkpoint, lambda _: data, tmp_path / "out")
-    found = benchmark(**given, formats="onnx")
-    written = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
-    for text in (capsys.readouterr().out, str(found), written):
+    options = keys(checkpoint, lambda _: data, tmp_path / "out")
+    result = benchmark(**options, formats="onnx")
+    report_text = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, str(result), report_text):
         assert text.count("WARNING: mAP of ") == (2 if warning else 0)
         assert warning is None or text.count(f": Classes are {warning}.") == 2
 
@@ -229,20 +233,20 @@ def test_classes_of_other_names_are_warned_of_before_and_beside_the_numbers(
 def test_what_does_not_fit_the_data_is_refused_before_anything_is_measured(
     jobs: list[tuple[str, str, str]], checkpoint: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    given = keys(checkpoint, tiny_data, tmp_path / "out")
+    options = keys(checkpoint, tiny_data, tmp_path / "out")
     with pytest.raises(BadUseError, match=r"labels have 5 columns and big, an obb model, needs 9"):
-        benchmark(**{**given, "data": str(tiny_data("detect"))})
+        benchmark(**{**options, "data": str(tiny_data("detect"))})
     bands = str(write_bands(tmp_path / "bands", 4))
     with pytest.raises(BadUseError, match="big takes 3 channels, and the data have 4"):
-        benchmark(**{**given, "data": bands})
+        benchmark(**{**options, "data": bands})
     with pytest.raises(BadUseError, match="device=intel:gpu is no device of torch"):
-        benchmark(**given, device="intel:gpu")
+        benchmark(**options, device="intel:gpu")
     torn = write_tiny_data(tmp_path / "torn", "obb")
     (torn.parent / "images" / "val" / "3.png").write_bytes(b"no image")
     with pytest.raises(BadUseError, match=r"3.png cannot be read as an image: correct it"):
-        benchmark(**{**given, "data": str(torn)})
+        benchmark(**{**options, "data": str(torn)})
     assert not jobs
-    benchmark(**{**given, "model": str(four_channels(tmp_path)), "data": bands, "formats": "pt"})
+    benchmark(**{**options, "model": str(four_channels(tmp_path)), "data": bands, "formats": "pt"})
     assert [j[2] for j in jobs] == ["turn 1 of 2", "turn 2 of 2", "mAP"]
 
 
@@ -250,11 +254,11 @@ def test_images_are_timed_with_all_their_channels(tmp_path: Path) -> None:
     bands = write_bands(tmp_path / "bands", 4)
     images = [str(p) for p in sorted((bands.parent / "images" / "val").iterdir())]
     file = str(four_channels(tmp_path))
-    found = worker.timing({"file": file, "batched": file, "format": "pt", "task": "obb", "half": False, "nms": None,
+    times = worker.timing({"file": file, "batched": file, "format": "pt", "task": "obb", "half": False, "nms": None,
                            "imgsz": 96, "device": "cpu", "channels": 4, "images": images, "runs": 2, "warmup": 0,
                            "batch": 2})  # fmt: skip
-    assert len(found["forward"]) == len(found["total"]) == 2
-    assert len(found["batches"]) == 3
+    assert len(times["forward"]) == len(times["total"]) == 2
+    assert len(times["batches"]) == 3
 
 
 def test_torchscript_is_made_on_the_device_that_runs_it(
@@ -290,8 +294,8 @@ def test_a_tilde_is_the_home_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "m.pt").write_bytes(checkpoint("yolov8n-obb.yaml").read_bytes())
-    given = {**keys(checkpoint, tiny_data, Path("~/bench")), "model": "m:~/m.pt"}
-    assert benchmark(**given).folder == tmp_path / "home" / "bench"
+    options = {**keys(checkpoint, tiny_data, Path("~/bench")), "model": "m:~/m.pt"}
+    assert benchmark(**options).folder == tmp_path / "home" / "bench"
     assert not (tmp_path / "~").exists()
     assert parse_models("~/best.pt")[0][0] == "home"
 
@@ -311,10 +315,10 @@ def test_a_size_that_the_model_cannot_take_is_refused(
 
 
 def test_models_are_named_after_their_runs(tmp_path: Path) -> None:
-    found = parse_models("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
-    assert [name for name, _ in found] == ["teacher", "xx", "model"]
-    (tmp_path / "mine.pt").symlink_to(tmp_path / "runs" / "weights" / "best.pt")
-    assert parse_models(str(tmp_path / "mine.pt"))[0][0] == "mine"
+    models = parse_models("runs/teacher/weights/best.pt,xx:runs/plain/weights/best.pt, some/model.pt")
+    assert [name for name, _ in models] == ["teacher", "xx", "model"]
+    (tmp_path / "linked.pt").symlink_to(tmp_path / "runs" / "weights" / "best.pt")
+    assert parse_models(str(tmp_path / "linked.pt"))[0][0] == "linked"
     with pytest.raises(BadUseError, match="names two models alike"):
         parse_models(["a/x.pt", "b/x.pt"])
 
@@ -367,11 +371,11 @@ def test_a_crash_of_a_process_becomes_the_reason(
 @pytest.mark.slow
 def test_a_real_benchmark(detecting: Callable[..., Path], tiny_data: Callable[[str], Path], tmp_path: Path) -> None:
     model = detecting("yolov8n-obb.yaml", tmp_path / "m")
-    found = benchmark(
+    result = benchmark(
         model=str(model), formats="pt,onnx,onnx-int8,pt-fp16", data=str(tiny_data("obb")), imgsz=96, runs=4, rounds=2,
         warmup=1, batch=2, out=str(tmp_path / "out"),
     )  # fmt: skip
-    rows = {r.format: r for r in found.rows}
+    rows = {r.format: r for r in result.rows}
     assert "needs a GPU" in str(rows.pop("pt-fp16").reason)
     for row in rows.values():
         assert row.reason is None

@@ -61,13 +61,13 @@ def on_map(objects: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def assert_on_map(folder: Path, objects: NDArray[np.float64]) -> None:
     (file,) = folder.glob("*.geojson")
-    found = json.loads(file.read_text())
-    assert found["coordinate_space"].startswith("WGS84"), found["coordinate_space"]
-    polygons = np.array([shapely.Polygon(f["geometry"]["coordinates"][0]) for f in found["features"]])
+    geojson = json.loads(file.read_text())
+    assert geojson["coordinate_space"].startswith("WGS84"), geojson["coordinate_space"]
+    polygons = np.array([shapely.Polygon(f["geometry"]["coordinates"][0]) for f in geojson["features"]])
     assert len(polygons) == len(objects)
-    wanted = shapely.polygons(on_map(objects))
-    shared = shapely.area(shapely.intersection(polygons[:, None], wanted[None]))
-    iou = shared / (shapely.area(polygons)[:, None] + shapely.area(wanted)[None] - shared)
+    expected = shapely.polygons(on_map(objects))
+    shared = shapely.area(shapely.intersection(polygons[:, None], expected[None]))
+    iou = shared / (shapely.area(polygons)[:, None] + shapely.area(expected)[None] - shared)
     assert (iou.max(0) > 0.7).all()
 
 
@@ -148,10 +148,10 @@ def test_a_turned_photo_on_a_map_lies_where_its_stored_pixels_lie(
 def pixels_with_reason(bright: Go, path: Path, slice: int | None) -> str:
     """Predict, and return why the GeoJSON is in pixels."""
     predicted = bright(source=str(path), slice=slice, formats="geojson")
-    found = json.loads((predicted.folder / f"{path.stem}.geojson").read_text())
-    assert found["coordinate_space"].startswith("pixels")
-    assert np.array(found["features"][0]["geometry"]["coordinates"][0]).max() <= max(WIDTH, HEIGHT)
-    return str(found["coordinate_space"])
+    geojson = json.loads((predicted.folder / f"{path.stem}.geojson").read_text())
+    assert geojson["coordinate_space"].startswith("pixels")
+    assert np.array(geojson["features"][0]["geometry"]["coordinates"][0]).max() <= max(WIDTH, HEIGHT)
+    return str(geojson["coordinate_space"])
 
 
 @pytest.mark.parametrize("slice", [200, None])

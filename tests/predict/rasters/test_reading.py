@@ -45,8 +45,8 @@ def test_a_window_is_bgr_of_the_place(tmp_path: Path) -> None:
 def test_default_bands(tmp_path: Path, bands: int) -> None:
     pixels = noise(bands)
     path = write_raster(tmp_path / "a.tif", pixels, photometric="MINISBLACK")
-    wanted = pixels[[0, 0, 0]] if bands == 1 else pixels[[2, 1, 0]]
-    np.testing.assert_array_equal(tile(path), wanted.transpose(1, 2, 0))
+    expected = pixels[[0, 0, 0]] if bands == 1 else pixels[[2, 1, 0]]
+    np.testing.assert_array_equal(tile(path), expected.transpose(1, 2, 0))
 
 
 def test_bands_that_are_called_red_green_and_blue_come_first(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_16_bits_are_stretched_between_percentiles_of_each_band(tmp_path: Path) 
     path = write_raster(tmp_path / "a.tif", pixels)
     got = tile(path).astype(float)
     low, high = np.percentile(ramp, [2, 98])
-    wanted = ((ramp - low) / (high - low) * 255).clip(0, 255)
+    expected = ((ramp - low) / (high - low) * 255).clip(0, 255)
     for band in range(3):
-        np.testing.assert_allclose(got[..., band], wanted, atol=1)
+        np.testing.assert_allclose(got[..., band], expected, atol=1)
     np.testing.assert_allclose(tile(path, stretch=[0, 100])[..., 2], (ramp - 1000) / 2000 * 255, atol=1)
     np.testing.assert_allclose(tile(path, stretch="none")[..., 2], ramp / 65535 * 255, atol=1)
     left, right = tile(path, (0, 0, 45, 70)), tile(path, (45, 0, 90, 70))  # every tile by the same values
@@ -158,10 +158,10 @@ def test_a_photo_is_turned_as_pillow_turns_it(tmp_path: Path, suffix: str, orien
     exif = picture.getexif()
     exif[0x0112] = orientation
     picture.save(tmp_path / f"a.{suffix}", quality=95, exif=exif)
-    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a.{suffix}")).convert("RGB")).astype(int)
-    got = tile(tmp_path / f"a.{suffix}", (0, 0, wanted.shape[1], wanted.shape[0]))[..., ::-1]
-    assert got.shape == wanted.shape
-    assert abs(got - wanted).mean() < 3
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a.{suffix}")).convert("RGB")).astype(int)
+    got = tile(tmp_path / f"a.{suffix}", (0, 0, expected.shape[1], expected.shape[0]))[..., ::-1]
+    assert got.shape == expected.shape
+    assert abs(got - expected).mean() < 3
     part = tile(tmp_path / f"a.{suffix}", (10, 20, 50, 65))[..., ::-1]
     np.testing.assert_array_equal(part, got[20:65, 10:50])
 
@@ -187,9 +187,9 @@ def test_a_turned_png_lies_as_ultralytics_reads_it(tmp_path: Path, mode: str) ->
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.png", exif=exif)
-    wanted = imread(str(tmp_path / "a.png"), cv2.IMREAD_COLOR if mode == "RGB" else cv2.IMREAD_UNCHANGED)
-    got = tile(tmp_path / "a.png", (0, 0, wanted.shape[1], wanted.shape[0]), channels=len(mode))
-    np.testing.assert_array_equal(got, wanted)
+    expected = imread(str(tmp_path / "a.png"), cv2.IMREAD_COLOR if mode == "RGB" else cv2.IMREAD_UNCHANGED)
+    got = tile(tmp_path / "a.png", (0, 0, expected.shape[1], expected.shape[0]), channels=len(mode))
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

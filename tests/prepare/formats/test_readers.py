@@ -30,24 +30,24 @@ def test_dota_lines(tmp_path: Path) -> None:
         "\ufeffimagesource:GoogleEarth\r\ngsd:null\r\n\r\n"
         "10 20 30.5 20 30.5 40 10 40 large-vehicle 1\r\n1 2 3 4 5 6 7 8 plane\r\n"
     )
-    found = read_dota(write(tmp_path / "P1.txt", text), 100, 100)
-    assert found.size is None
-    assert [(b.place, b.name, b.difficult) for b in found.boxes] == [
+    annotation = read_dota(write(tmp_path / "P1.txt", text), 100, 100)
+    assert annotation.size is None
+    assert [(b.place, b.name, b.difficult) for b in annotation.boxes] == [
         ("line 4", "large-vehicle", True), ("line 5", "plane", False),
     ]  # fmt: skip
-    np.testing.assert_array_equal(found.boxes[0].corners, [[10, 20], [30.5, 20], [30.5, 40], [10, 40]])
+    np.testing.assert_array_equal(annotation.boxes[0].corners, [[10, 20], [30.5, 20], [30.5, 40], [10, 40]])
 
 
 def test_dota_classes_with_spaces(tmp_path: Path) -> None:
     text = "1 2 3 4 5 6 7 8 large vehicle 1\n1 2 3 4 5 6 7 8 soccer ball field 0\n1 2 3 4 5 6 7 8 small vehicle\n"
-    found = read_dota(write(tmp_path / "P1.txt", text), 100, 100, classes={"smallvehicle"})
-    assert [(b.name, b.difficult) for b in found.boxes] == [
+    annotation = read_dota(write(tmp_path / "P1.txt", text), 100, 100, classes={"smallvehicle"})
+    assert [(b.name, b.difficult) for b in annotation.boxes] == [
         ("large vehicle", True), ("soccer ball field", False), ("small vehicle", False),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"1 2 3 4 5 6 7 8", "line 1 has 8 fields"),
         (b"1 2 3 4 5 6 7 nan plane 0", "line 1: 'nan' is no coordinate"),
@@ -60,8 +60,8 @@ def test_dota_classes_with_spaces(tmp_path: Path) -> None:
         (b"\xff\xfe1\x00", "is no UTF-8 text"),
     ],
 )
-def test_broken_dota_files(text: bytes, said: str, tmp_path: Path) -> None:
-    with pytest.raises(BrokenFileError, match=said):
+def test_broken_dota_files(text: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenFileError, match=message):
         read_dota(write(tmp_path / "P1.txt", text), 100, 100)
 
 
@@ -76,10 +76,10 @@ def test_any_bytes_are_read_or_named_as_broken(tmp_path_factory: pytest.TempPath
 
 def test_horizontal_objects(tmp_path: Path) -> None:
     objects = bndbox("ship", 1, 2, 30, 40) + bndbox(" golffield ", 5.5, 6, 7, 8)
-    found = voc_reader(False)(write(tmp_path / "1.xml", "\ufeff" + xml(objects)), 0, 0)
-    assert found.size == (80, 60)
-    assert [b.name for b in found.boxes] == ["ship", "golffield"]
-    np.testing.assert_array_equal(found.boxes[0].corners, [[1, 2], [30, 2], [30, 40], [1, 40]])
+    annotation = voc_reader(False)(write(tmp_path / "1.xml", "\ufeff" + xml(objects)), 0, 0)
+    assert annotation.size == (80, 60)
+    assert [b.name for b in annotation.boxes] == ["ship", "golffield"]
+    np.testing.assert_array_equal(annotation.boxes[0].corners, [[1, 2], [30, 2], [30, 40], [1, 40]])
 
 
 def test_four_corners(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_centre_sides_and_angle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "oriented", "said"),
+    ("text", "oriented", "message"),
     [
         ("<annotation><object>", False, "is no well-formed XML"),
         ("", False, "is no well-formed XML"),
@@ -116,8 +116,8 @@ def test_centre_sides_and_angle(tmp_path: Path) -> None:
         (b'<?xml version="1.0" encoding="utf-8"?><annotation>\xff</annotation>', False, "is no well-formed XML"),
     ],
 )
-def test_broken_xml(text: str | bytes, oriented: bool, said: str, tmp_path: Path) -> None:
-    with pytest.raises(BrokenFileError, match=said):
+def test_broken_xml(text: str | bytes, oriented: bool, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenFileError, match=message):
         voc_reader(oriented)(write(tmp_path / "1.xml", text), 0, 0)
 
 
@@ -144,6 +144,6 @@ def test_real_files_are_read_whole(shared: Path) -> None:
         assert len(read_dota(file, 0, 0).boxes) == objects_in_text(file) > 0
     for kind, oriented in (("horizontal", False), ("oriented", True)):
         for file in sorted((shared / "data" / "dior_annotations" / kind).glob("*.xml")):
-            found = voc_reader(oriented)(file, 0, 0)
-            assert len(found.boxes) == objects_in_text(file) > 0
-            assert found.size == (800, 800)
+            annotation = voc_reader(oriented)(file, 0, 0)
+            assert len(annotation.boxes) == objects_in_text(file) > 0
+            assert annotation.size == (800, 800)

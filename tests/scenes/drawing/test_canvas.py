@@ -59,6 +59,6 @@ def test_a_polygon_outside_the_picture_changes_nothing() -> None:
 
 
 def test_overlapping_polygons_do_not_cancel_out() -> None:
-    found = Canvas(64).mask_of([np.array([[8, 8], [40, 8], [40, 40], [8, 40]], float)] * 2)
-    assert found is not None
-    assert (found[0][8:60, 8:60] == 255).all()
+    masked = Canvas(64).mask_of([np.array([[8, 8], [40, 8], [40, 40], [8, 40]], float)] * 2)
+    assert masked is not None
+    assert (masked[0][8:60, 8:60] == 255).all()

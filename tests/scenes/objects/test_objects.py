@@ -11,7 +11,7 @@ import pytest
 from ds2d2_yolo.scenes.drawing import palette
 from ds2d2_yolo.scenes.objects import facilities, vehicles, vessels
 from ds2d2_yolo.scenes.objects.aircraft import AIRFRAMES, add_aircraft
-from ds2d2_yolo.scenes.site import Site, whole_site
+from ds2d2_yolo.scenes.site import Site, full_site
 from ds2d2_yolo.scenes.world import AIRCRAFT, CAR, COURT, SHIP, TANK, TRUCK, World
 
 Add = Callable[[Site, float, float, float], object]
@@ -54,7 +54,7 @@ def place(add: Add, seed: int, gsd: float) -> World:
     world = World(np.random.default_rng(seed), 640, gsd)
     world.shadow, world.lean = np.zeros(2), np.zeros(2)
     world.canvas.image[:] = GROUND
-    site = whole_site(world)
+    site = full_site(world)
     x, y = (site.w / 2 + world.uniform(-1, 1) for _ in range(2))
     assert add(site, x, y, world.uniform(0, 2 * math.pi))
     for draw in world.low:
@@ -67,8 +67,8 @@ def test_the_label_is_tight_on_the_object(name: str) -> None:
     category, gsd, add = CASES[name]
     for seed in range(3):
         world = place(add, seed, gsd)
-        ((found, corners),) = world.labels
-        assert found == category
+        ((label_category, corners),) = world.labels
+        assert label_category == category
         rows, columns = np.nonzero((world.canvas.image != np.array(GROUND)).any(axis=2))
         drawn = (np.stack([columns, rows], axis=1) + 0.5) / 2 - corners.mean(axis=0)
         for edge in (corners[0] - corners[3], corners[1] - corners[0]):
@@ -89,7 +89,7 @@ def test_the_label_is_a_rectangle_that_points_ahead(name: str) -> None:
 
 def test_an_object_cut_by_the_border_is_refused() -> None:
     world = World(np.random.default_rng(0), 640, 0.3, theta=0.0)
-    site = whole_site(world)
+    site = full_site(world)
     edge = (site.w - 640 * 0.3) / 2
     assert not vehicles.add_car(site, edge + 1.0, site.h / 2, 0.0)
     assert vehicles.add_car(site, edge + 3.0, site.h / 2, 0.0)
@@ -98,7 +98,7 @@ def test_an_object_cut_by_the_border_is_refused() -> None:
 
 def test_two_objects_do_not_share_ground() -> None:
     world = World(np.random.default_rng(0), 640, 0.3)
-    site = whole_site(world)
+    site = full_site(world)
     middle = site.w / 2
     assert vehicles.add_car(site, middle, middle, 0.0)
     assert not vehicles.add_truck(site, middle + 1, middle, 1.0)
@@ -108,6 +108,6 @@ def test_two_objects_do_not_share_ground() -> None:
 @pytest.mark.parametrize("gsd", [0.55, 2.0])
 def test_an_object_below_the_smallest_size_is_refused(gsd: float) -> None:
     world = World(np.random.default_rng(0), 640, gsd)
-    site = whole_site(world)
+    site = full_site(world)
     assert not vehicles.add_car(site, site.w / 2, site.h / 2, 0.3)
     assert not world.low

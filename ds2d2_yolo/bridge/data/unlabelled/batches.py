@@ -175,12 +175,12 @@ class NumberedBatches(Dataset[dict[str, Any]]):
         dataset = self.dataset
         if dataset.cache == "ram":  # mosaics take any image then, and all are in memory
             return
-        wanted = self.order.before(number, workers, self._limit) if self.mixes else []
-        for i in set(dataset.buffer) - set(wanted):
+        latest_indices = self.order.before(number, workers, self._limit) if self.mixes else []
+        for i in set(dataset.buffer) - set(latest_indices):
             dataset.ims[i], dataset.im_hw0[i], dataset.im_hw[i] = None, None, None
-        for i in wanted:
+        for i in latest_indices:
             dataset.load_image(i)
-        dataset.buffer[:] = wanted
+        dataset.buffer[:] = latest_indices
 
 
 @contextmanager

@@ -145,8 +145,8 @@ def _contents(images: Sequence[Path], others: Sequence[Path], pool: ThreadPool) 
     keys: dict[Path, Any] = dict(zip(listed, pool.map(lambda image: image.stat().st_size, listed), strict=True))
     for limit in (FIRST_BYTES, None):
         counts = Counter(keys[image] for image in [*images, *others] if image in keys)  # one image may stand in both
-        wanted = {keys[image] for image in images if image in keys}
-        listed = [image for image, key in keys.items() if counts[key] > 1 and key in wanted]
+        image_keys = {keys[image] for image in images if image in keys}
+        listed = [image for image, key in keys.items() if counts[key] > 1 and key in image_keys]
         digests = pool.starmap(_digest, [(image, limit) for image in listed])
         keys = {image: (keys[image], digest) for image, digest in zip(listed, digests, strict=True)}
     return {image: digest for image, (_, digest) in keys.items()}

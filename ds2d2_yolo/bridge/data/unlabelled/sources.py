@@ -49,19 +49,19 @@ def resolve_sources(value: Any, data: Mapping[str, Any]) -> str | list[str] | No
     return _absolute(str(value), root)
 
 
-def other_sources(given: Any, stored: Any) -> bool:
+def other_sources(requested: Any, stored: Any) -> bool:
     """Return whether a command that resumes a run names other unlabelled images than the run has.
 
     Args:
-        given (Any): `unlabelled=` of the command; None and True leave the choice to the run.
+        requested (Any): `unlabelled=` of the command; None and True leave the choice to the run.
         stored (Any): `unlabelled` of the run, as `resolve_sources` returned it.
 
     Returns:
         (bool): True for other images.
     """
-    if given is None or given is True:
+    if requested is None or requested is True:
         return False
-    return (resolve_sources(given, {}) or None) != (stored or None)
+    return (resolve_sources(requested, {}) or None) != (stored or None)
 
 
 def _absolute(entry: str, root: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]  # comes with Ultralytics
 from ultralytics.utils import RANK
 
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 
 LAUNCH_FILE = "launch.txt"
 
@@ -37,7 +37,7 @@ def mark_folder(folder: Path) -> None:
         folder (Path): The run's folder.
     """
     if name := launch_name():
-        write_whole(folder / LAUNCH_FILE, f"{name}\n")
+        write_atomically(folder / LAUNCH_FILE, f"{name}\n")
 
 
 def is_marked(folder: Path, name: str) -> bool:

@@ -42,7 +42,7 @@ from ds2d2_yolo.config.recipes import resolve_settings
 from ds2d2_yolo.config.resources import resolve_data
 from ds2d2_yolo.config.settings import IMPLICIT, Settings
 from ds2d2_yolo.errors import BadUseError
-from ds2d2_yolo.utils.atomic_files import write_whole
+from ds2d2_yolo.utils.atomic_files import write_atomically
 
 AMPLIFIER_FILE = "amplifier.safetensors"
 TOO_LATE = "safe=True comes too late, the student is loaded: set ULTRALYTICS_SAFE_LOAD=1 before"
@@ -54,13 +54,13 @@ class RunRequest:
 
     Attributes:
         overrides (dict[str, Any]): Ultralytics settings.
-        given (dict[str, Any]): The DS2D2 settings that the caller gave.
+        ds2d2_args (dict[str, Any]): The DS2D2 settings that the caller gave.
         settings (Settings): All DS2D2 settings.
         launched (RunState | None): State of the launching process, in a process that Ultralytics launched for DDP.
     """
 
     overrides: dict[str, Any]
-    given: dict[str, Any]
+    ds2d2_args: dict[str, Any]
     settings: Settings
     launched: RunState | None = None
 
@@ -78,14 +78,14 @@ class RunRequest:
         Raises:
             BadUseError: If a setting is wrong.
         """
-        given, rest = Settings.split(dict(overrides or {}))
-        if isinstance(rest.get("data"), (str, Path)):
-            rest["data"] = resolve_data(str(rest["data"]))
-        block = rest.pop(ARGS_KEY, None) or {}
+        ds2d2_args, ultralytics_args = Settings.split(dict(overrides or {}))
+        if isinstance(ultralytics_args.get("data"), (str, Path)):
+            ultralytics_args["data"] = resolve_data(str(ultralytics_args["data"]))
+        block = ultralytics_args.pop(ARGS_KEY, None) or {}
         if block.get("report_files") is not None and (state := RunState.of(block)):
-            return cls(rest, given, state.settings, state)
-        leave_folder(rest)
-        return cls(rest, given, resolve_settings(given, block.get("settings")))
+            return cls(ultralytics_args, ds2d2_args, state.settings, state)
+        leave_folder(ultralytics_args)
+        return cls(ultralytics_args, ds2d2_args, resolve_settings(ds2d2_args, block.get("settings")))
 
     def refuse_late_safe(self) -> None:
         """Refuse `safe=True` where the student was loaded without the safe loader."""
@@ -127,15 +127,15 @@ class RunRequest:
         if state is None:
             raise BadUseError(f"{args.resume} is no unfinished run of ds2d2-yolo: resume it with 'yolo'")
         stored = state.settings.as_dict()
-        given = {k: v for k, v in self.given.items() if k != "teacher"}
-        if not other_sources(given.get("unlabelled"), stored["unlabelled"]):
-            given.pop("unlabelled", None)
-        ignored = [k for k, v in given.items() if v != stored[k]]
+        requested = {k: v for k, v in self.ds2d2_args.items() if k != "teacher"}
+        if not other_sources(requested.get("unlabelled"), stored["unlabelled"]):
+            requested.pop("unlabelled", None)
+        ignored = [k for k, v in requested.items() if v != stored[k]]
         if ignored and self.launched is None:
             LOGGER.warning(f"DS2D2: resume keeps the run's own {ignored}; start a new run to change them")
         if self.launched is None and state.settings.teacher_imgsz is not None and "imgsz" in self.overrides:
             raise BadUseError("a run with teacher_imgsz= keeps both sizes when it is resumed: leave imgsz= out")
-        teacher = self.given.get("teacher") or state.settings.teacher
+        teacher = self.ds2d2_args.get("teacher") or state.settings.teacher
         # a key `unlabelled` that came into the data YAML meanwhile belongs to another run
         unlabelled = state.settings.unlabelled or False
         return replace(state, settings=replace(state.settings, teacher=teacher, unlabelled=unlabelled))
@@ -296,4 +296,4 @@ def write_files(files: Mapping[str, str], folder: Path) -> None:
         folder (Path): The folder.
     """
     for name, text in files.items():
-        write_whole(folder / name, text)
+        write_atomically(folder / name, text)

@@ -38,11 +38,11 @@ class RunStart:
             BadUseError: If the run cannot begin; an empty folder of the run is removed.
         """
         if RANK == -1:
-            self._begin_here()
+            self._begin_without_ranks()
         elif not self._launched:
             self._begin_for_all_ranks()
 
-    def _begin_here(self) -> None:
+    def _begin_without_ranks(self) -> None:
         """Begin the run in this process."""
         trainer = self._trainer
         student = trainer.model if isinstance(trainer.model, nn.Module) else build_student(trainer.args, trainer.data)

@@ -78,10 +78,12 @@ def refuse_process_count(device: Any, batch: float, processes: int) -> None:
     Raises:
         BadUseError: With what to set instead.
     """
-    named = len(str(device).split(","))
-    if named != processes:
-        what = "name one device for each process of all machines, as in device=0,1,0,1"
-        raise BadUseError(f"device={device} names {named} of {processes} processes that torchrun started: {what}")
+    device_count = len(str(device).split(","))
+    if device_count != processes:
+        hint = "name one device for each process of all machines, as in device=0,1,0,1"
+        raise BadUseError(
+            f"device={device} names {device_count} of {processes} processes that torchrun started: {hint}"
+        )
     if 1 <= batch < processes:
         raise BadUseError(f"batch={batch} is divided among {processes} processes: batch={processes} is the least")
 

@@ -63,18 +63,18 @@ def stream(tiny_data: Callable[[str], Path]) -> Callable[..., BatchStream]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_can_begin_anywhere(stream: Callable[..., BatchStream], workers: int) -> None:
-    whole = stream(workers)
-    batches = [whole.take() for _ in range(6)]
-    whole.close()
-    later = stream(workers)
-    later.seek(4)
-    for wanted in batches[4:]:
-        found = later.take()
-        assert torch.equal(found["img"], wanted["img"])
-        assert found["im_file"] == wanted["im_file"]
-    later.seek(1)
-    assert torch.equal(later.take()["img"], batches[1]["img"]), "and go back"
-    later.close()
+    full_stream = stream(workers)
+    batches = [full_stream.take() for _ in range(6)]
+    full_stream.close()
+    later_stream = stream(workers)
+    later_stream.seek(4)
+    for expected in batches[4:]:
+        batch = later_stream.take()
+        assert torch.equal(batch["img"], expected["img"])
+        assert batch["im_file"] == expected["im_file"]
+    later_stream.seek(1)
+    assert torch.equal(later_stream.take()["img"], batches[1]["img"]), "and go back"
+    later_stream.close()
     assert not torch.equal(batches[0]["img"], batches[1]["img"])
 
 
@@ -92,11 +92,11 @@ def test_the_training_draws_the_same_numbers(stream: Callable[..., BatchStream])
     batches = stream()
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
-    wanted = draw()
+    expected = draw()
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
     batches.take()
-    assert draw() == wanted
+    assert draw() == expected
 
 
 def test_the_buffer_stays_short(stream: Callable[..., BatchStream]) -> None:
@@ -104,8 +104,8 @@ def test_the_buffer_stays_short(stream: Callable[..., BatchStream]) -> None:
     for _ in range(8):
         batches.take()
     dataset = batches.batches.dataset
-    held = [i for i, image in enumerate(dataset.ims) if image is not None]
-    assert len(held) <= 3 + 2 + 2  # the buffer, the batch, and its partners of mixup
+    loaded = [i for i, image in enumerate(dataset.ims) if image is not None]
+    assert len(loaded) <= 3 + 2 + 2  # the buffer, the batch, and its partners of mixup
 
 
 def test_without_mosaics_no_other_image_is_loaded(stream: Callable[..., BatchStream]) -> None:

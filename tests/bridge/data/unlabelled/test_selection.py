@@ -42,13 +42,14 @@ def test_broken_images_are_left_out(tmp_path: Path, data: dict[str, Any]) -> Non
     (tmp_path / "empty.png").touch()
     png_as_jpg = shutil.copy(write(tmp_path / "x.png", 4), tmp_path / "renamed.jpg")
     (tmp_path / "x.png").unlink()
-    listed = tmp_path / "list.txt"
+    list_file = tmp_path / "list.txt"
     files = sorted(tmp_path.glob("*.*g"))
-    listed.write_text("\n".join(map(str, [*files, tmp_path / "gone.png"])), encoding="utf-8")
-    found = select_unlabelled(str(listed), data, ARGS)
-    assert found.images == (good, png_as_jpg)
-    assert {image.name for image, _ in found.broken} == {"damaged.png", "cut.jpg", "text.jpg", "empty.png", "gone.png"}
-    (line,) = found.warnings
+    list_file.write_text("\n".join(map(str, [*files, tmp_path / "gone.png"])), encoding="utf-8")
+    selection = select_unlabelled(str(list_file), data, ARGS)
+    assert selection.images == (good, png_as_jpg)
+    broken = {image.name for image, _ in selection.broken}
+    assert broken == {"damaged.png", "cut.jpg", "text.jpg", "empty.png", "gone.png"}
+    (line,) = selection.warnings
     assert line.startswith("5 of the 7 unlabelled images cannot be read and are left out: ")
     assert "gone.png: it does not exist" in line
 
@@ -60,14 +61,14 @@ def test_duplicates_are_left_out(tmp_path: Path, data: dict[str, Any]) -> None:
     shutil.copy(root / "train" / "1.png", tmp_path / "labelled.png")
     shutil.copy(root / "val" / "2.png", tmp_path / "validated.png")
     left_out = Path(shutil.copy(root / "train" / "6.png", tmp_path / "unused.png"))  # fraction=0.5 does not take it
-    found = select_unlabelled(str(tmp_path), data, ARGS)
-    assert found.images == (first, left_out)
-    reasons = {image.name: reason for image, reason in found.duplicates}
+    selection = select_unlabelled(str(tmp_path), data, ARGS)
+    assert selection.images == (first, left_out)
+    reasons = {image.name: reason for image, reason in selection.duplicates}
     assert reasons["b.png"] == f"it equals the unlabelled image {first}"
     assert reasons["labelled.png"] == f"it equals the labelled image {root / 'train' / '1.png'}"
     assert reasons["validated.png"] == f"it equals the validation image {root / 'val' / '2.png'}"
-    assert len(found.warnings) == 1
-    assert "3 of the 5 unlabelled images are duplicates" in found.warnings[0]
+    assert len(selection.warnings) == 1
+    assert "3 of the 5 unlabelled images are duplicates" in selection.warnings[0]
 
 
 def test_long_lists_are_cut() -> None:

@@ -42,14 +42,14 @@ def names(value: Any, data: dict[str, Any], args: Namespace = ARGS) -> list[str]
 def test_folder_list_glob_image_and_text_file(
     archive: Path, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = archive / "some.txt"
-    listed.write_text("./west/b.png\n./west/missing.png\n", encoding="utf-8")
+    list_file = archive / "some.txt"
+    list_file.write_text("./west/b.png\n./west/missing.png\n", encoding="utf-8")
     assert names(str(archive), data) == ["a.png", "b.png"]
     assert names([f"{archive}/west", f"{archive}/east", f"{archive}/east/a.png"], data) == ["a.png", "b.png"]
     assert names(f"{archive}/*/?.png", data) == ["a.png", "b.png"]
     assert names(f"{archive}/e*", data) == ["a.png"], "folders that a glob matches"
     assert names(f"{archive}/west/b.png", data) == ["b.png"]
-    assert names(str(listed), data) == ["b.png", "missing.png"]
+    assert names(str(list_file), data) == ["b.png", "missing.png"]
     monkeypatch.chdir(archive)
     assert resolve_sources("west", data) == str(archive / "west"), "found from another folder too"
 
@@ -72,7 +72,7 @@ def test_key_of_the_data_yaml(archive: Path, data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("{0}/wets", "wets does not exist .did you mean 'west'"),
         ("{0}/none.txt", r"none\.txt does not exist"),
@@ -80,7 +80,7 @@ def test_key_of_the_data_yaml(archive: Path, data: dict[str, Any]) -> None:
         ("{0}/*.tif", "holds no image"),
     ],
 )
-def test_nothing_to_take_is_refused(value: str, said: str, archive: Path, data: dict[str, Any]) -> None:
-    with pytest.raises(BadUseError, match=said) as error:
+def test_nothing_to_take_is_refused(value: str, message: str, archive: Path, data: dict[str, Any]) -> None:
+    with pytest.raises(BadUseError, match=message) as error:
         names(value.format(archive), data)
     assert "\n" not in str(error.value)

@@ -73,9 +73,9 @@ def test_a_weighted_term_is_spread_as_the_task_loss() -> None:
     batches = random_batches(1)
     weights = {"exlo": balancing_weights(batches, "exlo", STRIDES)}
     weighted = [weighted_norms(batch, weights, STRIDES) for batch in batches]
-    wanted = level_fractions(batches, "task", STRIDES)
-    assert level_fractions(weighted, "exlo", STRIDES) == pytest.approx(wanted)
-    assert level_fractions(batches, "exlo", STRIDES) != pytest.approx(wanted, rel=0.1)
+    task_fractions = level_fractions(batches, "task", STRIDES)
+    assert level_fractions(weighted, "exlo", STRIDES) == pytest.approx(task_fractions)
+    assert level_fractions(batches, "exlo", STRIDES) != pytest.approx(task_fractions, rel=0.1)
     assert weighted[0]["exlo"] == pytest.approx(math.hypot(*(weighted[0][f"exlo@{s:g}"] for s in STRIDES)))
     assert {k: v for k, v in weighted[0].items() if "task" in k} == {k: v for k, v in batches[0].items() if "task" in k}
 
@@ -133,7 +133,7 @@ def test_measured_gradients_of_a_pair_are_spread_as_the_task_loss(
     leaves = [f.detach().float().requires_grad_() for f in student.features]
     inputs, teacher = replace(student, features=leaves), distiller.teacher_outputs(batch["img"])
     weighted, plain = distiller(inputs, teacher, gains.level_weights), distiller(inputs, teacher)
-    wanted = level_fractions(gains.measured, "task", distiller.strides)
+    task_fractions = level_fractions(gains.measured, "task", distiller.strides)
     distilled = [leaves[i] for i in distiller.levels]
     for term, weights in gains.level_weights.items():
         assert sum(weights) == pytest.approx(len(weights))
@@ -142,8 +142,8 @@ def test_measured_gradients_of_a_pair_are_spread_as_the_task_loss(
             grads = torch.autograd.grad(loss, distilled, retain_graph=True)
             squares = torch.stack([g.double().square().sum() for g in grads])
             parts.append((squares / squares.sum()).tolist())
-        assert parts[0] == pytest.approx(wanted, rel=1e-4), term
-        assert parts[1] != pytest.approx(wanted, rel=0.1), term
+        assert parts[0] == pytest.approx(task_fractions, rel=1e-4), term
+        assert parts[1] != pytest.approx(task_fractions, rel=0.1), term
         assert float(columns[f"{term}_loss"]) == pytest.approx(float(weighted[term].detach())), (
             "the loss has the weights"
         )

@@ -79,10 +79,10 @@ def test_norms_are_those_of_the_training_graph(yaml: str) -> None:
     loss = criterion(preds, batch)[0].sum()
     term = captured[2].square().mean()
     # the coarsest level alone: in the graph of the step, finer ones feed it
-    got = measured(model, criterion, lambda f: {"term": f[2].square().mean()}, captured, batch, levels=(2,))
+    norms = measured(model, criterion, lambda f: {"term": f[2].square().mean()}, captured, batch, levels=(2,))
     for name, value in ((TASK, loss / 2), ("term", term)):  # the task loss of an image, of two
         (grad,) = torch.autograd.grad(value, captured[2], retain_graph=True)
-        assert got[name] == pytest.approx(float(grad.norm()), rel=1e-4)
+        assert norms[name] == pytest.approx(float(grad.norm()), rel=1e-4)
     assert any(not torch.equal(before[k], after[k]) for k in before), "the forward pass itself moves the statistics"
     assert all(torch.equal(v, after[k]) for k, v in model.state_dict().items()), "the measurement moves nothing"
     loss.backward()  # and leaves the graph of the step whole
@@ -98,34 +98,34 @@ def test_levels_are_those_of_autograd_and_sum_to_the_norm(levels: tuple[int, ...
     def term(leaves: list[Tensor]) -> Tensor:
         return torch.stack([w * f.square().mean() for w, f in zip(weights, leaves, strict=True)]).sum()
 
-    got = measured(model, criterion, lambda f: {"term": term(f)}, features, batch, levels)
+    norms = measured(model, criterion, lambda f: {"term": term(f)}, features, batch, levels)
     leaves = [f.clone().requires_grad_() for f in features]
     task = criterion(copy.deepcopy(head)(list(leaves)), batch)[0].sum() / 2
-    assert set(got) == {k for name in (TASK, "term") for k in (name, *(f"{name}@{(8, 16, 32)[i]}" for i in levels))}
+    assert set(norms) == {k for name in (TASK, "term") for k in (name, *(f"{name}@{(8, 16, 32)[i]}" for i in levels))}
     for name, loss in ((TASK, task), ("term", term(leaves))):
         grads = torch.autograd.grad(loss, [leaves[i] for i in levels])
-        parts = [got[f"{name}@{(8, 16, 32)[i]}"] for i in levels]
+        parts = [norms[f"{name}@{(8, 16, 32)[i]}"] for i in levels]
         assert parts == pytest.approx([float(g.norm()) for g in grads], rel=1e-5)
-        assert math.hypot(*parts) == pytest.approx(got[name], rel=1e-6)
-        together = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+        assert math.hypot(*parts) == pytest.approx(norms[name], rel=1e-6)
+        total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
         # a process alone takes the mean of one logarithm
-        assert got[name] == math.exp(float(together.log())), "the norm over all levels does not depend on their keys"
+        assert norms[name] == math.exp(float(total.log())), "the norm over all levels does not depend on their keys"
 
 
 def test_a_term_without_gradient_is_nan() -> None:
     model, batch = student("yolov8n.yaml"), batch_of(1)
     criterion = model.init_criterion()
     features = [torch.rand(2, c, n, n) for c, n in ((64, 8), (128, 4), (256, 2))]
-    got = measured(
+    norms = measured(
         model,
         criterion,
         lambda f: {"zero": 0 * f[0].sum(), "none": torch.zeros((), requires_grad=True) * 1.0},
         features,
         batch,
     )
-    assert got[TASK] > 0
-    assert [str(got["zero"]), str(got["none"])] == ["nan", "nan"]
-    assert [str(got[f"zero@{stride}"]) for stride in (8, 16, 32)] == ["nan"] * 3
+    assert norms[TASK] > 0
+    assert [str(norms["zero"]), str(norms["none"])] == ["nan", "nan"]
+    assert [str(norms[f"zero@{stride}"]) for stride in (8, 16, 32)] == ["nan"] * 3
 
 
 def test_a_measurement_that_memory_does_not_suffice_for_stays_out_where_it_can() -> None:
@@ -153,8 +153,8 @@ def test_gradients_that_are_not_finite_were_measured_all_the_same() -> None:
             return outputs
 
     terms = lambda f: {"exlo": f[0].sum() * math.nan}  # noqa: E731
-    got = measured(model, Criterion(), terms, features, batch_of(1), optional=("exlo",))
-    assert [str(got[name]) for name in (TASK, "exlo")] == ["nan", "nan"]
+    norms = measured(model, Criterion(), terms, features, batch_of(1), optional=("exlo",))
+    assert [str(norms[name]) for name in (TASK, "exlo")] == ["nan", "nan"]
 
 
 WORKER = """
@@ -162,8 +162,8 @@ import sys, torch, torch.distributed as dist
 from ds2d2_yolo.bridge.distillation.gradients.norms import _mean_over_processes
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-mine = [[2.0, 1.0, float("nan"), 0.0], [8.0, float("nan"), float("inf"), 0.0]][rank]
-print(*_mean_over_processes(torch.tensor(mine)))
+values = [[2.0, 1.0, float("nan"), 0.0], [8.0, float("nan"), float("inf"), 0.0]][rank]
+print(*_mean_over_processes(torch.tensor(values)))
 dist.destroy_process_group()
 """
 
@@ -178,9 +178,9 @@ def test_processes_agree(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [run.communicate(timeout=600) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
-    lines = [out.strip().splitlines()[-1].split() for out, _ in said]
+    outputs = [run.communicate(timeout=600) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    lines = [out.strip().splitlines()[-1].split() for out, _ in outputs]
     assert lines[0] == lines[1]
     assert [float(x) for x in lines[0][:2]] == pytest.approx([4.0, 1.0])
     assert lines[0][2:] == ["nan", "nan"]

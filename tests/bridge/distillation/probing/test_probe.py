@@ -94,10 +94,10 @@ def test_no_assignment_by_a_teacher_that_lacks_a_level_or_a_class(checkpoint: Ca
     assert set(result.assignment) == {STUDENT}
     prober = prober_of("yolov8n-obb.yaml", checkpoint("yolov8s-obb.yaml"), imhi=0.0)
     logits = torch.tensor([[[0.0, 1.0]]])
-    for teacher, student, wanted in (([1], [0], None), ([0, 1], [1, 0], [1.0, 0.0]), (None, None, [0.0, 1.0])):
+    for teacher, student, expected in (([1], [0], None), ([0, 1], [1, 0], [1.0, 0.0]), (None, None, [0.0, 1.0])):
         prober.distiller.teacher_columns, prober.distiller.student_columns = teacher, student
         scores = prober._scores_of_student_classes(logits)
-        assert wanted is None if scores is None else torch.equal(scores[0, 0], torch.tensor(wanted).sigmoid())
+        assert expected is None if scores is None else torch.equal(scores[0, 0], torch.tensor(expected).sigmoid())
 
 
 def test_sums_of_an_assignment() -> None:

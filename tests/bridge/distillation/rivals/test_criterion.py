@@ -97,10 +97,10 @@ def test_features_are_compared_level_by_level(
     batch = batch_of(rotated=True)
     preds = model(batch["img"])
     teacher = load_teacher(str(checkpoint("yolov8s-obb.yaml")), "obb")
-    wanted = FrozenTeacher(teacher, strides_of(dense_head(model, "student"))).features(batch["img"])
+    teacher_features = FrozenTeacher(teacher, strides_of(dense_head(model, "student"))).features(batch["img"])
     assert criterion.rival.adapters is not None
     adapted = [F.conv2d(x, conv.weight) for x, conv in zip(preds["feats"], criterion.rival.adapters, strict=True)]
-    expected = 3 * sum(loss(*pair) for pair in zip(adapted, wanted, strict=True))
+    expected = 3 * sum(loss(*pair) for pair in zip(adapted, teacher_features, strict=True))
     torch.testing.assert_close(criterion(preds, batch)[1][f"{name}_loss"], expected)
 
 

@@ -34,21 +34,21 @@ def freeze_statistics(model: nn.Module) -> None:
 def half_labelled(rotated: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """A batch with one labelled and one unlabelled image, and the labelled image alone."""
     batch: dict[str, Any] = dict(batch_of(rotated))
-    ours = batch["batch_idx"] == 0
-    alone = {"img": batch["img"][:1], **{k: batch[k][ours] for k in ("batch_idx", "cls", "bboxes")}}
-    both = {**alone, "img": batch["img"], LABELLED: torch.tensor([True, False]), LOSS_IMAGES: 1}
-    return both, alone
+    is_labelled = batch["batch_idx"] == 0
+    labelled_batch = {"img": batch["img"][:1], **{k: batch[k][is_labelled] for k in ("batch_idx", "cls", "bboxes")}}
+    mixed_batch = {**labelled_batch, "img": batch["img"], LABELLED: torch.tensor([True, False]), LOSS_IMAGES: 1}
+    return mixed_batch, labelled_batch
 
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_task_loss_is_that_of_the_labelled_images_alone(student: str, checkpoint: Callable[..., Path]) -> None:
     model, criterion = build(student, checkpoint(STUDENTS[student]))
     freeze_statistics(model)
-    both, alone = half_labelled("obb" in student)
-    loss, items = task_loss(criterion.base, model(both["img"]), both)
-    wanted, wanted_items = criterion.base(model(alone["img"]), alone)
-    torch.testing.assert_close(loss, wanted)
-    torch.testing.assert_close(items, wanted_items)
+    mixed_batch, labelled_batch = half_labelled("obb" in student)
+    loss, items = task_loss(criterion.base, model(mixed_batch["img"]), mixed_batch)
+    expected_loss, expected_items = criterion.base(model(labelled_batch["img"]), labelled_batch)
+    torch.testing.assert_close(loss, expected_loss)
+    torch.testing.assert_close(items, expected_items)
     loss.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
@@ -56,9 +56,9 @@ def test_task_loss_is_that_of_the_labelled_images_alone(student: str, checkpoint
 def test_no_gradient_of_the_task_loss_reaches_an_unlabelled_image(checkpoint: Callable[..., Path]) -> None:
     model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"))
     freeze_statistics(model)
-    both, _ = half_labelled(False)
-    images = both["img"].clone().requires_grad_()
-    task_loss(criterion.base, model(images), both)[0].sum().backward()
+    mixed_batch, _ = half_labelled(False)
+    images = mixed_batch["img"].clone().requires_grad_()
+    task_loss(criterion.base, model(images), mixed_batch)[0].sum().backward()
     assert images.grad is not None
     assert images.grad[0].abs().sum() > 0
     assert images.grad[1].abs().sum() == 0
@@ -89,29 +89,29 @@ def test_terms_see_the_unlabelled_image_with_the_detections_as_its_boxes(
     teacher = detecting(STUDENTS[student], tmp_path)
     model, criterion = build(student, teacher, imhi=0.0, unlabelled_conf=0.4)
     freeze_statistics(model)
-    both, _ = half_labelled(rotated)
-    size = both["img"].shape[2]
-    outputs = criterion.distiller.teacher_outputs(both["img"], 1)
-    (found,) = outputs.detections
-    assert len(found) > 0
-    assert (found[:, -2] > 0.4).all()
-    labels = found[:, : 5 if rotated else 4].clone()
+    mixed_batch, _ = half_labelled(rotated)
+    size = mixed_batch["img"].shape[2]
+    outputs = criterion.distiller.teacher_outputs(mixed_batch["img"], 1)
+    (detections,) = outputs.detections
+    assert len(detections) > 0
+    assert (detections[:, -2] > 0.4).all()
+    labels = detections[:, : 5 if rotated else 4].clone()
     if not rotated:  # a data set drops labels without an area; corners to centre and size
-        found = found[(found[:, 2:4] > found[:, :2]).all(1)]
-        labels = torch.cat(((found[:, :2] + found[:, 2:4]) / 2, found[:, 2:4] - found[:, :2]), 1)
+        detections = detections[(detections[:, 2:4] > detections[:, :2]).all(1)]
+        labels = torch.cat(((detections[:, :2] + detections[:, 2:4]) / 2, detections[:, 2:4] - detections[:, :2]), 1)
     labels[:, :4] /= size
-    known = {
-        "img": both["img"],
-        "batch_idx": torch.cat((both["batch_idx"], torch.ones(len(found)))),
-        "cls": torch.cat((both["cls"], found[:, -1:])),
-        "bboxes": torch.cat((both["bboxes"], labels)),
+    pseudo_labelled = {
+        "img": mixed_batch["img"],
+        "batch_idx": torch.cat((mixed_batch["batch_idx"], torch.ones(len(detections)))),
+        "cls": torch.cat((mixed_batch["cls"], detections[:, -1:])),
+        "bboxes": torch.cat((mixed_batch["bboxes"], labels)),
     }
-    loss, items = criterion(model(both["img"]), both)
-    wanted, wanted_items = criterion(model(both["img"]), known)
+    loss, items = criterion(model(mixed_batch["img"]), mixed_batch)
+    expected_loss, expected_items = criterion(model(mixed_batch["img"]), pseudo_labelled)
     for term in ("exlo_loss", "exhi_loss", "imfu_loss"):
-        torch.testing.assert_close(items[term], wanted_items[term])
+        torch.testing.assert_close(items[term], expected_items[term])
     # the terms of two images, multiplied by the one labelled image
-    torch.testing.assert_close(loss[-4:] * 2, wanted[-4:])
+    torch.testing.assert_close(loss[-4:] * 2, expected_loss[-4:])
 
 
 @pytest.mark.parametrize("yaml", ["yolov8s-obb.yaml", "yolov8s.yaml"])
@@ -121,17 +121,17 @@ def test_detections_are_those_of_the_predictor(
     teacher = detecting(yaml, tmp_path)
     _, criterion = build(yaml.replace("8s", "8n"), teacher, imhi=0.0)
     images = batch_of(False)["img"]
-    found = criterion.distiller.teacher_outputs(images, 0).detections
+    batch_detections = criterion.distiller.teacher_outputs(images, 0).detections
     results = YOLO(str(teacher)).predict(images, conf=0.25, iou=0.7, max_det=1000, verbose=False, device="cpu")
-    assert sum(map(len, found)) > 0
-    for detections, result in zip(found, results, strict=True):
+    assert sum(map(len, batch_detections)) > 0
+    for detections, result in zip(batch_detections, results, strict=True):
         boxes = result.obb if "obb" in yaml else result.boxes
-        wanted = boxes.xywhr if "obb" in yaml else boxes.xyxy
-        assert len(detections) == len(wanted)
+        expected_boxes = boxes.xywhr if "obb" in yaml else boxes.xyxy
+        assert len(detections) == len(expected_boxes)
         torch.testing.assert_close(detections[:, -2], boxes.conf, rtol=1e-3, atol=1e-4)  # the best one first
         # rounding decides the order of detections whose confidences are nearly equal
         actual = torch.cat((detections[:, :4], detections[:, -2:]), 1)
-        expected = torch.cat((wanted[:, :4], boxes.conf[:, None], boxes.cls[:, None]), 1)
+        expected = torch.cat((expected_boxes[:, :4], boxes.conf[:, None], boxes.cls[:, None]), 1)
         rows, columns = linear_sum_assignment(torch.cdist(actual, expected).numpy())
         torch.testing.assert_close(actual[rows, :4], expected[columns, :4], rtol=1e-3, atol=0.05)
         torch.testing.assert_close(actual[rows, 4:], expected[columns, 4:], rtol=1e-3, atol=1e-4)
@@ -163,21 +163,21 @@ def no_targets(columns: int) -> Targets:
 def test_oriented_boxes_of_less_than_two_pixels_are_no_labels(side: float, number: int) -> None:
     """As for labelled images, whose loss drops them."""
     boxes = torch.tensor([[[8.0, 8, 6, side, 0.3]]])
-    found = teacher_detections(torch.full((1, 1, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
-    assert append_detections(no_targets(5), found).mask.sum() == number
+    detections = teacher_detections(torch.full((1, 1, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
+    assert append_detections(no_targets(5), detections).mask.sum() == number
 
 
 def test_upright_boxes_are_cut_at_the_border_and_left_out_beyond_it() -> None:
     boxes = torch.tensor([[[-4.0, 2, 6, 9], [17, 2, 30, 9]]])
-    found = teacher_detections(torch.full((1, 2, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
-    targets = append_detections(no_targets(4), found)
+    detections = teacher_detections(torch.full((1, 2, 1), 4.0), boxes, torch.tensor([True]), 0.25, (16, 16))
+    targets = append_detections(no_targets(4), detections)
     assert targets.boxes[targets.mask].tolist() == [[0, 2, 6, 9]]
 
 
 def test_images_that_are_not_valid_have_no_detection() -> None:
     logits, boxes = torch.full((2, 3, 1), 4.0), torch.tensor([0.0, 0, 9, 9]).expand(2, 3, 4)
-    found = teacher_detections(logits, boxes, torch.tensor([True, False]), 0.25, (16, 16))
-    assert [len(d) for d in found] == [1, 0]
+    detections = teacher_detections(logits, boxes, torch.tensor([True, False]), 0.25, (16, 16))
+    assert [len(d) for d in detections] == [1, 0]
 
 
 def test_targets_are_padded_to_the_longest_image() -> None:
@@ -200,7 +200,7 @@ def test_no_detection_is_computed_where_no_term_needs_boxes(checkpoint: Callable
 def test_measured_task_loss_is_that_of_the_labelled_image(checkpoint: Callable[..., Path]) -> None:
     model, criterion = build("yolov8n.yaml", checkpoint("yolov8s.yaml"), imhi=0.0)
     freeze_statistics(model)
-    both, alone = half_labelled(False)
+    mixed_batch, labelled_batch = half_labelled(False)
 
     def measure(batch: dict[str, Any], labelled: int) -> dict[str, Tensor]:
         teacher = criterion.distiller.teacher_outputs(batch["img"], labelled)
@@ -210,4 +210,4 @@ def test_measured_task_loss_is_that_of_the_labelled_image(checkpoint: Callable[.
         student = StudentInputs.of(criterion.base, outputs, teacher.complete_targets(calls[0].targets))
         return neck_losses(criterion.base, criterion.head, criterion.distiller, student, teacher, batch)[0]
 
-    torch.testing.assert_close(measure(both, 1)[TASK], measure(alone, 1)[TASK])
+    torch.testing.assert_close(measure(mixed_batch, 1)[TASK], measure(labelled_batch, 1)[TASK])

@@ -76,12 +76,12 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
 
 def test_arms_of_a_seed_are_pairs_and_end_as_plain_students(train: Callable[..., tuple[Path, Notes]]) -> None:
-    found = {kind: train(kind, epochs=1) for kind in KINDS}
-    notes = [n for _, n in found.values()]
+    runs = {kind: train(kind, epochs=1) for kind in KINDS}
+    notes = [n for _, n in runs.values()]
     assert len({(n.initial_weights, n.first_epoch) for n in notes}) == 1
     assert all(len(n.initial_weights) == len(n.first_epoch) == 12 for n in notes)
-    assert len({weights_of(folder / "weights" / "last.pt") for folder, _ in found.values()}) == 3  # they do differ
-    for folder, n in found.values():
+    assert len({weights_of(folder / "weights" / "last.pt") for folder, _ in runs.values()}) == 3  # they do differ
+    for folder, n in runs.values():
         assert (n.trained, n.sessions, list(n.epochs)) == (True, 1, ["0"])
         assert n.train_seconds > 0
         assert n.step_seconds == pytest.approx(n.train_seconds / 2)  # 8 images in batches of 4
@@ -101,8 +101,8 @@ def test_being_watched_changes_nothing(
     train: Callable[..., tuple[Path, Notes]], keys: dict[str, Any], subjects: Subjects, tmp_path: Path, kind: str
 ) -> None:
     folder, _ = train(kind)
-    own = {"distill_model": subjects.teacher} if kind == "distill_model" else {}
-    YOLO(STUDENT).train(**keys, **own, data=subjects.data, save_dir=str(tmp_path / "upstream"), exist_ok=True)
+    distillation = {"distill_model": subjects.teacher} if kind == "distill_model" else {}
+    YOLO(STUDENT).train(**keys, **distillation, data=subjects.data, save_dir=str(tmp_path / "upstream"), exist_ok=True)
     upstream = tmp_path / "upstream" / "weights" / "last.pt"
     assert weights_of(folder / "weights" / "last.pt") == weights_of(upstream)
 

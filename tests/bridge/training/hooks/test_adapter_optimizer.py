@@ -30,9 +30,9 @@ def test_nothing_to_remark(norms: list[float], shares: dict[str, float]) -> None
 
 def test_the_worst_step_is_named() -> None:
     """Terms three times the task's gradient at right angles: the task's norm is n / sqrt(10)."""
-    said = clipping_warning([5.0, 20.0, 40.0, 12.0], {"exlo": 3.0, "imfu": math.nan})
-    assert said is not None
+    warning = clipping_warning([5.0, 20.0, 40.0, 12.0], {"exlo": 3.0, "imfu": math.nan})
+    assert warning is not None
     # step 3: the task alone has 12.6 and would keep 79 %; it keeps 25 %
-    assert f"to {(10 / 40) / (10 / (40 / math.sqrt(10))):.0%} of" in said
-    assert "in step 3" in said
-    assert "in 2 of 4 steps" in said
+    assert f"to {(10 / 40) / (10 / (40 / math.sqrt(10))):.0%} of" in warning
+    assert "in step 3" in warning
+    assert "in 2 of 4 steps" in warning

@@ -54,10 +54,10 @@ def test_an_interruption_while_the_first_checkpoint_is_put_in_place_knows_it(
 
     monkeypatch.setattr(os, "replace", interrupted)
     trainer = tiny_trainer("obb", epochs=2, imhi=0)
-    with pytest.raises(KeyboardInterrupt) as said:
+    with pytest.raises(KeyboardInterrupt) as interruption:
         trainer.train()
     assert trainer.last.is_file() == (moment == "after")
-    assert ("resume" in said.value.args) == trainer.last.is_file()
+    assert ("resume" in interruption.value.args) == trainer.last.is_file()
 
 
 def test_a_process_that_launched_others_asks_the_folder(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:

@@ -31,15 +31,15 @@ def profiled(tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.Monk
 
         def check(model: Any, imgsz: int, amp: bool, batch: float, max_num_obj: int, dataset_size: int) -> int:
             model = deepcopy(model).train()
-            kept = []
+            peaks = []
             for images in (2, 4, 8):
                 with Live() as live:
                     x = torch.rand(images, 3, imgsz, imgsz, requires_grad=True)
                     y = model(x)
                     sum(t.sum() for t in tree_leaves(y) if isinstance(t, Tensor)).backward()
                     del x, y
-                kept.append(live.peak)
-            slope, start = np.polyfit([2, 4, 8], kept, 1)
+                peaks.append(live.peak)
+            slope, start = np.polyfit([2, 4, 8], peaks, 1)
             seen.update(model=model, slope=slope, start=start, objects=max_num_obj, imgsz=imgsz)
             return int((budget - start) / slope)
 
@@ -78,9 +78,9 @@ def test_counts_the_terms_of_a_teacher_that_sees_more(profiled: Callable[..., An
 
 
 def test_takes_fewer_images_than_the_student_alone(profiled: Callable[..., Any]) -> None:
-    alone, _ = profiled("obb", 1.5e8, name="alone", **OFF)
-    taught, _ = profiled("obb", 1.5e8, name="taught", imhi=0)
-    assert 1 <= taught.batch_size < alone.batch_size
+    undistilled, _ = profiled("obb", 1.5e8, name="undistilled", **OFF)
+    distilled, _ = profiled("obb", 1.5e8, name="distilled", imhi=0)
+    assert 1 <= distilled.batch_size < undistilled.batch_size
 
 
 def test_leaves_the_student_as_it_was(profiled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

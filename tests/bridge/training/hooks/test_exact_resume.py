@@ -53,7 +53,7 @@ def differing(a: Path, b: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> dict[str, Path]:
+def uninterrupted_runs() -> dict[str, Path]:
     """The folders of uninterrupted runs, by case."""
     return {}
 
@@ -65,7 +65,7 @@ def run(
     """Train a case into a folder, cut off after the given epochs (from 0), each time going on."""
 
     def train(
-        case: str, folder: Path, cuts: tuple[int, ...] = (), stop_there: bool = False, **more: Any
+        case: str, folder: Path, cuts: tuple[int, ...] = (), stop_after_cut: bool = False, **more: Any
     ) -> DS2D2Trainer:
         task, keys = CASES[case]
         models = {}
@@ -86,7 +86,7 @@ def run(
                 with pytest.raises(Cut):
                     trainer.train()
                 trainer.train_loader.close()
-                if stop_there:
+                if stop_after_cut:
                     return trainer
                 kind = DS2D2OBBTrainer if task == "obb" else DS2D2Trainer
                 last = str(folder / "weights" / "last.pt")
@@ -109,30 +109,36 @@ RUNS += [pytest.param(*x, marks=[pytest.mark.slow, *MARKS.get(x[0], [])]) for x 
 
 @pytest.mark.parametrize(("case", "cuts"), RUNS)
 def test_ends_with_the_same_weights(
-    case: str, cuts: tuple[int, ...], whole: dict[str, Path], run: Callable[..., DS2D2Trainer],
+    case: str, cuts: tuple[int, ...], uninterrupted_runs: dict[str, Path], run: Callable[..., DS2D2Trainer],
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
-    if case not in whole:
-        whole[case] = tmp_path_factory.mktemp("whole") / "run"
-        run(case, whole[case])
+    if case not in uninterrupted_runs:
+        uninterrupted_runs[case] = tmp_path_factory.mktemp("uninterrupted") / "run"
+        run(case, uninterrupted_runs[case])
     run(case, tmp_path / "run", cuts)
     for name in ("last.pt", "best.pt"):
-        assert differing(whole[case] / "weights" / name, tmp_path / "run" / "weights" / name) == []
+        assert differing(uninterrupted_runs[case] / "weights" / name, tmp_path / "run" / "weights" / name) == []
     assert not list((tmp_path / "run" / "weights").glob("*resume-*")), "nothing of ours stays"
-    rows = [(f / "results.csv").read_text(encoding="utf-8").splitlines() for f in (whole[case], tmp_path / "run")]
+    rows = [
+        (f / "results.csv").read_text(encoding="utf-8").splitlines()
+        for f in (uninterrupted_runs[case], tmp_path / "run")
+    ]
     without_time = [[[c for i, c in enumerate(row.split(",")) if i != 1] for row in table] for table in rows]
     assert without_time[0] == without_time[1]
 
 
 @pytest.mark.slow
 def test_without_the_resume_file_it_is_another_run(
-    whole: dict[str, Path], run: Callable[..., DS2D2Trainer], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    uninterrupted_runs: dict[str, Path],
+    run: Callable[..., DS2D2Trainer],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    if "workers" not in whole:
-        whole["workers"] = tmp_path_factory.mktemp("whole") / "run"
-        run("workers", whole["workers"])
+    if "workers" not in uninterrupted_runs:
+        uninterrupted_runs["workers"] = tmp_path_factory.mktemp("uninterrupted") / "run"
+        run("workers", uninterrupted_runs["workers"])
     run("workers", tmp_path / "run", (1,), exact_resume=False)
-    assert differing(whole["workers"] / "weights" / "last.pt", tmp_path / "run" / "weights" / "last.pt")
+    assert differing(uninterrupted_runs["workers"] / "weights" / "last.pt", tmp_path / "run" / "weights" / "last.pt")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ def test_goes_on_where_the_resume_file_does_not_fit(
     damage: str, run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    trainer = run("accumulation", tmp_path / "run", (1,), stop_there=True, epochs=3, close_mosaic=1)
+    trainer = run("accumulation", tmp_path / "run", (1,), stop_after_cut=True, epochs=3, close_mosaic=1)
     file = resume_file(trainer.wdir, 1)
     assert [file] == list(trainer.wdir.glob("resume-*")), "one side file, the last epoch's"
     if damage == "missing":
@@ -152,8 +158,8 @@ def test_goes_on_where_the_resume_file_does_not_fit(
     batch = {"batch": 2} if damage == "other batch" else {}
     last = str(trainer.last)
     DS2D2OBBTrainer(overrides={"model": last, "resume": last, "data": str(tiny_data("obb")), **batch}).train()
-    said = {"other batch": "batch, imgsz, workers or images are not the run's own"}
-    assert said.get(damage, "no side file of this epoch") in caplog.text
+    warnings = {"other batch": "batch, imgsz, workers or images are not the run's own"}
+    assert warnings.get(damage, "no side file of this epoch") in caplog.text
     assert (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").count("\n") == 1 + 3
 
 
@@ -162,7 +168,7 @@ def test_a_layer_that_is_frozen_on_resume_stays(
     run: Callable[..., DS2D2Trainer], tmp_path: Path, tiny_data: Callable[[str], Path]
 ) -> None:
     """The gradients that were left for the next step are the old layers'."""
-    trainer = run("accumulation", tmp_path / "run", (1,), stop_there=True)
+    trainer = run("accumulation", tmp_path / "run", (1,), stop_after_cut=True)
     side = ResumeState.read(resume_file(trainer.wdir, 1))
     assert side is not None
     assert side.part("gradient")["model.0.conv.weight"].any()
@@ -176,7 +182,7 @@ def test_a_layer_that_is_frozen_on_resume_stays(
 
 
 def test_a_row_that_is_run_again_replaces_the_old_one(run: Callable[..., DS2D2Trainer], tmp_path: Path) -> None:
-    trainer = run("obb", tmp_path / "run", (1,), stop_there=True)
+    trainer = run("obb", tmp_path / "run", (1,), stop_after_cut=True)
     csv = tmp_path / "run" / "results.csv"
     header, first, second = csv.read_text(encoding="utf-8").splitlines(keepends=True)
     csv.write_text(header + first + second + second.replace("2,", "3,", 1) + "4,0.1", encoding="utf-8")

@@ -56,10 +56,10 @@ def test_multi_scale_draws_multiples_of_the_teachers_stride(coarse: Trainer) -> 
 
 
 def test_autobatch_profiles_at_a_size_that_the_teacher_takes(coarse: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(engine, "check_train_batch_size", lambda **keys: asked.update(keys) or 4)
+    autobatch_arguments: dict[str, Any] = {}
+    monkeypatch.setattr(engine, "check_train_batch_size", lambda **keys: autobatch_arguments.update(keys) or 4)
     coarse(batch=-1, multi_scale=0.25, imgsz=128)._setup_train()
-    assert asked["imgsz"] == 192, "128 x 1.25, the next multiple of 64"
+    assert autobatch_arguments["imgsz"] == 192, "128 x 1.25, the next multiple of 64"
 
 
 def test_rect_batches_are_multiples_of_the_teachers_stride(coarse: Trainer, wide_data: Path) -> None:
@@ -87,10 +87,15 @@ def test_with_a_teacher_no_coarser_all_sizes_are_the_plain_runs(
 ) -> None:  # fmt: skip
     keys = {"model": student, "data": str(wide_data), "imgsz": 150, "rect": True, "multi_scale": 0.5}
     plain = DetectionTrainer(overrides={**tiny_settings, **keys})
-    wanted = shapes_of(plain)
-    ours = tiny_trainer("detect", teacher=str(checkpoint(teacher)), imhi=0, imfu=0, **{**keys, "name": "ours"})
-    assert shapes_of(ours) == wanted
-    assert ours.args.imgsz == plain.args.imgsz
-    assert ours.stride == plain.stride
-    for mine, theirs in ((ours.train_loader, plain.train_loader), (ours.test_loader, plain.test_loader)):
-        assert mine.dataset.batch_shapes.tolist() == theirs.dataset.batch_shapes.tolist()
+    expected_shapes = shapes_of(plain)
+    distilled = tiny_trainer(
+        "detect", teacher=str(checkpoint(teacher)), imhi=0, imfu=0, **{**keys, "name": "distilled"}
+    )
+    assert shapes_of(distilled) == expected_shapes
+    assert distilled.args.imgsz == plain.args.imgsz
+    assert distilled.stride == plain.stride
+    for distilled_loader, plain_loader in (
+        (distilled.train_loader, plain.train_loader),
+        (distilled.test_loader, plain.test_loader),
+    ):
+        assert distilled_loader.dataset.batch_shapes.tolist() == plain_loader.dataset.batch_shapes.tolist()

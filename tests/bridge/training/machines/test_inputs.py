@@ -42,9 +42,9 @@ def test_other_images_are_named_without_the_hash_that_follows_from_them() -> Non
     assert refusal is not None
     assert "training images: 8 on machine 0 (host0), 6 on machine 1 (host1)" in refusal
     assert "ab12" not in refusal
-    alone = describe_refusal([report(0), report(1, **{"contents of the training data": "cd34"})])
-    assert alone is not None
-    assert "ab12 on machine 0 (host0), cd34 on machine 1 (host1)" in alone
+    contents_refusal = describe_refusal([report(0), report(1, **{"contents of the training data": "cd34"})])
+    assert contents_refusal is not None
+    assert "ab12 on machine 0 (host0), cd34 on machine 1 (host1)" in contents_refusal
 
 
 def test_long_values_are_shortened() -> None:
@@ -74,27 +74,27 @@ def moved_copy(tiny_data: Callable[[str], Path], tmp_path: Path) -> Path:
 def test_inputs_do_not_depend_on_paths_but_on_contents(
     tiny_trainer: Callable[..., DS2D2Trainer], moved_copy: Path, tmp_path: Path
 ) -> None:
-    here = tiny_trainer("obb", imhi=0).run
-    others = {"data": str(moved_copy), "project": str(tmp_path / "elsewhere"), "name": "b", "workers": 3, "imhi": 0}
-    assert run_inputs(tiny_trainer("obb", **others).run) == run_inputs(here)
+    run = tiny_trainer("obb", imhi=0).run
+    settings = {"data": str(moved_copy), "project": str(tmp_path / "elsewhere"), "name": "b", "workers": 3, "imhi": 0}
+    assert run_inputs(tiny_trainer("obb", **settings).run) == run_inputs(run)
     image = next((moved_copy.parent / "images" / "train").glob("*.png"))
     label = next((moved_copy.parent / "labels" / "val").glob("*.txt"))
     image.unlink()
     label.write_text(label.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    other = run_inputs(tiny_trainer("obb", **{**others, "imgsz": 64, "exlo": 2.0}).run)
-    changed = {k for k, v in run_inputs(here).items() if other[k] != v}
+    other_inputs = run_inputs(tiny_trainer("obb", **{**settings, "imgsz": 64, "exlo": 2.0}).run)
+    changed = {k for k, v in run_inputs(run).items() if other_inputs[k] != v}
     assert changed == {
         "training images", "contents of the training data", "contents of the validation data", "imgsz=", "exlo=",
     }  # fmt: skip
 
     store = MachineStore(dist.HashStore(), 0, 1, timedelta(seconds=20))
-    compare_machines(here, store)
+    compare_machines(run, store)
     assert store.compared
-    both = dist.HashStore()
-    MachineStore(both, 1, 2)._write(f"{INPUTS}/1", {"machine": "machine 1 (b)", "inputs": other})
-    MachineStore(both, 1, 2)._write(f"{INPUTS}/done/1", None)
+    shared_store = dist.HashStore()
+    MachineStore(shared_store, 1, 2)._write(f"{INPUTS}/1", {"machine": "machine 1 (b)", "inputs": other_inputs})
+    MachineStore(shared_store, 1, 2)._write(f"{INPUTS}/done/1", None)
     with pytest.raises(BadUseError, match=r"training images: 8 on machine 0 \(.*\), 7 on machine 1 \(b\)"):
-        compare_machines(here, MachineStore(both, 0, 2, timedelta(seconds=20)))
+        compare_machines(run, MachineStore(shared_store, 0, 2, timedelta(seconds=20)))
 
 
 def test_a_resumed_run_takes_the_student_of_rank_0(tiny_trainer: Callable[..., DS2D2Trainer]) -> None:

@@ -59,18 +59,18 @@ class Machines:
     def launch(self, command: list[str], *more: str, **variables: str) -> tuple[list[int], list[str]]:
         """Type a command on both machines; return their exit statuses and what they printed."""
         words = [word.replace("HOST:29500", f"127.0.0.1:{free_port()}") for word in command]
-        given = dict(word.split("=", 1) for word in words if re.match("[A-Z_]+=", word))
-        words = [str(Path(sys.executable).with_name("torchrun")), *words[len(given) + 1 :], *SIZE, *more]
+        command_variables = dict(word.split("=", 1) for word in words if re.match("[A-Z_]+=", word))
+        words = [str(Path(sys.executable).with_name("torchrun")), *words[len(command_variables) + 1 :], *SIZE, *more]
         environment = {
-            **os.environ, **given, **variables, "OMP_NUM_THREADS": "1", "GLOO_COMMAND_OUT": str(self.root),
+            **os.environ, **command_variables, **variables, "OMP_NUM_THREADS": "1", "GLOO_COMMAND_OUT": str(self.root),
             "PYTHONPATH": f"{STAND_IN}:{REPOSITORY}",
         }  # fmt: skip
         running = []
         for folder in self.folders:
-            typed = [*words, f"project={folder / 'runs'}"]
+            arguments = [*words, f"project={folder / 'runs'}"]
             environment["YOLO_CONFIG_DIR"] = str(folder / "config")  # where amplifiers are stored
             with (folder / "log.txt").open("w", encoding="utf-8") as log:
-                running.append(subprocess.Popen(typed, cwd=folder, env=environment, stdout=log, stderr=log))
+                running.append(subprocess.Popen(arguments, cwd=folder, env=environment, stdout=log, stderr=log))
         try:
             codes = [process.wait(timeout=TIMEOUT) for process in running]
         finally:

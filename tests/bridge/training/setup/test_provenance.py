@@ -36,14 +36,14 @@ def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
         runs.append(trainer)
     one, other = (weights(t.last) for t in runs)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    (said,), (again,) = (json.loads((t.save_dir / RUN_FILE).read_text(encoding="utf-8")) for t in runs)
-    assert said["hashes"] == again["hashes"]
-    assert said["code"] == again["code"]
-    assert {len(said["hashes"][k]) for k in ("teacher", "train", "val")} == {64}
-    assert said["hashes"]["amplifier"] is None
-    assert said["versions"]["torch"] == str(torch.__version__)
-    assert said["settings"]["imhi"] == 0
-    assert (said["ultralytics"]["seed"], said["ultralytics"]["epochs"]) == (3, 2)
+    (first_entry,), (second_entry,) = (json.loads((t.save_dir / RUN_FILE).read_text(encoding="utf-8")) for t in runs)
+    assert first_entry["hashes"] == second_entry["hashes"]
+    assert first_entry["code"] == second_entry["code"]
+    assert {len(first_entry["hashes"][k]) for k in ("teacher", "train", "val")} == {64}
+    assert first_entry["hashes"]["amplifier"] is None
+    assert first_entry["versions"]["torch"] == str(torch.__version__)
+    assert first_entry["settings"]["imhi"] == 0
+    assert (first_entry["ultralytics"]["seed"], first_entry["ultralytics"]["epochs"]) == (3, 2)
 
     label = next((tiny_data("obb").parent / "labels" / "val").glob("*.txt"))
     before = label.read_text(encoding="utf-8")
@@ -53,9 +53,9 @@ def test_same_seed_same_weights_and_the_run_says_what_it_was_made_of(
         begin_run(trainer.run, student_of(trainer), trainer.save_dir)
     finally:
         label.write_text(before, encoding="utf-8")
-    (changed,) = json.loads((trainer.save_dir / RUN_FILE).read_text(encoding="utf-8"))
-    assert changed["hashes"]["val"] != said["hashes"]["val"]
-    assert changed["hashes"]["train"] == said["hashes"]["train"]
+    (changed_entry,) = json.loads((trainer.save_dir / RUN_FILE).read_text(encoding="utf-8"))
+    assert changed_entry["hashes"]["val"] != first_entry["hashes"]["val"]
+    assert changed_entry["hashes"]["train"] == first_entry["hashes"]["train"]
 
 
 def test_the_hash_of_the_code_is_that_of_the_whole_package() -> None:

@@ -53,11 +53,11 @@ def test_labels_are_the_detections(
     for image in images:
         rows = np.loadtxt(labels.images.parent / "labels" / f"{image.stem}.txt", ndmin=2)
         (result,) = YOLO(str(teacher)).predict(str(image), conf=0.5, iou=0.7, max_det=1000, imgsz=96, verbose=False)
-        found = result.obb if task == "obb" else result.boxes
-        assert len(rows) == len(found) > 0
-        assert rows[:, 0].tolist() == found.cls.tolist()
-        places = found.xyxyxyxyn.flatten(1) if task == "obb" else found.xywhn
-        np.testing.assert_allclose(rows[:, 1:], places.clamp(0, 1).numpy(), atol=1e-6)
+        detections = result.obb if task == "obb" else result.boxes
+        assert len(rows) == len(detections) > 0
+        assert rows[:, 0].tolist() == detections.cls.tolist()
+        coordinates = detections.xyxyxyxyn.flatten(1) if task == "obb" else detections.xywhn
+        np.testing.assert_allclose(rows[:, 1:], coordinates.clamp(0, 1).numpy(), atol=1e-6)
         total += len(rows)
     assert labels.boxes == total
 

@@ -49,17 +49,19 @@ def test_labelled_images_come_as_without_unlabelled_ones(
     task: str, tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {**KEYS, "mosaic": 1.0, "close_mosaic": 0, "epochs": 2}
-    both = batches_of(tiny_trainer(task, **keys, batch=3, unlabelled_share=0.3, name="both"), monkeypatch)
-    alone = batches_of(tiny_trainer(task, **{**keys, "unlabelled": None}, batch=2, name="alone"), monkeypatch)
-    assert len(both) == len(alone) == 2 * 2, "an epoch shows each of the four labelled images once"
-    for batch, labelled in zip(both, alone, strict=True):
+    mixed_batches = batches_of(tiny_trainer(task, **keys, batch=3, unlabelled_share=0.3, name="mixed"), monkeypatch)
+    labelled_batches = batches_of(
+        tiny_trainer(task, **{**keys, "unlabelled": None}, batch=2, name="labelled"), monkeypatch
+    )
+    assert len(mixed_batches) == len(labelled_batches) == 2 * 2, "an epoch shows each of the four labelled images once"
+    for batch, labelled_batch in zip(mixed_batches, labelled_batches, strict=True):
         assert batch["img"].shape[0] == 3
         assert batch["labelled"].tolist() == [True, True, False]
-        assert torch.equal(batch["img"][:2], labelled["img"])
+        assert torch.equal(batch["img"][:2], labelled_batch["img"])
         for key in ("cls", "bboxes", "batch_idx"):
-            assert torch.equal(batch[key], labelled[key])
-        assert "labelled" not in labelled
-    names = [Path(batch["im_file"][-1]).name for batch in both]
+            assert torch.equal(batch[key], labelled_batch[key])
+        assert "labelled" not in labelled_batch
+    names = [Path(batch["im_file"][-1]).name for batch in mixed_batches]
     assert sorted(names) == ["4.png", "5.png", "6.png", "7.png"], "one image a batch, each of them once"
 
 
@@ -78,10 +80,10 @@ def test_optimizer_steps_as_with_the_labelled_part(tiny_trainer: Trainer) -> Non
         trainer = tiny_trainer(**keys, nbs=4, name=f"batch{keys['batch']}")
         trainer.train()
         trainers.append(trainer)
-    both, alone = trainers
-    assert len(both.train_loader) == len(alone.train_loader) == 2
-    assert both.accumulate == alone.accumulate == 2
-    assert both.batch_size == 4
+    mixed_trainer, labelled_trainer = trainers
+    assert len(mixed_trainer.train_loader) == len(labelled_trainer.train_loader) == 2
+    assert mixed_trainer.accumulate == labelled_trainer.accumulate == 2
+    assert mixed_trainer.batch_size == 4
     decay = [[group["weight_decay"] for group in t.optimizer.param_groups] for t in trainers]
     assert decay[0] == decay[1]
 
@@ -139,7 +141,7 @@ def test_a_run_without_has_no_second_images(tiny_trainer: Trainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"unlabelled_share": 1.0}, "unlabelled_share=1.0 must be above 0 and below 1"),
         ({"unlabelled_share": 0}, "unlabelled_share=0 must be above 0 and below 1"),
@@ -153,9 +155,9 @@ def test_a_run_without_has_no_second_images(tiny_trainer: Trainer) -> None:
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(
-    keys: dict[str, Any], said: str, tiny_trainer: Trainer, tmp_path: Path
+    keys: dict[str, Any], message: str, tiny_trainer: Trainer, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadUseError, match=said) as error:
+    with pytest.raises(BadUseError, match=message) as error:
         tiny_trainer(**{**KEYS, **keys})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
