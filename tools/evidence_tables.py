@@ -81,6 +81,7 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
         OverviewRow(SCENES, "S3", "defaults", ("scenes3",), DEFAULTS),
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
         OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "measured"),
+        OverviewRow("the same, 48 epochs", "demo", "`recipe=balanced`", ("demo48",), "balanced"),
     )),
     "recipes": (DEFAULTS, (
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
