@@ -432,7 +432,9 @@ def test_bad_input_is_one_line(number: int, place: Place, capsys: pytest.Capture
     assert not [f for f in tmp_path.rglob("*") if f.name != "runs"], "a mistake leaves no run"
 
 
-@pytest.mark.parametrize("number", [0, len(WORDS) + 1, len(WORDS) + len(SETTINGS) + 3])
+@pytest.mark.parametrize(
+    "number", [0, len(WORDS) + 1, pytest.param(len(WORDS) + len(SETTINGS) + 3, marks=pytest.mark.slow)]
+)
 def test_so_it_is_in_a_process_of_its_own(number: int, place: Place, tmp_path: Path) -> None:
     arguments, expected_status, message = commands(place, tmp_path)[number]
     command = [sys.executable, "-m", "ds2d2_yolo", *arguments]

@@ -235,6 +235,7 @@ def test_finished_steps_are_not_done_again(
     assert "Done in" in screen
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_trained_again_and_what_hangs_on_it(
     project: Path, plan: DemoPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,8 +280,15 @@ def trainings(plan: DemoPlan, project: Path) -> training.Trainings:
     return demo.trainings
 
 
-@pytest.mark.parametrize("cut", [stop_after_first_save, stop_before_final])
-@pytest.mark.parametrize("which", ["teacher", "distilled"])
+@pytest.mark.parametrize(
+    ("which", "cut"),
+    [
+        ("teacher", stop_before_final),
+        ("distilled", stop_after_first_save),
+        pytest.param("teacher", stop_after_first_save, marks=pytest.mark.slow),
+        pytest.param("distilled", stop_before_final, marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_that_was_cut_off_goes_on(
     which: str,
     cut: Callable[[Any, pytest.MonkeyPatch], None],

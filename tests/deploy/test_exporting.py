@@ -35,7 +35,7 @@ CALM = 0.1  # an untrained network that INT8 and bfloat16 change as little as a 
     ("yaml", "strength", "keys", "expected_text"),
     [
         (UPRIGHT, 1.0, {"dynamic": True, "batch": 3}, "96 x 96 and 64 x 96 px, batch 3"),
-        (OBB, 0.25, {"nms": True}, "NMS inside the file"),
+        pytest.param(OBB, 0.25, {"nms": True}, "NMS inside the file", marks=pytest.mark.slow),
         (UPRIGHT, 1.0, {"nms": True, "conf": 0.4, "iou": 0.5}, "score 0.402 and more"),
         ("yolo26n-obb.yaml", 1.0, {"nms": False, "max_det": 100}, "end-to-end head"),
         pytest.param(OBB, 1.0, {"half": True}, "FP16 tolerances", marks=pytest.mark.slow),

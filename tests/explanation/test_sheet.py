@@ -39,6 +39,7 @@ CASES: dict[str, Any] = {
     "large values": lambda: explanation(image(scale=1e6)),
     "dollars": lambda: explanation(image("$a_b$^{.png"), classes=("red", "green", "blue")),
 }  # fmt: skip
+FAST = {"usual", "long names", "many classes", "five levels", "dollars"}
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def overlaps(canvas: canvases.Canvas) -> list[str]:
     return problems
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(x, marks=[] if x in FAST else pytest.mark.slow) for x in CASES])
 def test_no_text_covers_another(case: str, tmp_path: Path, drawn: list[canvases.Canvas]) -> None:
     facts: Explanation = CASES[case]()
     sheet.draw_sheet(facts, facts.images[0], tmp_path / "sheet.png")

@@ -38,7 +38,7 @@ def run(
     "pair",
     [
         pytest.param(("yolov8n.yaml", "yolov8n.yaml"), marks=pytest.mark.slow),
-        ("yolo11n-obb.yaml", "yolov8n-obb.yaml"),
+        pytest.param(("yolo11n-obb.yaml", "yolov8n-obb.yaml"), marks=pytest.mark.slow),
     ],
 )
 def test_every_variant_is_measured(

@@ -81,19 +81,27 @@ def test_copies_of_weights_are_counted_apart() -> None:
     assert out.requires_grad
 
 
-@pytest.mark.parametrize("amp", [False, True], ids=["float32", "amp"])
+STEPS = [
+    *(("obb", imgsz, batch, None) for imgsz in (192, 320) for batch in (2, 4)),
+    *(("detect", imgsz, batch, None) for imgsz in (192, 320) for batch in (2, 4)),
+    ("obb", 192, 2, 8),
+]
+FAST_STEPS = {("obb", 192, 2, None, True), ("detect", 192, 4, None, False), ("obb", 192, 2, 8, False)}
+
+
 @pytest.mark.parametrize(
-    ("task", "imgsz", "batch", "quantize"),
+    ("task", "imgsz", "batch", "quantize", "amp"),
     [
-        pytest.param("obb", 192, 2, 8, marks=needs_modelopt),
-        ("obb", 192, 2, None),
-        pytest.param("obb", 192, 4, None, marks=pytest.mark.slow),
-        pytest.param("obb", 320, 2, None, marks=pytest.mark.slow),
-        pytest.param("obb", 320, 4, None, marks=pytest.mark.slow),
-        ("detect", 192, 4, None),
-        pytest.param("detect", 192, 2, None, marks=pytest.mark.slow),
-        pytest.param("detect", 320, 2, None, marks=pytest.mark.slow),
-        pytest.param("detect", 320, 4, None, marks=pytest.mark.slow),
+        pytest.param(
+            *step,
+            amp,
+            marks=[
+                *([needs_modelopt] if step[3] else []),
+                *([] if (*step, amp) in FAST_STEPS else [pytest.mark.slow]),
+            ],
+        )
+        for step in STEPS
+        for amp in (False, True)
     ],
 )
 def test_a_real_step_takes_what_is_estimated(

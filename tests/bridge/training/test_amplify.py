@@ -76,6 +76,7 @@ def test_the_teachers_size_is_that_of_its_amplifier(run: Callable[..., Amplifier
     assert trainings == [1]
 
 
+@pytest.mark.slow
 def test_another_order_gives_the_same_amplifier(
     taught: tuple[Path, Path], run: Callable[..., AmplifierResult], tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_goes_on_where_it_was_cut_off(
     assert not [p for p in amplifier_folder().iterdir() if p.is_dir()]
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_of_an_earlier_version_is_dropped(
     run: Callable[..., AmplifierResult], trainings: list[int]
 ) -> None:

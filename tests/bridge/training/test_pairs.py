@@ -60,6 +60,21 @@ PAIRS = [
     ("yolo26n-obb", "yolov8s-obb", P5),
     ("yolov8n-obb", "yolo26s-obb", P5),
 ]
+# each kind of head on either side; the other pairs are slow tests
+FAST = {
+    ("yolov3-tiny", "yolov8s"),
+    ("yolov6n", "yolo11s"),
+    ("yolo11n", "yolov9s"),
+    ("yolov10n", "yolov8s"),
+    ("yolo12n", "yolo11s"),
+    ("yolo26n", "yolov8s"),
+    ("yolov8n", "yolov10s"),
+    ("yolo26n-p2", "yolov5n-p6"),
+    ("yolov5n-p6", "yolov8s-p6"),
+    ("yolov8n-obb", "yolo11s-obb"),
+    ("yolo26n-obb", "yolo26s-obb"),
+    ("yolov8n-obb", "yolo26s-obb"),
+}
 SIZE, SIZE_P6 = 64, 128
 LEARNING_RATE = 1e-3  # of Adam
 
@@ -123,7 +138,11 @@ def check_gradients(terms: Tensor, weights: dict[str, Tensor]) -> None:
             assert gradient.abs().max() > 0, f"{term} in {name}"
 
 
-@pytest.mark.parametrize(("student", "teacher", "strides"), PAIRS, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("student", "teacher", "strides"),
+    [pytest.param(*pair, marks=[] if pair[:2] in FAST else pytest.mark.slow) for pair in PAIRS],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
 def test_pair(student: str, teacher: str, strides: list[int], checkpoint: Callable[..., Path]) -> None:
     model, criterion = build(student, checkpoint(f"{teacher}.yaml"))
     assert criterion.distiller is not None

@@ -82,6 +82,7 @@ def test_the_student_is_quantised_and_nothing_else(
     assert "trains with INT8 fake quantisation" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(
     tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
 ) -> None:

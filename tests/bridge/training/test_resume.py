@@ -259,6 +259,7 @@ def test_a_run_is_found_without_naming_the_student(unfinished: DS2D2Trainer) -> 
     assert find_unfinished(True, keys, ("detect", "obb")).task == "obb"
 
 
+@pytest.mark.slow
 def test_a_moved_amplifier_is_not_missed(
     tiny_trainer: Callable[..., DS2D2Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +298,7 @@ def test_under_torchrun_the_stored_amplifier_takes_the_place_of_a_lost_copy(
     assert Path(str(trainer.state.amplifier_path)).is_file()
 
 
+@pytest.mark.slow
 def test_resumes_an_end_to_end_student(
     tiny_trainer: Callable[..., DS2D2Trainer], checkpoint: Callable[..., Path]
 ) -> None:

@@ -79,7 +79,8 @@ def test_all_gains_zero_is_the_plain_run_step_by_step(kind: str, plain: Any, tin
 @pytest.mark.parametrize(
     ("task", "term"),
     [
-        *(("obb", term) for term in TERMS), ("detect", "imfu"),
+        ("obb", "exlo"), ("obb", "imhi"), ("detect", "imfu"),
+        *(pytest.param("obb", term, marks=pytest.mark.slow) for term in ("exhi", "imfu")),
         *(pytest.param("detect", term, marks=pytest.mark.slow) for term in TERMS if term != "imfu"),
     ],
 )  # fmt: skip

@@ -160,6 +160,7 @@ def test_a_resumed_run_keeps_its_gains(tiny_trainer: Trainer, caplog: pytest.Log
 BALANCED = {"feature_norm": "standard", "gain_refresh": 0.25, "imhi": 0}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refreshes_its_gains_as_an_uninterrupted_one(
     tiny_trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:

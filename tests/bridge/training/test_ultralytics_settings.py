@@ -328,6 +328,7 @@ def test_stops_early(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(learnt(trainer)) == 2
 
 
+@pytest.mark.slow
 def test_resumes_with_what_may_change(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     class Cut(Exception):
         pass

@@ -47,7 +47,9 @@ def test_pictures_that_fail_are_a_warning(
     assert "model" in torch.load(trainer.wdir / "last.pt", weights_only=False)
 
 
-@pytest.mark.parametrize("keys", [{"plots": False, "imhi": 0.0}, {"plots": True, "gains": 0.0}])
+@pytest.mark.parametrize(
+    "keys", [{"plots": False, "imhi": 0.0}, pytest.param({"plots": True, "gains": 0.0}, marks=pytest.mark.slow)]
+)
 def test_no_sheets_without_plots_or_distillation(
     keys: dict[str, object], tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +59,7 @@ def test_no_sheets_without_plots_or_distillation(
     assert not Path(trainer.save_dir, "explain").exists()
 
 
+@pytest.mark.slow
 def test_no_sheets_where_the_teacher_sees_more(
     tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def batches_of(trainer: DS2D2Trainer, monkeypatch: pytest.MonkeyPatch) -> list[d
     return batches
 
 
-@pytest.mark.parametrize("task", ["obb", "detect"])
+@pytest.mark.parametrize("task", ["obb", pytest.param("detect", marks=pytest.mark.slow)])
 def test_labelled_images_come_as_without_unlabelled_ones(
     task: str, tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +88,7 @@ def test_optimizer_steps_as_with_the_labelled_part(tiny_trainer: Trainer) -> Non
     assert decay[0] == decay[1]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_mosaics_and_mixup_never_mix_the_kinds(
     workers: int, tmp_path: Path, tiny_trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
