@@ -15,6 +15,7 @@ from ds2d2_yolo.bridge.inference import export as exporter
 from ds2d2_yolo.bridge.inference.backend_model import BackendModel, NMSSettings
 from ds2d2_yolo.bridge.upstream.arguments import validate_ultralytics_args
 from ds2d2_yolo.bridge.upstream.devices import check_device
+from ds2d2_yolo.bridge.upstream.hardware import int8_overflows
 from ds2d2_yolo.bridge.upstream.logging import warnings_only
 from ds2d2_yolo.bridge.upstream.messages import first_line
 from ds2d2_yolo.deploy.images import CheckImages, images_for
@@ -27,6 +28,9 @@ from ds2d2_yolo.errors import DS2D2Error
 from ds2d2_yolo.utils.atomic_files import write_json
 
 MIN_SCORE = 0.001  # lower scores are noise
+OVERFLOW_HINT = (
+    "INT8 sums overflow on this CPU, which has no VNNI: repeat the export on the machine that the file is for"
+)
 ENGINE_KEYS = frozenset({"quantize", "workspace", "device", "data", "fraction", "split"})  # its ONNX file has none
 
 
@@ -117,13 +121,20 @@ def _export_or_explain(options: ExportOptions, ultralytics_args: dict[str, Any],
     exported = _export(options, checkpoint, format, args, device, verbose, images)
     if exported.parity is not None and exported.parity.failed:
         print(exported)
-        raise DS2D2Error(f"{exported.file} fails its check against PyTorch: {'; '.join(exported.parity.wrong)}")
+        problems = "; ".join(_problems(exported.parity, device))
+        raise DS2D2Error(f"{exported.file} fails its check against PyTorch: {problems}")
     if missing:
         print(exported)
         step = next_step(exported.file, engine_args, checkpoint.channels, checkpoint.quantised)
         hint = "" if args["nms"] is None else " (leave nms= out for Ultralytics to run it)"
         raise DS2D2Error(f"this machine lacks {missing} for format=engine; {exported.file} is made{hint}, next: {step}")
     return exported
+
+
+def _problems(parity: ParityReport, device: torch.device) -> tuple[str, ...]:
+    """Return what is wrong with an exported file, and a hint where this machine's CPU may be the reason."""
+    overflows = parity.precision == "INT8" and device.type == "cpu" and int8_overflows()
+    return (*parity.wrong, OVERFLOW_HINT) if overflows else tuple(parity.wrong)
 
 
 def _device_of(format: str, device: Any) -> torch.device:

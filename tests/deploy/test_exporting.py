@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,24 @@ def test_a_failed_check_fails_the_command_and_keeps_the_files(
     report = json.loads((tmp_path / "best.onnx.parity.json").read_text(encoding="utf-8"))
     assert (tmp_path / "best.onnx").is_file()
     assert not report["holds"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "overflows", "hinted"),
+    [
+        ("INT8", "cpu", True, True),
+        ("INT8", "cpu", False, False),
+        ("FP32", "cpu", True, False),
+        ("INT8", "cuda", True, False),
+    ],
+)
+def test_a_cpu_whose_int8_overflows_is_named(
+    precision: str, device: str, overflows: bool, hinted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "int8_overflows", lambda: overflows)
+    parity: Any = SimpleNamespace(precision=precision, wrong=["12 detections only in PyTorch"])
+    problems = exporting._problems(parity, torch.device(device))
+    assert problems == ("12 detections only in PyTorch", *([exporting.OVERFLOW_HINT] if hinted else []))
 
 
 def test_a_check_without_detections_is_inconclusive_and_no_failure(

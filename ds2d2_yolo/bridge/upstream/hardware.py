@@ -22,6 +22,7 @@ __all__ = [
     "devices_of",
     "free_memory",
     "hardware",
+    "int8_overflows",
     "is_busy",
     "memory_now",
     "peak_memory",
@@ -70,6 +71,23 @@ def hardware(device: str, threads: int | None) -> str:
     """
     name = get_gpu_info(int(device)) if device.isdigit() else get_cpu_info()
     return name + (f", {threads} thread{'s' if threads > 1 else ''} a run" if threads else "")
+
+
+def int8_overflows() -> bool:
+    """Return whether INT8 sums overflow on this machine's CPU.
+
+    An x86 CPU without VNNI adds products of 8-bit numbers in 16 bits, which saturate. Results of OpenVINO and
+    onnxruntime then differ from those of other machines.
+
+    Source: https://docs.openvino.ai/latest/pot_saturation_issue.html
+
+    Returns:
+        (bool): True on an x86 CPU without VNNI; False where torch does not tell, as before 2.11.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get("architecture") == "x86_64" and not (
+        capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+    )
 
 
 def peak_memory(device: torch.device) -> float:

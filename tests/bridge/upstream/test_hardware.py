@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from ds2d2_yolo.bridge.upstream import hardware as machine
 from ds2d2_yolo.bridge.upstream.hardware import BUSY_CORES, LoadMeter, devices_of, free_memory, hardware, is_busy
@@ -48,6 +49,26 @@ def test_a_process_beside_is_load_and_this_one_is_not() -> None:
             process.kill()
             process.wait()
     assert is_busy(load.other_cores)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "overflows"),
+    [
+        ({"architecture": "x86_64", "avx2": True}, True),
+        ({"architecture": "x86_64", "avx512_f": True, "avx512_vnni": False}, True),
+        ({"architecture": "x86_64", "avx512_vnni": True}, False),
+        ({"architecture": "x86_64", "avx_vnni": True}, False),
+        ({"architecture": "aarch64"}, False),
+        ({}, False),
+    ],
+)
+def test_int8_overflows_on_x86_without_vnni(
+    capabilities: dict[str, object], overflows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert machine.int8_overflows() is overflows
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an earlier torch
+    assert machine.int8_overflows() is False
 
 
 @pytest.mark.slow
