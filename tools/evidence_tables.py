@@ -80,6 +80,7 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
         OverviewRow(SCENES, "S2", "defaults", ("scenes2",), DEFAULTS),
         OverviewRow(SCENES, "S3", "defaults", ("scenes3",), DEFAULTS),
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
+        OverviewRow(SCENES, "S4", "defaults", ("scenes4",), DEFAULTS),
         OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "measured"),
         OverviewRow("the same, 48 epochs", "demo", "`recipe=balanced`", ("demo48",), "balanced"),
     )),
