@@ -433,7 +433,12 @@ def test_bad_input_is_one_line(number: int, place: Place, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "number", [0, len(WORDS) + 1, pytest.param(len(WORDS) + len(SETTINGS) + 3, marks=pytest.mark.slow)]
+    "number",
+    [
+        0,
+        pytest.param(len(WORDS) + 1, marks=pytest.mark.slow),
+        pytest.param(len(WORDS) + len(SETTINGS) + 3, marks=pytest.mark.slow),
+    ],
 )
 def test_so_it_is_in_a_process_of_its_own(number: int, place: Place, tmp_path: Path) -> None:
     arguments, expected_status, message = commands(place, tmp_path)[number]

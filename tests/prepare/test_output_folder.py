@@ -28,6 +28,7 @@ def entry(line: str) -> dict[str, object]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children that it forked")
+@pytest.mark.slow
 def test_killed_at_random_it_ends_with_the_files_of_an_uninterrupted_run(tmp_path: Path) -> None:
     texts = {f"{s}/P{i}": dota_line(3 * i, 40 + i, 90, 20) for i in range(30) for s in ("train", "val")}
     source = dota(tmp_path / "DOTA", texts)

@@ -55,6 +55,7 @@ def test_every_variant_is_measured(
     assert len(printed) == 1 + len(bench.VARIANTS)
 
 
+@pytest.mark.slow
 def test_steps_take_the_passes_of_their_terms_and_no_more(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def run_tool(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
+@pytest.mark.slow
 def test_a_few_kills(tmp_path: Path) -> None:
     done = run_tool(tmp_path / "work", "only=prepare", "prepare=4", "teach=0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -146,6 +146,7 @@ def test_is_found_again_by_content(
     assert not list((tmp_path / "working_folder").iterdir())
 
 
+@pytest.mark.slow
 def test_more_epochs_replace_it_and_so_does_damage(run: Callable[..., AmplifierResult], trainings: list[int]) -> None:
     first = run(amplifier_epochs=1)
     more = run(amplifier_epochs=None, epochs=8)

@@ -115,6 +115,7 @@ def test_any_ultralytics_reads_the_checkpoint_of_each_epoch(
     assert "modelopt" in finished
 
 
+@pytest.mark.slow
 def test_returns_to_the_last_checkpoint_after_a_loss_that_is_not_finite(
     tiny_trainer: Trainer, detecting: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def test_a_run_with_plots_ends_with_sheets_of_its_last_checkpoint(
     assert len(list(folder.glob("sheet-*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_pictures_that_fail_are_a_warning(
     tiny_trainer: Callable[..., DS2D2Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

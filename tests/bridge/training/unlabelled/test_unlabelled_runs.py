@@ -74,6 +74,7 @@ def test_teacher_sees_larger_unlabelled_images_too(tiny_trainer: Trainer, monkey
         torch.testing.assert_close(batch["img"], avg_pool2d(batch[TEACHER_IMAGE], 2))
 
 
+@pytest.mark.slow
 def test_optimizer_steps_as_with_the_labelled_part(tiny_trainer: Trainer) -> None:
     trainers = []
     for keys in ({"batch": 4, **KEYS}, {"batch": 2, **KEYS, "unlabelled": False}):
