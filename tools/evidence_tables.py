@@ -81,11 +81,13 @@ OVERVIEWS: dict[str, tuple[str, tuple[OverviewRow, ...]]] = {  # name: arm to co
         OverviewRow(SCENES, "S3", "defaults", ("scenes3",), DEFAULTS),
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
         OverviewRow(SCENES, "S4", "defaults", ("scenes4",), DEFAULTS),
+        OverviewRow(SCENES, "S4", "`recipe=balanced`", ("scenes4",), "balanced"),
         OverviewRow("scenes of the demo", "demo", "`recipe=balanced`", ("demo",), "measured"),
         OverviewRow("the same, 48 epochs", "demo", "`recipe=balanced`", ("demo48",), "balanced"),
     )),
     "recipes": (DEFAULTS, (
         OverviewRow(SCENES, "S3", "`recipe=balanced`", ("scenes3",), "togmeas"),
+        OverviewRow(SCENES, "S4", "`recipe=balanced`", ("scenes4",), "balanced"),
         OverviewRow(PHOTOGRAPHS, "T1", "`recipe=balanced`", T1_MEASURED, "togmeas"),
         OverviewRow(HELD_OUT, "T1", "`recipe=balanced`", T1_MEASURED_HELD_OUT, "togmeas"),
         OverviewRow(SCENES, "S3", BY_CELLS, ("scenes3",), "together"),
