@@ -82,7 +82,7 @@ def int8_overflows() -> bool:
     Source: https://docs.openvino.ai/latest/pot_saturation_issue.html
 
     Returns:
-        (bool): True on an x86 CPU without VNNI; False where torch does not tell, as before 2.11.
+        (bool): True on an x86 CPU without VNNI; False where torch does not tell, as in earlier versions.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return capabilities.get("architecture") == "x86_64" and not (
