@@ -40,6 +40,7 @@ CASES: dict[str, Any] = {
     "dollars": lambda: explanation(image("$a_b$^{.png"), classes=("red", "green", "blue")),
 }  # fmt: skip
 FAST = {"usual", "long names", "many classes", "five levels", "dollars"}
+assert CASES.keys() >= FAST, "a fast case is none of the cases"
 
 
 @pytest.fixture

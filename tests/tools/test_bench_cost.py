@@ -34,13 +34,8 @@ def run(
     return table
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        pytest.param(("yolov8n.yaml", "yolov8n.yaml"), marks=pytest.mark.slow),
-        pytest.param(("yolo11n-obb.yaml", "yolov8n-obb.yaml"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", [("yolov8n.yaml", "yolov8n.yaml"), ("yolo11n-obb.yaml", "yolov8n-obb.yaml")])
 def test_every_variant_is_measured(
     bench: Any, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:

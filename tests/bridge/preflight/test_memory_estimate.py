@@ -87,6 +87,7 @@ STEPS = [
     ("obb", 192, 2, 8),
 ]
 FAST_STEPS = {("obb", 192, 2, None, True), ("detect", 192, 4, None, False), ("obb", 192, 2, 8, False)}
+assert {step[:4] for step in FAST_STEPS} <= set(STEPS), "a fast step is none of the steps"
 
 
 @pytest.mark.parametrize(

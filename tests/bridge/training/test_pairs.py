@@ -75,6 +75,7 @@ FAST = {
     ("yolo26n-obb", "yolo26s-obb"),
     ("yolov8n-obb", "yolo26s-obb"),
 }
+assert {pair[:2] for pair in PAIRS} >= FAST, "a fast pair is none of the pairs"
 SIZE, SIZE_P6 = 64, 128
 LEARNING_RATE = 1e-3  # of Adam
 
