@@ -7,6 +7,7 @@ process. The same command continues after an interruption, and arms and seeds ma
     python tools/evidence.py aerial-scenes.yaml --arms plain --seeds 0    # the same on the built-in scenes
     python tools/evidence.py hituav/data.yaml --held-out                  # all, measured on the held-out images too
     python tools/evidence.py hituav/data.yaml --pretrained weights        # from pretrained weights
+    python tools/evidence.py hituav/data.yaml --pretrained weights --half-size    # the teacher sees twice the size
     python tools/evidence.py hituav/data.yaml --unlabelled                # the images without labels beside the others
     ds2d2-yolo compare results=docs/evidence/hituav/results.csv           # tables of the results, in seconds
 """
@@ -227,6 +228,9 @@ def main(argv: list[str] | None = None) -> None:
         help="folder with yolo11s-ships.pt and yolov8n-railway.pt, which training starts from",
     )
     parser.add_argument(
+        "--half-size", action="store_true", help="students see images of half the teacher's size; with --pretrained"
+    )
+    parser.add_argument(
         "--unlabelled", action="store_true", help="students see the images that fraction leaves out without labels"
     )
     parser.add_argument("--teacher-trained-in-bf16", action="store_true", help="train the teacher in bfloat16")
@@ -266,7 +270,7 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from ds2d2_yolo.compare.arms import read_arms
     from ds2d2_yolo.config.resources import resolve_data
 
-    protocol = protocol_of(arguments.data, arguments.pretrained, arguments.unlabelled)
+    protocol = protocol_of(arguments.data, arguments.pretrained, arguments.unlabelled, arguments.half_size)
     arms = arguments.arms or protocol.arms
     data = arguments.data if arguments.data == SCENES else str(Path(arguments.data).resolve())
     name = f"{protocol.name}-{arguments.teacher_imgsz}" if arguments.teacher_imgsz else protocol.name

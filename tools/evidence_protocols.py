@@ -67,6 +67,19 @@ PRETRAINED = Protocol(
 )
 
 
+# The teacher is the student's architecture, trained from the same checkpoint on the same images at twice the size.
+# Neither has seen the images that `fraction` leaves out, so that these measure both. The arm `teacher` would measure
+# the teacher at the students' size, so there is none.
+HALF_SIZE = Protocol(
+    "half-size",
+    {**PRETRAINED.schedule, "epochs": 40, "imgsz": 160},
+    teacher_schedule={"imgsz": 320, "pretrained": PRETRAINED.student_weights},
+    teacher=STUDENT,
+    student_weights=PRETRAINED.student_weights,
+    arms="plain,images:gains=0;teacher_imgsz=320,balanced:recipe=balanced;teacher_imgsz=320",
+)
+
+
 # Half of the training images have labels. The others are seen without them. A batch has the 8 labelled images of
 # PHOTOGRAPHS and 8 unlabelled ones, and the plain student trains as there.
 UNLABELLED = Protocol(
@@ -78,13 +91,16 @@ UNLABELLED = Protocol(
 )
 
 
-def protocol_of(data: str, pretrained: Path | None = None, unlabelled: bool = False) -> Protocol:
+def protocol_of(
+    data: str, pretrained: Path | None = None, unlabelled: bool = False, half_size: bool = False
+) -> Protocol:
     """Return the protocol of a data set.
 
     Args:
         data (str): Data-set YAML.
         pretrained (Path | None): Folder of the pretrained checkpoints, None for models from their YAMLs.
         unlabelled (bool): Whether the students see the images without labels too that `fraction` leaves out.
+        half_size (bool): Whether the students see images of half the teacher's size.
 
     Returns:
         (Protocol): The protocol, with the paths of its checkpoints.
@@ -96,15 +112,18 @@ def protocol_of(data: str, pretrained: Path | None = None, unlabelled: bool = Fa
         if pretrained is not None or data == SCENES:
             raise BadUseError("--unlabelled is a protocol of HIT-UAV by itself: leave out --pretrained")
         return UNLABELLED
+    if half_size and (pretrained is None or data == SCENES):
+        raise BadUseError("--half-size is a protocol of HIT-UAV from pretrained weights: give --pretrained too")
     if pretrained is None:
         return SCENES_PROTOCOL if data == SCENES else PHOTOGRAPHS
-    names = PRETRAINED.student_weights, PRETRAINED.teacher_schedule["pretrained"]
+    protocol = HALF_SIZE if half_size else PRETRAINED
+    names = protocol.student_weights, protocol.teacher_schedule["pretrained"]
     student, teacher = ((pretrained / name).resolve() for name in names)
     for file in (student, teacher):
         if not file.is_file():
             raise BadUseError(f"--pretrained: there is no file {file}")
     return replace(
-        PRETRAINED,
-        teacher_schedule={**PRETRAINED.teacher_schedule, "pretrained": str(teacher)},
+        protocol,
+        teacher_schedule={**protocol.teacher_schedule, "pretrained": str(teacher)},
         student_weights=str(student),
     )

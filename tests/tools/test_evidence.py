@@ -23,6 +23,7 @@ from ds2d2_yolo import evaluate as evaluating
 from ds2d2_yolo.bridge.data.images import list_images
 from ds2d2_yolo.bridge.training import plain_run
 from ds2d2_yolo.bridge.upstream.devices import cpu_threads
+from ds2d2_yolo.compare.arms import read_arms
 from ds2d2_yolo.compare.options import CompareOptions
 from ds2d2_yolo.compare.plan import ComparePlan
 from ds2d2_yolo.compare.results import RunResult, read_results, write_results
@@ -197,6 +198,26 @@ def test_pretrained_weights_are_those_of_a_folder(
     evidence.main([*command, "--arms", "teacher"])
     assert not seen, "a teacher alone is not compared"
     assert capsys.readouterr().out == f"the teacher is {tmp_path / 'runs/teacher/weights/best.pt'}\n"
+
+
+def test_students_see_half_the_teachers_size(
+    evidence: Any, tmp_path: Path, tiny_data: Callable[[str], Path], trainings: Trainings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    seen, taught = trainings
+    command = [str(tiny_data("obb")), "--folder", str(tmp_path / "runs"), "--half-size"]
+    with pytest.raises(SystemExit):
+        evidence.main(command)
+    assert "give --pretrained too" in capsys.readouterr().err
+    assert not taught
+    student = tmp_path / "yolov8n-railway.pt"
+    student.touch()
+    evidence.main([*command, "--pretrained", str(tmp_path)])
+    assert (taught["imgsz"], seen["imgsz"]) == (320, 160)
+    assert (taught["model"], taught["pretrained"]) == (seen["student"], str(student))
+    assert (taught["fraction"], seen["fraction"]) == (0.5, 0.5), "the held-out images measure both"
+    sizes = {arm.name: arm.settings.get("teacher_imgsz") for arm in read_arms(seen["arms"])}
+    assert sizes == {"plain": None, "images": 320, "balanced": 320}
 
 
 def test_students_see_unlabelled_images_that_the_teacher_does_not(
