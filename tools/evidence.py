@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evidence_held_out import held_out, measure_held_out
 from evidence_protocols import SCENES, STUDENT, TEACHER, Protocol, protocol_of
 
 from ds2d2_yolo.utils.threads import shorten_openmp_spin
@@ -138,73 +138,11 @@ def baseline_of(arms: str, folder: Path) -> str:
     return "plain" if "plain" in available or not trained else trained[0]
 
 
-def held_out(data: str, fraction: float, folder: Path) -> Path:
-    """Write a data YAML whose validation split is the part of the training split that `fraction` leaves out.
-
-    Args:
-        data (str): Data-set YAML.
-        fraction (float): Share of the training split that runs train on, its first images by name.
-        folder (Path): Folder to write to; it is made.
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line.
 
     Returns:
-        (Path): The YAML.
-    """
-    import yaml
-    from ultralytics.cfg import get_cfg
-
-    from ds2d2_yolo.bridge.data.dataset import load_data
-    from ds2d2_yolo.bridge.data.images import list_images
-
-    dataset = load_data(get_cfg(overrides={"data": data, "task": "obb"}))
-    images = list_images(dataset["train"])
-    held_out_images = images[max(1, round(len(images) * fraction)) :]
-    folder.mkdir(parents=True, exist_ok=True)
-    listed, file = folder / "images.txt", folder / "data.yaml"
-    listed.write_text("".join(f"{image}\n" for image in held_out_images), encoding="utf-8")
-    split = {"path": str(folder), "train": str(listed), "val": str(listed), "names": dataset["names"]}
-    file.write_text(yaml.safe_dump(split), encoding="utf-8")
-    return file
-
-
-def measure_held_out(yaml: Path, compared: Path, teacher: Path, schedule: dict[str, Any]) -> Path:
-    """Measure the last checkpoint of every finished run on the held-out images, each run once.
-
-    Args:
-        yaml (Path): Data YAML of `held_out`; results.csv is written to its folder.
-        compared (Path): Folder of the comparison.
-        teacher (Path): Checkpoint of the teacher.
-        schedule (dict[str, Any]): Ultralytics training settings of the runs.
-
-    Returns:
-        (Path): The raw results.
-    """
-    from ds2d2_yolo.compare.results import add_results, read_results
-    from ds2d2_yolo.compare.state import read_rows, run_folder
-    from ds2d2_yolo.compare.summaries.summary import TEACHER_SEED as TEACHER_ROW_SEED
-    from ds2d2_yolo.evaluate import evaluate
-
-    results = yaml.parent / "results.csv"
-    measured = {(row.arm, row.seed) for row in (read_results(results) if results.is_file() else [])}
-    for row in read_rows(compared):
-        if row.by != "all" or row.weights == "best" or (row.arm, row.seed) in measured:
-            continue
-        run = run_folder(compared, row.arm, row.seed)
-        file = teacher if row.seed == TEACHER_ROW_SEED else run / "weights/last.pt"
-        evaluation = evaluate(file, yaml, **{k: schedule[k] for k in ("imgsz", "batch", "device", "workers")})
-        rows = [
-            replace(row, data=f"{yaml.parent.name}/{yaml.name}", by=x.by, group=x.group, images=x.images,
-                    objects=x.objects, map50=round(x.map50, 6), map50_95=round(x.map50_95, 6))
-            for x in evaluation.rows
-        ]  # fmt: skip
-        add_results(results, rows)
-    return results
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the command; an error that the user can correct is one line.
-
-    Args:
-        argv (list[str] | None): Arguments of the command line, None for those of this process.
+        (argparse.ArgumentParser): The parser.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", help=f"data-set YAML of HIT-UAV with oriented boxes, or {SCENES}")
@@ -239,6 +177,16 @@ def main(argv: list[str] | None = None) -> None:
         "--epochs", type=int, help="epochs of teacher and students, for a trial: it is another experiment"
     )
     parser.add_argument("--held-out", action="store_true", help="also measure on the images that fraction leaves out")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; an error that the user can correct is one line.
+
+    Args:
+        argv (list[str] | None): Arguments of the command line, None for those of this process.
+    """
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     shorten_openmp_spin()
     os.environ["OMP_NUM_THREADS"] = str(
@@ -253,6 +201,39 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"error: {e}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: the same command goes on\n")
+
+
+def schedules(
+    protocol: Protocol, arguments: argparse.Namespace, parser: argparse.ArgumentParser
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the training settings of a command.
+
+    Args:
+        protocol (Protocol): Protocol of the command.
+        arguments (argparse.Namespace): Arguments of the command; the parser ends it if they do not fit together.
+        parser (argparse.ArgumentParser): Parser that reports errors in them.
+
+    Returns:
+        (tuple[dict[str, Any], dict[str, Any]]): Settings of the students and of the teacher.
+    """
+    schedule = {**protocol.schedule}
+    teacher_schedule = {**schedule, **protocol.teacher_schedule}
+    if teacher_epochs := arguments.teacher_epochs or arguments.epochs:
+        teacher_schedule["epochs"] = teacher_epochs
+    if arguments.teacher_imgsz:
+        teacher_schedule["imgsz"] = arguments.teacher_imgsz
+    if protocol.student_weights:
+        schedule["pretrained"] = protocol.student_weights
+    if arguments.teacher_from:
+        if not arguments.teacher_from.is_file():
+            parser.error(f"--teacher-from: there is no file {arguments.teacher_from}")
+        teacher_schedule["pretrained"] = str(arguments.teacher_from.resolve())
+    schedule["epochs"] = arguments.epochs or schedule["epochs"]
+    if arguments.held_out and schedule.get("fraction", 1.0) == 1.0:
+        parser.error(f"--held-out: nothing is left out of {arguments.data}")
+    if arguments.held_out and arguments.unlabelled:
+        parser.error("--held-out: the students of --unlabelled have seen these images")
+    return schedule, teacher_schedule
 
 
 def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -271,27 +252,11 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from ds2d2_yolo.config.resources import resolve_data
 
     protocol = protocol_of(arguments.data, arguments.pretrained, arguments.unlabelled, arguments.half_size)
+    schedule, teacher_schedule = schedules(protocol, arguments, parser)
     arms = arguments.arms or protocol.arms
     data = arguments.data if arguments.data == SCENES else str(Path(arguments.data).resolve())
     name = f"{protocol.name}-{arguments.teacher_imgsz}" if arguments.teacher_imgsz else protocol.name
-    folder = arguments.folder or Path("runs/evidence", name)
-    folder, schedule = folder.resolve(), {**protocol.schedule}
-    teacher_schedule = {**schedule, **protocol.teacher_schedule}
-    if teacher_epochs := arguments.teacher_epochs or arguments.epochs:
-        teacher_schedule["epochs"] = teacher_epochs
-    if arguments.teacher_imgsz:
-        teacher_schedule["imgsz"] = arguments.teacher_imgsz
-    if protocol.student_weights:
-        schedule["pretrained"] = protocol.student_weights
-    if arguments.teacher_from:
-        if not arguments.teacher_from.is_file():
-            parser.error(f"--teacher-from: there is no file {arguments.teacher_from}")
-        teacher_schedule["pretrained"] = str(arguments.teacher_from.resolve())
-    schedule["epochs"] = arguments.epochs or schedule["epochs"]
-    if arguments.held_out and schedule.get("fraction", 1.0) == 1.0:
-        parser.error(f"--held-out: nothing is left out of {arguments.data}")
-    if arguments.held_out and arguments.unlabelled:
-        parser.error("--held-out: the students of --unlabelled have seen these images")
+    folder = (arguments.folder or Path("runs/evidence", name)).resolve()
     baseline = baseline_of(arms, folder / "compare")  # it refuses unknown arms before the teacher is trained
     if arguments.teacher_bf16 and any(arm.kind == "ds2d2" for arm in read_arms(arms)):
         schedule["teacher_bf16"] = True
