@@ -119,9 +119,8 @@ class Settings(Options):
             'measured' are measured anew, again and again; 0 measures them once. Not part of the published method.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
-        feature_norm (str): 'none', 'channel': divide features by the teacher's standard deviation per channel, or
-            'standard': standardise student and teacher per channel, each by its own mean and deviation.
-        robust (bool): Whether large coefficients of the explicit terms count linearly instead of squared.
+        feature_norm (str): 'none', or 'standard': standardise student and teacher per channel, each by its own mean and
+            deviation.
         wavelet (str): Discrete wavelet of PyWavelets; Haar is the fast path.
         disw (float): Sum of the weights that each object adds to the DISW map of a level; 0 switches the map off.
         weight_map (str): Weight of the cells in the explicit terms: 'disw' (the method's map), 'score' (the teacher's
@@ -139,7 +138,7 @@ class Settings(Options):
             1 - ProbIoU of oriented boxes; 'kfiou' is for oriented boxes. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
         fused_explicit (bool): Whether one Triton kernel for each direction computes the explicit terms on a GPU. It is
-            for Haar without `robust`; elsewhere it has no effect. Not measured on a GPU yet.
+            for Haar; with other wavelets it has no effect. Not measured on a GPU yet.
 
     Raises:
         BadUseError: If any value is invalid, or two contradict each other; one line names all of them.
@@ -205,12 +204,11 @@ class Settings(Options):
     )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")
-    feature_norm: Literal["none", "channel", "standard"] = _experimental(
+    feature_norm: Literal["none", "standard"] = _experimental(
         "none",
-        ok.one_of("none", "channel", "standard"),
-        "channel: features over the teacher's deviation per channel; standard: each side by its own mean and deviation",
+        ok.one_of("none", "standard"),
+        "standard: features of student and teacher by their own mean and deviation per channel",
     )
-    robust: bool = _experimental(False, ok.flag, "large coefficients of the explicit terms count linearly")
     wavelet: str = _experimental("haar", ok.wavelet, "discrete wavelet of PyWavelets, haar is the fast path")
     disw: float = _experimental(1.0, ok.number(0), "weight that each object adds to the map; 0 weighs all cells alike")
     weight_map: Literal["disw", "score", "both"] = _experimental(

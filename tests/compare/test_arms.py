@@ -12,9 +12,9 @@ from ds2d2_yolo.errors import BadUseError
 
 
 def test_names_and_own_arms_in_their_order() -> None:
-    arms = read_arms("teacher, plain,db2:wavelet=db2;levels=[8,16];imhi=1e-5;robust=true,explicit")
+    arms = read_arms("teacher, plain,db2:wavelet=db2;levels=[8,16];imhi=1e-5;fused_explicit=true,explicit")
     assert [arm.name for arm in arms] == ["teacher", "plain", "db2", "explicit"]
-    assert arms[2] == Arm("db2", "ds2d2", {"wavelet": "db2", "levels": [8, 16], "imhi": 1e-5, "robust": True})
+    assert arms[2] == Arm("db2", "ds2d2", {"wavelet": "db2", "levels": [8, 16], "imhi": 1e-5, "fused_explicit": True})
 
 
 def test_a_list_is_read_like_a_text() -> None:

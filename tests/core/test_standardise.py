@@ -78,18 +78,17 @@ def test_a_channel_without_variation_becomes_zeros(value: float) -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("robust", [False, True])
 @pytest.mark.parametrize("wavelet", ["haar", "db4", "bior2.2"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_terms_equal_those_of_features_that_are_standardised_first(
-    robust: bool, wavelet: str, dtype: torch.dtype, tolerance: float
+    wavelet: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     student, teacher, weight = feature_inputs((3, 4, 9, 12), dtype, wavelet)
     scale = torch.tensor([0.1, 1.0, 30.0, 4.0], dtype=dtype).view(-1, 1, 1)
     student, teacher = (student * scale - 0.3).requires_grad_(), teacher / scale + 0.5
-    actual = core.explicit_loss(student, teacher, weight, wavelet, "standard", robust)
+    actual = core.explicit_loss(student, teacher, weight, wavelet, "standard")
     normed = (F.batch_norm(x.double(), None, None, training=True) for x in (student, teacher))
-    expected = core.explicit_loss(*normed, weight.double(), wavelet, "none", robust)
+    expected = core.explicit_loss(*normed, weight.double(), wavelet, "none")
     for value, reference in zip(actual, expected, strict=True):
         assert value.dtype == dtype
         assert value.item() == pytest.approx(reference.item(), rel=tolerance)
@@ -99,12 +98,11 @@ def test_terms_equal_those_of_features_that_are_standardised_first(
         assert (gradient - reference_gradient).abs().max() <= tolerance * reference_gradient.abs().max()
 
 
-@pytest.mark.parametrize("robust", [False, True])
-def test_standardised_terms_do_not_depend_on_scale_and_offset_of_either_side(robust: bool) -> None:
+def test_standardised_terms_do_not_depend_on_scale_and_offset_of_either_side() -> None:
     student, teacher, weight = feature_inputs((2, 3, 8, 10))
     factor = torch.tensor([1.0, 7.0, 2.0]).double().view(-1, 1, 1)
     plain, other = (
-        torch.stack(core.explicit_loss(*pair, weight, norm="standard", robust=robust))
+        torch.stack(core.explicit_loss(*pair, weight, norm="standard"))
         for pair in ((student, teacher), (student * factor + 5, teacher / factor - 3))
     )
     torch.testing.assert_close(plain, other, rtol=1e-3, atol=0)  # up to the epsilon of the variance
@@ -118,3 +116,24 @@ def test_energy_of_standardised_features_is_their_correlation() -> None:
     pairs = zip(student.transpose(0, 1).flatten(1), teacher.transpose(0, 1).flatten(1), strict=True)
     correlations = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
     torch.testing.assert_close((low + 3 * high) / 4 / 2, (1 - correlations).mean(), rtol=1e-4, atol=0)
+
+
+def test_images_that_do_not_count_leave_the_terms_as_they_are() -> None:
+    student, teacher, weight = feature_inputs((4, 3, 8, 10))
+    counted = torch.tensor([True, False, True, False])
+    teacher = teacher.where(counted.view(-1, 1, 1, 1), torch.zeros_like(teacher))
+    weight = weight * counted.view(-1, 1, 1, 1)
+    separate = core.explicit_loss(*(x[counted] for x in (student, teacher, weight)), norm="standard")
+    among = core.explicit_loss(student, teacher, weight, norm="standard", counted=counted)
+    torch.testing.assert_close([2 * x for x in among], list(separate))  # the mean is over four images, not two
+    none = core.explicit_loss(student, 0 * teacher, 0 * weight, norm="standard", counted=torch.zeros_like(counted))
+    assert [float(x) for x in none] == [0, 0]
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_terms_of_a_teacher_without_variation_are_finite(value: float) -> None:
+    student, _, weight = feature_inputs((2, 3, 8, 10), torch.float32)
+    student.requires_grad_()
+    terms = core.explicit_loss(student, torch.full_like(student, value), weight, norm="standard")
+    assert all(torch.isfinite(term) for term in terms)
+    assert torch.isfinite(torch.autograd.grad(sum(terms), student)[0]).all()

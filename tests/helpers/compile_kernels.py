@@ -18,10 +18,10 @@ CAPABILITIES = (87, 89, 90)  # Jetson Orin, RTX 4090, H200
 def compile_kernel(kernel: Any, capability: int, dtype: str, channels_last: bool) -> str:
     """Return the instructions of a kernel, for a student in one of the two memory orders."""
     unit_strides = ("s_channel", "g_channel") if channels_last else ("s_column", "g_column")
-    constants: dict[str, int] = {"SCALED": True, "CHANNELS": _CHANNELS, "CELLS": _CELLS}
+    constants: dict[str, int] = {"CHANNELS": _CHANNELS, "CELLS": _CELLS}
     constants |= dict.fromkeys((*unit_strides, "t_column"), 1)  # Triton treats an argument of 1 as a constant
     types = dict.fromkeys(("student", "teacher", "grad"), f"*{dtype}")
-    types |= dict.fromkeys(("weight", "scale", "sums", "grad_low", "grad_high"), "*fp32")
+    types |= dict.fromkeys(("weight", "sums", "grad_low", "grad_high"), "*fp32")
     types |= {"of_low": "fp32", "of_high": "fp32"} | dict.fromkeys(constants, "constexpr")
     names = list(inspect.signature(kernel.fn).parameters)
     signature = {name: types.get(name, "i32") for name in names}

@@ -27,13 +27,12 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-def haar_inputs(shape: tuple[int, ...], scaled: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Student, teacher, weight map and, if wanted, factors of the channels, in float64."""
+def haar_inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Student, teacher and weight map in float64."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     weight = 1 + torch.rand(shape[0], 1, *band_shape(*shape[2:]), generator=generator, dtype=torch.float64)
-    scale = 1 + torch.rand(shape[1], 1, 1, generator=generator, dtype=torch.float64) if scaled else None
-    return student, teacher, weight, scale
+    return student, teacher, weight
 
 
 def assert_energy_and_gradient(
@@ -41,17 +40,16 @@ def assert_energy_and_gradient(
     gradient: Callable[..., Tensor],
     shape: tuple[int, ...],
     memory_format: torch.memory_format,
-    scaled: bool,
 ) -> None:
     """Compare with the transform and autograd; the gradient has the strides of the student."""
-    student, teacher, weight, scale = haar_inputs(shape, scaled)
+    student, teacher, weight = haar_inputs(shape)
     student = student.contiguous(memory_format=memory_format).requires_grad_()
-    low, high = dwt2((student - teacher) * (1 if scale is None else scale))
+    low, high = dwt2(student - teacher)
     low, high = (weight * low.square()).sum(), (weight.unsqueeze(2) * high.square()).sum()
     (expected,) = torch.autograd.grad(0.7 * low + 0.2 * high, student)
     with torch.no_grad():
-        energies = energy(student, teacher, weight, scale)
-        actual = gradient(student, teacher, weight, scale, *torch.tensor([0.7, 0.2], dtype=torch.float64))
+        energies = energy(student, teacher, weight)
+        actual = gradient(student, teacher, weight, *torch.tensor([0.7, 0.2], dtype=torch.float64))
     torch.testing.assert_close(energies, (low, high), rtol=1e-12, atol=0)
     assert actual.stride() == student.stride()
     torch.testing.assert_close(2 * actual, expected, rtol=1e-12, atol=1e-13)
@@ -63,10 +61,10 @@ def assert_subtracts_in_single_precision(
     """Compare the energy of a difference that a half-precision type cannot hold with its exact value."""
     # In half precision 2049 is rounded to 2048, and its square overflows.
     student, teacher = torch.full((1, 1, 2, 2), 1.0).to(dtype), torch.full((1, 1, 2, 2), -2048.0).to(dtype)
-    low, high = energy(student, teacher, torch.ones(1, 1, 1, 1), None)
+    low, high = energy(student, teacher, torch.ones(1, 1, 1, 1))
     assert low.item() == (4 * 2049 / 2) ** 2
     assert high.item() == 0
-    assert gradient(student, teacher, torch.ones(1, 1, 1, 1), None, *torch.ones(2)).dtype == dtype
+    assert gradient(student, teacher, torch.ones(1, 1, 1, 1), *torch.ones(2)).dtype == dtype
 
 
 def assert_second_backward_is_independent(low: Tensor, high: Tensor, student: Tensor) -> None:

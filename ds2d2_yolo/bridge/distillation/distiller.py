@@ -198,7 +198,7 @@ class Distiller:
 
     def _explicit_level(self, student: Tensor, teacher: Tensor, weight: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Return the explicit terms of one level. The weight map has the cells of the wavelet's bands."""
-        options = self.settings.wavelet, self.settings.feature_norm, self.settings.robust
+        options = self.settings.wavelet, self.settings.feature_norm
         low, high = explicit_loss(student, teacher, weight, *options, valid, self.settings.fused_explicit)
         return {"exlo": low, "exhi": high}
 

@@ -45,7 +45,7 @@ def _channels_per_chunk(x: Tensor) -> int:
 
 
 def bands_energy(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, bands: Tensor | None = None
+    student: Tensor, teacher: Tensor, weight: Tensor, bands: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the sums of ``W LL^2`` and ``W (LH^2 + HL^2 + HH^2)``; write the bands into ``bands`` if it is given.
 
@@ -58,7 +58,6 @@ def bands_energy(
         student (torch.Tensor): Feature (B, C, 2 h, 2 w) for which `can_hold_bands` is True.
         teacher (torch.Tensor): Feature of the same shape.
         weight (torch.Tensor): Weight map (B, 1, h, w).
-        scale (torch.Tensor | None): Factors of the channels of student - teacher, (C, 1, 1).
         bands (torch.Tensor, optional): Contiguous tensor like the student; overwritten.
 
     Returns:
@@ -67,7 +66,7 @@ def bands_energy(
 
     Examples:
         >>> student, teacher = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.zeros(1, 1, 2, 2)
-        >>> low, high = bands_energy(student, teacher, torch.ones(1, 1, 1, 1), None)
+        >>> low, high = bands_energy(student, teacher, torch.ones(1, 1, 1, 1))
         >>> low.item(), high.item()
         (25.0, 5.0)
     """
@@ -78,14 +77,11 @@ def bands_energy(
     target = student.new_empty(shape[1:]).expand(shape) if bands is None else bands.view(shape)
     evens, odds = target.unbind(3)
     pairs = torch.view_as_complex(evens.unflatten(-1, (w, 2)))  # type: ignore[no-untyped-call]
-    scales = [None] * chunks if scale is None else scale.view(chunks, step, 1, 1, 1)
     squares, sums = torch.empty_like(target[0]), weight.new_empty(len(student), h, 2, 2 * w)
     parts = zip(student.view(shape), teacher.view(shape), target, evens, odds, pairs, strict=True)
     for index, (s, t, both, even, odd, pair) in enumerate(parts):
         image, chunk = divmod(index, chunks)
         torch.sub(s, t, out=both)
-        if scale is not None:
-            both.mul_(scales[chunk])
         torch.add(even, odd, out=even)
         torch.sub(even, odd, alpha=2, out=odd)
         torch.mul(pair, 1 - 1j, out=pair)
@@ -96,13 +92,12 @@ def bands_energy(
     return energy[0, 0] / 4, energy[0, 1] / 4 + energy[1].sum() / 2
 
 
-def bands_to_gradient(bands: Tensor, weight: Tensor, scale: Tensor | None, of_low: Tensor, of_high: Tensor) -> Tensor:
+def bands_to_gradient(bands: Tensor, weight: Tensor, of_low: Tensor, of_high: Tensor) -> Tensor:
     """Turn bands into the gradient of half of ``of_low W LL^2 + of_high W (LH^2 + HL^2 + HH^2)``, in place.
 
     Args:
         bands (torch.Tensor): As `bands_energy` writes them, shape (B, C, 2 h, 2 w).
         weight (torch.Tensor): Weight map (B, 1, h, w).
-        scale (torch.Tensor | None): Factors of the channels of student - teacher, (C, 1, 1).
         of_low (torch.Tensor): Scalar, the incoming gradient of the low energy.
         of_high (torch.Tensor): Scalar, the incoming gradient of the high energy.
 
@@ -112,8 +107,8 @@ def bands_to_gradient(bands: Tensor, weight: Tensor, scale: Tensor | None, of_lo
     Examples:
         >>> student, teacher, weight = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
         >>> bands, one = torch.empty_like(student), torch.tensor(1.0)
-        >>> _ = bands_energy(student, teacher, weight, None, bands)
-        >>> bands_to_gradient(bands, weight, None, one, one).flatten()
+        >>> _ = bands_energy(student, teacher, weight, bands)
+        >>> bands_to_gradient(bands, weight, one, one).flatten()
         tensor([1., 1., 1., 1.])
     """
     (h, w), step = weight.shape[-2:], _channels_per_chunk(bands)
@@ -130,7 +125,7 @@ def bands_to_gradient(bands: Tensor, weight: Tensor, scale: Tensor | None, of_lo
         torch.mul(pairs, 1 + 1j, out=pairs)
         torch.addcmul(weighted, odd, of_odd, out=even)
         torch.addcmul(weighted, odd, of_odd, value=-1, out=odd)
-    return bands if scale is None else bands.mul_(scale)
+    return bands
 
 
 def _padded(student: Tensor, teacher: Tensor, weight: Tensor, *grad: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -145,39 +140,35 @@ def _padded(student: Tensor, teacher: Tensor, weight: Tensor, *grad: Tensor) -> 
         yield s, t, w, *g
 
 
-def cpu_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+def cpu_energy(student: Tensor, teacher: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sums of ``W LL^2`` and ``W (LH^2 + HL^2 + HH^2)`` of features of any layout.
 
     Args:
         student (torch.Tensor): Feature of shape (B, C, H, W).
         teacher (torch.Tensor): Feature of the same shape.
         weight (torch.Tensor): Weight map (B, 1, h, w) in the dtype of the computation.
-        scale (torch.Tensor | None): Factors of the channels of student - teacher, (C, 1, 1).
 
     Returns:
         low (torch.Tensor): Scalar, float64.
         high (torch.Tensor): Scalar, float64.
 
     Examples:
-        >>> low, high = cpu_energy(torch.ones(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 2, 2), None)
+        >>> low, high = cpu_energy(torch.ones(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 2, 2))
         >>> low.item(), high.item()
         (6.25, 2.75)
     """
-    sums = [torch.stack(bands_energy(s, t, w, scale)) for s, t, w in _padded(student, teacher, weight)]
+    sums = [torch.stack(bands_energy(s, t, w)) for s, t, w in _padded(student, teacher, weight)]
     low, high = torch.stack(sums).sum(0)
     return low, high
 
 
-def cpu_gradient(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, of_low: Tensor, of_high: Tensor
-) -> Tensor:
+def cpu_gradient(student: Tensor, teacher: Tensor, weight: Tensor, of_low: Tensor, of_high: Tensor) -> Tensor:
     """Return the gradient of half of ``of_low W LL^2 + of_high W (LH^2 + HL^2 + HH^2)`` for features of any layout.
 
     Args:
         student (torch.Tensor): As in `cpu_energy`.
         teacher (torch.Tensor): As in `cpu_energy`.
         weight (torch.Tensor): As in `cpu_energy`.
-        scale (torch.Tensor | None): As in `cpu_energy`.
         of_low (torch.Tensor): Scalar, the incoming gradient of the low energy.
         of_high (torch.Tensor): Scalar, the incoming gradient of the high energy.
 
@@ -186,14 +177,14 @@ def cpu_gradient(
 
     Examples:
         >>> student, teacher = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
-        >>> cpu_gradient(student, teacher, torch.ones(1, 1, 1, 1), None, torch.tensor(1.0), torch.tensor(0.0)).sum()
+        >>> cpu_gradient(student, teacher, torch.ones(1, 1, 1, 1), torch.tensor(1.0), torch.tensor(0.0)).sum()
         tensor(4.)
     """
     grad = torch.empty_like(student)
     for s, t, w, g in _padded(student, teacher, weight, grad):
         bands = g if can_hold_bands(g, g, w) else torch.empty_like(s)
-        bands_energy(s, t, w, scale, bands)
-        bands_to_gradient(bands, w, scale, of_low, of_high)
+        bands_energy(s, t, w, bands)
+        bands_to_gradient(bands, w, of_low, of_high)
         if bands is not g:
             g.copy_(bands[:, :, : g.shape[2], : g.shape[3]])
     return grad

@@ -1,7 +1,7 @@
 """The Haar energies as one kernel for each direction, for GPUs. Off by default: not measured on one yet.
 
-``low = mean(W LL(D)^2)`` and ``high = mean(W {LH, HL, HH}(D)^2)`` with D = k (student - teacher), the explicit terms of
-DS2D2 (arXiv 2512.04413). The gradient of a sample x of D is ``2 k W (h (x - m) + l m)``: m is the mean of its 2 x 2
+``low = mean(W LL(D)^2)`` and ``high = mean(W {LH, HL, HH}(D)^2)`` with D = student - teacher, the explicit terms of
+DS2D2 (arXiv 2512.04413). The gradient of a sample x of D is ``2 W (h (x - m) + l m)``: m is the mean of its 2 x 2
 block, l and h are the incoming gradients over the numbers of coefficients.
 
 The operators of `haar.energy` write intermediates to memory: counted for half precision, they move 13 times the bytes
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 # Channels and blocks of a tile. 16 channels in half precision are the 32 bytes that a GPU reads at least.
 _CHANNELS, _CELLS = 16, 64
-_INPUTS = "Tensor student, Tensor teacher, Tensor weight, Tensor? scale"
+_INPUTS = "Tensor student, Tensor teacher, Tensor weight"
 
 
 def can_fuse(student: Tensor, teacher: Tensor, weight: Tensor) -> bool:
@@ -71,35 +71,33 @@ def _on(student: Tensor) -> Any:
     return torch.cuda.device_of(student)  # type: ignore[no-untyped-call]
 
 
-def _empty_sums(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+def _empty_sums(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """Return the memory of the parts."""
     tiles, of_channels, images = _grid(student, weight)
     return weight.new_empty(tiles * of_channels * images, 2)
 
 
 @torch.library.custom_op("ds2d2::haar_energy", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
-def haar_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+def haar_energy(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean energies of the low and of the high bands, in parts that are to be added.
 
     Args:
         student (torch.Tensor): Feature of shape (B, C, H, W), any strides.
         teacher (torch.Tensor): Feature of the same shape.
         weight (torch.Tensor): Weight map (B, 1, h, w), float32.
-        scale (torch.Tensor | None): Factors of the channels of student - teacher, (C, 1, 1), float32.
 
     Returns:
         (torch.Tensor): Low and high energy of each tile, shape (tiles, 2), float32.
     """
     from ds2d2_yolo.core.haar.kernel import energy_kernel
 
-    sums = _empty_sums(student, teacher, weight, scale)
+    sums = _empty_sums(student, teacher, weight)
     weight = weight.contiguous()
-    factors = weight if scale is None else scale.contiguous()  # without factors, any address will do
     with _on(student):
         energy_kernel[_grid(student, weight)](
-            *(student, teacher, weight, factors, sums),
+            *(student, teacher, weight, sums),
             *(*_geometry(student, weight), *student.stride(), *teacher.stride(), *_factors(student, weight)),
-            **{"SCALED": scale is not None, "CHANNELS": _CHANNELS, "CELLS": _CELLS},
+            **{"CHANNELS": _CHANNELS, "CELLS": _CELLS},
         )
     return sums
 
@@ -107,9 +105,7 @@ def haar_energy(student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor 
 haar_energy.register_fake(_empty_sums)
 
 
-def _empty_gradient(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, grad_low: Tensor, grad_high: Tensor
-) -> Tensor:
+def _empty_gradient(student: Tensor, teacher: Tensor, weight: Tensor, grad_low: Tensor, grad_high: Tensor) -> Tensor:
     """Return the memory of the gradient."""
     return torch.empty_like(student)
 
@@ -117,16 +113,13 @@ def _empty_gradient(
 @torch.library.custom_op(
     "ds2d2::haar_gradient", mutates_args=(), schema=f"({_INPUTS}, Tensor grad_low, Tensor grad_high) -> Tensor"
 )
-def haar_gradient(
-    student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None, grad_low: Tensor, grad_high: Tensor
-) -> Tensor:
+def haar_gradient(student: Tensor, teacher: Tensor, weight: Tensor, grad_low: Tensor, grad_high: Tensor) -> Tensor:
     """Return the gradient of the student, in its dtype and memory order.
 
     Args:
         student (torch.Tensor): As in `haar_energy`.
         teacher (torch.Tensor): As in `haar_energy`.
         weight (torch.Tensor): As in `haar_energy`.
-        scale (torch.Tensor | None): As in `haar_energy`.
         grad_low (torch.Tensor): Scalar, incoming gradient of the low energy.
         grad_high (torch.Tensor): Scalar, incoming gradient of the high energy.
 
@@ -136,13 +129,12 @@ def haar_gradient(
     from ds2d2_yolo.core.haar.kernel import gradient_kernel
 
     grad, weight = torch.empty_like(student), weight.contiguous()
-    factors = weight if scale is None else scale.contiguous()
     strides = *student.stride(), *teacher.stride(), *grad.stride()
     with _on(student):
         gradient_kernel[_grid(student, weight)](
-            *(student, teacher, weight, factors, grad, grad_low, grad_high),
+            *(student, teacher, weight, grad, grad_low, grad_high),
             *(*_geometry(student, weight), *strides, *_factors(student, weight)),
-            **{"SCALED": scale is not None, "CHANNELS": _CHANNELS, "CELLS": _CELLS},
+            **{"CHANNELS": _CHANNELS, "CELLS": _CELLS},
         )
     return grad
 
@@ -154,16 +146,14 @@ class FusedHaarEnergy(torch.autograd.Function):
     """`haar.energy.HaarEnergy` with the same arguments, where `can_fuse` is True; differentiable once."""
 
     @staticmethod
-    def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, weight: Tensor, scale: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Add the energies of the tiles; save the inputs only."""
-        ctx.save_for_backward(student, teacher, weight, scale)
-        low, high = haar_energy(student, teacher, weight, scale).sum(0)
+        ctx.save_for_backward(student, teacher, weight)
+        low, high = haar_energy(student, teacher, weight).sum(0)
         return low, high
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_low: Tensor, grad_high: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_low: Tensor, grad_high: Tensor) -> tuple[Tensor, None, None]:
         """Write the gradient."""
-        return haar_gradient(*ctx.saved_tensors, grad_low, grad_high), None, None, None
+        return haar_gradient(*ctx.saved_tensors, grad_low, grad_high), None, None

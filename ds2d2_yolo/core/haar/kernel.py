@@ -27,19 +27,19 @@ def _address(x, channel, row, column, s_image, s_channel, s_row, s_column):
 
 
 @triton.jit
-def _difference(student, teacher, factor, inside):
-    """Return factor (student - teacher) in float32, and 0 outside the map."""
+def _difference(student, teacher, inside):
+    """Return student - teacher in float32, and 0 outside the map."""
     s = tl.load(student, mask=inside, other=0.0).to(tl.float32)
-    return (s - tl.load(teacher, mask=inside, other=0.0).to(tl.float32)) * factor
+    return s - tl.load(teacher, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _differences(s, t, factor, inside, right, below, s_row, s_column, t_row, t_column):
+def _differences(s, t, inside, right, below, s_row, s_column, t_row, t_column):
     """Return the differences a, b, c, d of blocks ``[[a b], [c d]]``, given the addresses of their first samples."""
-    a = _difference(s, t, factor, inside)
-    b = _difference(s + s_column, t + t_column, factor, right)
-    c = _difference(s + s_row, t + t_row, factor, below)
-    d = _difference(s + s_row + s_column, t + t_row + t_column, factor, right & below)
+    a = _difference(s, t, inside)
+    b = _difference(s + s_column, t + t_column, right)
+    c = _difference(s + s_row, t + t_row, below)
+    d = _difference(s + s_row + s_column, t + t_row + t_column, right & below)
     return a, b, c, d
 
 
@@ -48,7 +48,6 @@ def energy_kernel(
     student,
     teacher,
     weight,
-    scale,
     sums,
     channels,
     height,
@@ -65,17 +64,15 @@ def energy_kernel(
     t_column,
     of_low,
     of_high,
-    SCALED: tl.constexpr,
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
     """Write ``of_low W LL^2`` and ``of_high W (LH^2 + HL^2 + HH^2)``, each summed over the tile."""
     channel, cell, row, column, inside = _tile(channels, cells, w, CHANNELS, CELLS)
     right, below = inside & (column + 1 < width), inside & (row + 1 < height)
-    factor = tl.load(scale + channel, mask=channel < channels, other=0.0) if SCALED else 1.0
     s = _address(student, channel, row, column, s_image, s_channel, s_row, s_column)
     t = _address(teacher, channel, row, column, t_image, t_channel, t_row, t_column)
-    a, b, c, d = _differences(s, t, factor, inside, right, below, s_row, s_column, t_row, t_column)
+    a, b, c, d = _differences(s, t, inside, right, below, s_row, s_column, t_row, t_column)
     ll, lh, hl, hh = (a + b + c + d) / 2, (a + b - c - d) / 2, (a - b + c - d) / 2, (a - b - c + d) / 2
     of_cell = tl.load(weight + tl.program_id(2) * cells + cell, mask=cell < cells, other=0.0)
     program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
@@ -88,7 +85,6 @@ def gradient_kernel(
     student,
     teacher,
     weight,
-    scale,
     grad,
     grad_low,
     grad_high,
@@ -111,21 +107,19 @@ def gradient_kernel(
     g_column,
     of_low,
     of_high,
-    SCALED: tl.constexpr,
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    """Write the gradient ``2 k W (of_high (x - mean) + of_low mean)`` of each difference x with the factor k.
+    """Write the gradient ``2 W (of_high (x - mean) + of_low mean)`` of each difference x.
 
     ``mean`` is that of the block, LL / 2; both factors are multiplied by the incoming gradients.
     """
     channel, cell, row, column, inside = _tile(channels, cells, w, CHANNELS, CELLS)
     right, below = inside & (column + 1 < width), inside & (row + 1 < height)
-    factor = tl.load(scale + channel, mask=channel < channels, other=0.0) if SCALED else 1.0
     s = _address(student, channel, row, column, s_image, s_channel, s_row, s_column)
     t = _address(teacher, channel, row, column, t_image, t_channel, t_row, t_column)
-    a, b, c, d = _differences(s, t, factor, inside, right, below, s_row, s_column, t_row, t_column)
-    of_cell = 2 * factor * tl.load(weight + tl.program_id(2) * cells + cell, mask=cell < cells, other=0.0)
+    a, b, c, d = _differences(s, t, inside, right, below, s_row, s_column, t_row, t_column)
+    of_cell = 2 * tl.load(weight + tl.program_id(2) * cells + cell, mask=cell < cells, other=0.0)
     high = of_cell * (of_high * tl.load(grad_high))
     mean = (a + b + c + d) / 4 * (of_cell * (of_low * tl.load(grad_low)) - high)
     g = _address(grad, channel, row, column, g_image, g_channel, g_row, g_column)

@@ -8,7 +8,6 @@ from torch import Tensor
 from ds2d2_yolo.core.checks import check_feature_map, check_same_shape
 from ds2d2_yolo.core.haar.energy import HaarEnergy
 from ds2d2_yolo.core.haar.fused import FusedHaarEnergy, can_fuse
-from ds2d2_yolo.core.robust import channel_scale, robust_energies
 from ds2d2_yolo.core.standardise import standardise
 from ds2d2_yolo.core.wavelet import band_shape, dwt2, is_haar
 
@@ -19,7 +18,6 @@ def explicit_loss(
     weight: Tensor,
     wavelet: str = "haar",
     norm: str = "none",
-    robust: bool = False,
     counted: Tensor | None = None,
     fused: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -28,18 +26,13 @@ def explicit_loss(
     With D = student - teacher, transformed once: ``low = mean(W LL(D)^2)``, and ``high`` is the mean over the three
     high bands of ``W {LH, HL, HH}(D)^2``. The terms of a model are the sums over its levels.
 
-    Source: explicit distillation loss of DS2D2, arXiv 2512.04413, with W the DISW map. Three options are not part of
-    the published method (`robust`, `standardise`). ``norm="channel"`` multiplies D by one over the teacher's standard
-    deviation of each channel, floored at 1 % of the largest one, and 1 where the teacher is constant.
-    ``norm="standard"`` compares N(student) with N(teacher): N gives each channel a mean of 0 and a variance of 1 over
-    batch and positions, with the statistics of the feature itself, and the gradient passes through those of the
-    student. ``robust`` replaces a square x^2 by ``2 d^2 (sqrt(1 + (x / d)^2) - 1)``: x^2 for small x, 2 d |x| for large
-    x. The scale d is the root mean square of the teacher's coefficients after ``norm`` (of LL for the low term, of LH,
-    HL and HH for the high term) in the median image of the batch.
+    Source: explicit distillation loss of DS2D2, arXiv 2512.04413, with W the DISW map. One option is not part of
+    the published method (`standardise`). ``norm="standard"`` compares N(student) with N(teacher): N gives each channel
+    a mean of 0 and a variance of 1 over batch and positions, with the statistics of the feature itself, and the
+    gradient passes through those of the student.
 
-    The computation runs in float32 with autocast off, or in float64 if an input is float64. Haar with squares takes
-    little memory (`haar.energy.HaarEnergy`); ``norm="standard"`` adds a copy of each feature. These forms and
-    ``robust`` are differentiable once.
+    The computation runs in float32 with autocast off, or in float64 if an input is float64. Haar takes little
+    memory (`haar.energy.HaarEnergy`) and is differentiable once; ``norm="standard"`` adds a copy of each feature.
 
     Args:
         student (torch.Tensor): Adapted student feature A S of shape (B, C, H, W).
@@ -47,11 +40,10 @@ def explicit_loss(
         weight (torch.Tensor): Weight map of ``disw_map`` of shape (B, 1, h, w), with the (h, w) of
             ``wavelet.band_shape``.
         wavelet (str): Any name of ``pywt.wavelist(kind="discrete")``. The published code has Haar.
-        norm (str): 'none', or 'channel' or 'standard', not part of the published method.
-        robust (bool): Whether large coefficients count linearly. Not part of the published method.
-        counted (torch.Tensor, optional): Boolean mask (B,) of the images from which ``norm`` and ``robust`` take
-            their statistics; default all. An image that is False must have a weight of 0.
-        fused (bool): Whether one kernel computes Haar with squares in each direction, where it can (`haar.fused`): on
+        norm (str): 'none', or 'standard', not part of the published method.
+        counted (torch.Tensor, optional): Boolean mask (B,) of the images from which ``norm`` takes its
+            statistics; default all. An image that is False must have a weight of 0.
+        fused (bool): Whether one kernel computes Haar in each direction, where it can (`haar.fused`): on
             a GPU with Triton. The results are equal but for rounding.
 
     Returns:
@@ -75,8 +67,8 @@ def explicit_loss(
     expected = (student.shape[0], 1, *band_shape(student.shape[2], student.shape[3], wavelet))
     if weight.shape != expected:
         raise ValueError(f"weight must be {expected} for these features and {wavelet}, got {tuple(weight.shape)}")
-    if norm not in ("none", "channel", "standard"):
-        raise ValueError(f"norm must be 'none', 'channel' or 'standard', got {norm!r}")
+    if norm not in ("none", "standard"):
+        raise ValueError(f"norm must be 'none' or 'standard', got {norm!r}")
     teacher, weight = teacher.detach(), weight.detach()
     if not torch.is_grad_enabled():  # an autograd function would prepare for the gradient of a leaf even so
         student = student.detach()
@@ -84,14 +76,10 @@ def explicit_loss(
     with torch.autocast(student.device.type, enabled=False):
         if norm == "standard":
             student, teacher = (standardise(x.to(dtype), counted) for x in (student, teacher))
-        scale = channel_scale(teacher, dtype, counted) if norm == "channel" else None
-        if robust:
-            return robust_energies(student, teacher, weight.to(dtype), scale, wavelet, counted)
         if is_haar(wavelet) and not torch.compiler.is_compiling():
             weight = weight.to(dtype)
             energy = FusedHaarEnergy if fused and can_fuse(student, teacher, weight) else HaarEnergy
-            return energy.apply(student, teacher, weight, scale)  # type: ignore[no-any-return]
-        difference = student.to(dtype) - teacher.to(dtype)
-        low, high = dwt2(difference if scale is None else difference * scale, wavelet)
+            return energy.apply(student, teacher, weight)  # type: ignore[no-any-return]
+        low, high = dwt2(student.to(dtype) - teacher.to(dtype), wavelet)
         weight = weight.to(dtype)
         return (weight * low.square()).mean(), (weight.unsqueeze(2) * high.square()).mean()

@@ -45,7 +45,7 @@ MEASURED = {"norms.py:measure_gradients": "its norms become gains on the host, i
 DETECT, OBB = ("yolov8n.yaml", "yolov8s.yaml"), ("yolov8n-obb.yaml", "yolov8s-obb.yaml")
 END_TO_END = [("yolo26n-obb.yaml", "yolo11s-obb.yaml"), ("yolov10n.yaml", "yolov8s.yaml")]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "maps": {"weight_map": "both", "feature_norm": "channel", "robust": True, "disw": 0.5},
+    "maps": {"weight_map": "both", "feature_norm": "standard", "disw": 0.5},
     "wavelet": {"wavelet": "db2", "feature_norm": "standard", "weight_map": "score"},
     "adapters": {"adapter_scale": "aligned", "adapter_init": "ridge", "levels": [8, 16]},
     "no wavelet terms": {"explicit": False, "adapter_scale": "aligned"},

@@ -14,27 +14,19 @@ from tests.helpers.core_inputs import feature_inputs, wide_values
 from tests.helpers.loss_tests import LossTests, Terms, assert_half_is_exact
 
 SHAPES = [(2, 3, 8, 10), (1, 4, 7, 9), (2, 2, 1, 6), (1, 1, 5, 1)]
-# The options of the explicit terms, norm and robust.
-OPTIONS = [(norm, robust) for robust in (False, True) for norm in ("none", "channel", "standard")]
+NORMS = ("none", "standard")
 FEATURE, WEIGHT = torch.zeros(2, 3, 8, 10), torch.ones(2, 1, 4, 5)
-
-
-def case_name(wavelet: str, norm: str, robust: bool) -> str:
-    """Name of a variant of the loss."""
-    return f"{wavelet} {norm}{' robust' if robust else ''}"
 
 
 class TestExplicitLoss(LossTests):
     cases: ClassVar = {
-        case_name(wavelet, norm, robust): {"wavelet": wavelet, "norm": norm, "robust": robust}
-        for wavelet in ("haar", "db2")
-        for norm, robust in OPTIONS
+        f"{wavelet} {norm}": {"wavelet": wavelet, "norm": norm} for wavelet in ("haar", "db2") for norm in NORMS
     }
     errors: ClassVar = {
         "features must have one shape": lambda: core.explicit_loss(FEATURE, FEATURE[:, :2], WEIGHT),
         "weight must be \\(2, 1, 4, 5\\)": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT[:, 0]),
         "weight must be .* db2": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, "db2"),
-        "norm must be 'none', 'channel' or": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, norm="batch"),
+        "norm must be 'none' or": lambda: core.explicit_loss(FEATURE, FEATURE, WEIGHT, norm="batch"),
         "shape \\(B, C, H, W\\)": lambda: core.explicit_loss(FEATURE[0], FEATURE[0], WEIGHT),
         "at least one image": lambda: core.explicit_loss(FEATURE[:0], FEATURE[:0], WEIGHT[:0]),
     }
@@ -42,11 +34,11 @@ class TestExplicitLoss(LossTests):
     def teacher_tensor(self, dtype: torch.dtype, device: torch.device | str = "cpu", **_: Any) -> Tensor:
         return feature_inputs((2, 3, 7, 10))[1].to(device, dtype)
 
-    def terms(self, student: Tensor, teacher: Tensor, wavelet: str, norm: str, robust: bool) -> Terms:
+    def terms(self, student: Tensor, teacher: Tensor, wavelet: str, norm: str) -> Terms:
         count, _, height, width = student.shape
         h, w = band_shape(height, width, wavelet)
         weight = torch.linspace(1, 2, h * w, device=teacher.device).view(1, 1, h, w).expand(count, 1, h, w)
-        return core.explicit_loss(student, teacher, weight, wavelet, norm, robust)
+        return core.explicit_loss(student, teacher, weight, wavelet, norm)
 
     def other_layout(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
@@ -105,12 +97,12 @@ def test_takes_any_wavelet(wavelet: str) -> None:
     torch.testing.assert_close(actual, by_definition(student, teacher, weight, wavelet), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", [(2, 2, 4, 6), (1, 3, 5, 3), (2, 2, 1, 6), (1, 1, 5, 1)])
-def test_gradcheck_of_even_odd_and_thin_shapes(shape: tuple[int, ...], norm: str, robust: bool) -> None:
+def test_gradcheck_of_even_odd_and_thin_shapes(shape: tuple[int, ...], norm: str) -> None:
     student, teacher, weight = feature_inputs(shape)
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: core.explicit_loss(s, teacher, weight, "haar", norm, robust), student)
+    assert torch.autograd.gradcheck(lambda s: core.explicit_loss(s, teacher, weight, "haar", norm), student)
 
 
 def test_gradient_can_be_taken_twice_and_one_sided() -> None:
@@ -129,28 +121,28 @@ def test_gradient_can_be_taken_twice_and_one_sided() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
-@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
-def test_in_half_precision(dtype: torch.dtype, offset: float, wavelet: str, norm: str, robust: bool) -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_in_half_precision(dtype: torch.dtype, offset: float, wavelet: str, norm: str) -> None:
     shape = (2, 16, 20, 24)
     student, teacher = wide_values(shape, offset, dtype, 0), wide_values(shape, -offset, dtype, 1)
     weight = 1 + torch.rand(2, 1, *band_shape(20, 24, wavelet))
     for band in (0, 1):
         # Times a loss scale, as mixed precision has it: a mean over many elements has gradients below float16's range.
-        term = lambda s, t, band=band: core.explicit_loss(s, t, weight, wavelet, norm, robust)[band] * 64  # noqa: E731
+        term = lambda s, t, band=band: core.explicit_loss(s, t, weight, wavelet, norm)[band] * 64  # noqa: E731
         assert_half_is_exact(term, student, teacher)
         # An offset that both share drowns the differences of half-precision values, not those of their differences.
         assert_half_is_exact(term, wide_values(shape, 100, dtype, 2), wide_values(shape, 100, dtype, 3))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
-def test_compiles_to_native_code(norm: str, robust: bool) -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_compiles_to_native_code(norm: str) -> None:
     student, teacher, weight = feature_inputs((2, 8, 16, 20), torch.float32)
     student.requires_grad_()
     compiled = torch.compile(core.explicit_loss, fullgraph=True)
-    low, high = compiled(student, teacher, weight, norm=norm, robust=robust)
+    low, high = compiled(student, teacher, weight, norm=norm)
     (gradient,) = torch.autograd.grad(low + high, student)
-    expected = core.explicit_loss(student, teacher, weight, norm=norm, robust=robust)
+    expected = core.explicit_loss(student, teacher, weight, norm=norm)
     torch.testing.assert_close((low, high), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, torch.autograd.grad(sum(expected), student)[0], rtol=1e-5, atol=1e-6)
 
@@ -158,13 +150,13 @@ def test_compiles_to_native_code(norm: str, robust: bool) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
-@pytest.mark.parametrize(("norm", "robust"), OPTIONS)
-def test_on_cuda_equals_cpu(wavelet: str, norm: str, robust: bool) -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_on_cuda_equals_cpu(wavelet: str, norm: str) -> None:
     inputs = feature_inputs((2, 8, 15, 20), torch.float32, wavelet)
     results = []
     for device in ("cpu", "cuda"):
         student, teacher, weight = (x.to(device) for x in inputs)
         student.requires_grad_()
-        low, high = core.explicit_loss(student, teacher, weight, wavelet, norm, robust)
+        low, high = core.explicit_loss(student, teacher, weight, wavelet, norm)
         results.append((low, high, torch.autograd.grad(low + 2 * high, student)[0]))
     torch.testing.assert_close(results[0], tuple(x.cpu() for x in results[1]), rtol=1e-4, atol=1e-6)
