@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -18,33 +16,24 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "chaos.py"
 
 
-@pytest.fixture(scope="module")
-def chaos() -> ModuleType:
-    """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("chaos", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["chaos"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+def test_half_a_file_is_called_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    from chaos_pieces.files import complete_files, fault, left_over
 
-
-def test_half_a_file_is_called_broken(chaos: ModuleType, tmp_path: Path) -> None:
     torch.save({"model": torch.zeros(9), "ema": None}, tmp_path / "last.pt")
     save_file({"a": torch.zeros(9)}, tmp_path / "a.safetensors")
     (tmp_path / "results.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n", encoding="utf-8")
     (tmp_path / "facts.json").write_text(json.dumps({"a": [1, 2]}), encoding="utf-8")
     (tmp_path / "data.yaml").write_text("names: {0: a}\n", encoding="utf-8")
     (tmp_path / ".results.csv.tmp").write_text("half a", encoding="utf-8")
-    files = list(chaos.complete_files([tmp_path]))
+    files = list(complete_files([tmp_path]))
     assert len(files) == 5, "hidden files claim nothing"
     for file in files:
-        assert chaos.fault(file) is None
+        assert fault(file) is None
         content = file.read_bytes()
         file.write_bytes(content[: len(content) - 3])
-        assert chaos.fault(file) is not None, file.name
-    assert chaos.left_over([tmp_path]) == [str(tmp_path / ".results.csv.tmp")]
+        assert fault(file) is not None, file.name
+    assert left_over([tmp_path]) == [str(tmp_path / ".results.csv.tmp")]
 
 
 def run_tool(work: Path, *words: str) -> subprocess.CompletedProcess[str]:
