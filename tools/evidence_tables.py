@@ -48,7 +48,7 @@ class OverviewRow:
 
     Attributes:
         images (str): What the arm was measured on.
-        teacher (str): The teacher's name on the pages.
+        teacher (str): The teacher's name on the pages. Its mAP50 follows where the comparison has it.
         settings (str): Settings of the arm, as a user types them.
         folders (tuple[str, ...]): Folders of docs/evidence, their seeds pooled.
         arm (str): Name of the arm.
@@ -200,10 +200,11 @@ def overview(docs: Path, name: str) -> str:
         results = pool_seeds(files) if len(files) > 1 else read_results(files[0])
         map50, map50_95 = ((by_seed(results, row.arm, m), by_seed(results, base, m)) for m in ("map50", "map50_95"))
         seeds = map50[0].keys() & map50[1].keys()
-        teacher = by_seed(results, "teacher", "map50")[TEACHER_SEED]
+        teacher_map50 = by_seed(results, "teacher", "map50").get(TEACHER_SEED)
+        teacher = row.teacher if teacher_map50 is None else f"{row.teacher}, {teacher_map50:.3f}"
         means = (f"{mean(values[seed] for seed in seeds):.3f}" for values in (map50[1], map50[0]))
         differences = (highlighted(paired_difference(*pair, LEVEL)) for pair in (map50, map50_95))
-        table.append([row.images, f"{row.teacher}, {teacher:.3f}", row.settings, str(len(seeds)), *means, *differences])
+        table.append([row.images, teacher, row.settings, str(len(seeds)), *means, *differences])
     return markdown_table(header, table)
 
 

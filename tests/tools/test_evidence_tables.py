@@ -174,6 +174,21 @@ def test_seeds_are_taken_together_once(tool: Any, tmp_path: Path) -> None:
         tool.make_table(DOCS, "hituav2 by size of ds2d2, alone")
 
 
+def test_a_teacher_that_was_not_compared_has_no_number(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = copy_of(tmp_path, "hituav2")
+    row = tool.OverviewRow("images", "T2", "defaults", ("hituav2",), "ds2d2")
+    monkeypatch.setitem(tool.OVERVIEWS, "gains", ("plain", (row,)))
+    file = docs / "evidence" / "hituav2" / "results.csv"
+    teachers = []
+    for rows in (read_results(file), [r for r in read_results(file) if r.arm != "teacher"]):
+        write_results(file, rows)
+        last_row = tool.make_table(docs, "overview gains").strip().splitlines()[-1]
+        teachers.append(last_row.split("|")[2].strip())
+    assert teachers == ["T2, 0.422", "T2"]
+
+
 def test_an_interval_that_a_folder_repeats_counts_once(tool: Any, tmp_path: Path) -> None:
     docs = copy_of(tmp_path, "hituav2")
     arms = {r.arm for r in read_results(docs / "evidence" / "hituav2" / "results.csv")} - {"plain", "teacher"}
