@@ -131,7 +131,6 @@ class Settings(Options):
         adapter_init (str): Start of the adapters: 'random' is the method's, 'ridge' sets them in the first batches by
             ridge regression of the teacher's features on the student's, and 'auto' does so where the student starts
             from a checkpoint. Not part of the published method.
-        adapter_lr (float): Learning rate of the adapters over the student's, above 0.
         adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
             'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         box_distance (str): Distance of the boxes in the implicit terms: 'iou' is the method's, 1 - GIoU of upright and
@@ -228,7 +227,6 @@ class Settings(Options):
         "start of the adapters; ridge: the first batches set them by ridge regression; auto: ridge where the student "
         "starts from a checkpoint",
     )
-    adapter_lr: float = _experimental(1.0, ok.number(0, above=True), "learning rate of the adapters over the student's")
     adapter_scale: Literal["none", "aligned"] = _experimental(
         "none",
         ok.one_of("none", "aligned"),

@@ -120,7 +120,7 @@ class DS2D2Trainer(DetectionTrainer):
         self.run_folder = RunFolder(self)
         self.checkpoints = AtomicCheckpoints(self)
         self.finite_steps = FiniteSteps(self)
-        self.adapter_optimizer = AdapterOptimizer(self.run.settings.adapter_lr)
+        self.adapter_optimizer = AdapterOptimizer()
         self.exact_resume = ExactResume(self, self.run.settings.exact_resume)
         self.logger_columns = LoggerColumns(self)
         self.second_images = SecondImages.of(self, self.run, self.second_images_have_labels)

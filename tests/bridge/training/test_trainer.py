@@ -226,21 +226,6 @@ def test_adapters_have_a_parameter_group_of_their_own(optimizer: str, tiny_train
     assert not group.get("use_muon", False)
 
 
-def test_learning_rate_of_the_adapters(tiny_trainer: Trainer) -> None:
-    trainer = tiny_trainer("obb", imhi=0, epochs=3, warmup_epochs=2, adapter_lr=5)
-    rates: list[float] = []
-
-    def look(t: Any) -> None:
-        group = t.optimizer.param_groups[-1]
-        student = next(g for g in t.optimizer.param_groups if g["param_group"] == "weight")
-        assert group["lr"] == pytest.approx(5 * student["lr"]), "in warm-up and schedule"
-        rates.append(group["lr"])
-
-    trainer.add_callback("on_train_batch_end", look)
-    trainer.train()
-    assert len(set(rates)) > 2
-
-
 @pytest.mark.parametrize(
     ("trained", "keys", "start"),
     [

@@ -19,16 +19,11 @@ SHRUNK = 0.8  # a step counts as shrunk below this share of the task gradient th
 class AdapterOptimizer:
     """Optimises the adapters beside the student's weights, not among them.
 
-    Args:
-        lr_factor (float): Learning rate of the adapters over the student's. It holds throughout warm-up and schedule,
-            which multiply the initial learning rate of a group.
-
     Attributes:
         step_norms (list[Tensor]): Norm of the student's gradient in each step of the epoch, before clipping.
     """
 
-    def __init__(self, lr_factor: float = 1.0) -> None:
-        self._lr_factor = lr_factor
+    def __init__(self) -> None:
         self.step_norms: list[Tensor] = []
 
     def build(self, model: nn.Module, build_optimizer: Callable[[], torch.optim.Optimizer]) -> torch.optim.Optimizer:
@@ -52,7 +47,6 @@ class AdapterOptimizer:
         last: Mapping[str, Any] = optimizer.param_groups[-1]
         group = {k: v for k, v in last.items() if k not in {"params", "param_group", "use_muon", "weight_decay"}}
         group |= {"weight_decay": 0.0, "param_group": "adapter", "params": list(adapters.parameters())}
-        group["lr"] = self._lr_factor * last["lr"]
         if "use_muon" in last:
             group["use_muon"] = False
         optimizer.add_param_group(group)
