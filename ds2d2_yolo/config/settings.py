@@ -131,8 +131,6 @@ class Settings(Options):
         adapter_init (str): Start of the adapters: 'random' is the method's, 'ridge' sets them in the first batches by
             ridge regression of the teacher's features on the student's, and 'auto' does so where the student starts
             from a checkpoint. Not part of the published method.
-        adapter_scale (str): Scale of the adapted features before the teacher's head in `imfu`: 'none' leaves it,
-            'aligned' gives each channel the teacher's mean and deviation. Not part of the published method.
         box_distance (str): Distance of the boxes in the implicit terms: 'iou' is the method's, 1 - GIoU of upright and
             1 - ProbIoU of oriented boxes; 'kfiou' is for oriented boxes. Not part of the published method.
         teacher_bf16 (bool): Whether the teacher's forward pass runs in bfloat16, for processors that compute in it.
@@ -226,11 +224,6 @@ class Settings(Options):
         ok.one_of("random", "ridge", "auto"),
         "start of the adapters; ridge: the first batches set them by ridge regression; auto: ridge where the student "
         "starts from a checkpoint",
-    )
-    adapter_scale: Literal["none", "aligned"] = _experimental(
-        "none",
-        ok.one_of("none", "aligned"),
-        "aligned: adapted features get the teacher's mean and deviation per channel before its head in imfu",
     )
     box_distance: Literal["iou", "kfiou"] = _experimental(
         "iou",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ds2d2_yolo.bridge.distillation.adapter_init import RidgeInit
@@ -18,11 +17,10 @@ from ds2d2_yolo.bridge.distillation.unlabelled.teacher_boxes import teacher_dete
 from ds2d2_yolo.bridge.distillation.weighting import level_scores, sum_levels, teacher_score_sum, weight_maps
 from ds2d2_yolo.bridge.models.amplifier import Amplifier
 from ds2d2_yolo.bridge.models.composed_head import AdaptedHead
-from ds2d2_yolo.bridge.models.heads import logits_and_boxes, raw_predictions, strides_of
+from ds2d2_yolo.bridge.models.heads import logits_and_boxes, strides_of
 from ds2d2_yolo.bridge.models.teacher import FrozenTeacher
 from ds2d2_yolo.config.settings import EXPLICIT, IMPLICIT, Settings
 from ds2d2_yolo.core import explicit_loss
-from ds2d2_yolo.core.aligned_scale import align_scale
 
 
 class Distiller:
@@ -236,12 +234,6 @@ class Distiller:
         if term == "imhi" and self.amplifier is not None:
             # hf acts on each channel separately, so hf(A S) = A hf(S), on as many channels as the student has
             raw = head(self.amplifier.inputs(inputs), weights)
-        elif self.settings.adapter_scale == "aligned":
-            adapted = (
-                guard.inputs(adapted) if adapted else [F.conv2d(*pair) for pair in zip(inputs, weights, strict=True)]
-            )
-            aligned = [align_scale(a, t, teacher.valid) for a, t in zip(adapted, teacher.features, strict=True)]
-            raw = raw_predictions(head.head, aligned)
         else:
             raw = head(inputs, weights, adapted and guard.inputs(adapted))
         logits, boxes = logits_and_boxes(head.head, raw)

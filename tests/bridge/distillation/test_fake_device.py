@@ -47,8 +47,8 @@ END_TO_END = [("yolo26n-obb.yaml", "yolo11s-obb.yaml"), ("yolov10n.yaml", "yolov
 SETTINGS: dict[str, dict[str, Any]] = {
     "maps": {"weight_map": "both", "feature_norm": "standard", "disw": 0.5},
     "wavelet": {"wavelet": "db2", "feature_norm": "standard", "weight_map": "score"},
-    "adapters": {"adapter_scale": "aligned", "adapter_init": "ridge", "levels": [8, 16]},
-    "no wavelet terms": {"explicit": False, "adapter_scale": "aligned"},
+    "adapters": {"adapter_init": "ridge", "levels": [8, 16]},
+    "no wavelet terms": {"explicit": False},
     "classes": {"columns": [1, 2]},
 }  # fmt: skip
 Checkpoint = Callable[..., Path]

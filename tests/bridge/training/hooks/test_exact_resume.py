@@ -28,7 +28,6 @@ CASES = {
     "sgd": ("detect", {"optimizer": "SGD", "multi_scale": 0.3, "mixup": 0.3, "workers": 2}),
     "musgd": ("detect", {"optimizer": "MuSGD", "val": False, "batch": 3, "cache": "ram"}),
     "end to end": ("end2end", {"scale": 0.9, "degrees": 45.0, "close_mosaic": 0}),
-    "adapters": ("obb", {"adapter_scale": "aligned"}),
     "unlabelled": (
         "obb",
         {"unlabelled": "rest", "fraction": 0.6, "mixup": 0.5, "workers": 2, "nbs": 6, "adapter_init": "ridge"},
