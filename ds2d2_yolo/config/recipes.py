@@ -15,7 +15,7 @@ from ds2d2_yolo.config.settings import TERMS, Settings
 from ds2d2_yolo.errors import BadUseError
 
 # removed settings, each with the value that still describes every run; files of earlier versions name them
-REMOVED = {"extent": "touched", "robust": False, "adapter_lr": 1.0, "adapter_scale": "none"}
+REMOVED = {"extent": "touched", "robust": False, "adapter_lr": 1.0, "adapter_scale": "none", "gain_refresh": 0.0}
 
 
 def recipe_names() -> list[str]:

@@ -115,8 +115,6 @@ class Settings(Options):
             at the last epoch with distillation.
         gain_final (float): Fraction of the gains at which 'linear' and 'cosine' end, 0 to 1.
         gain_epochs (int | None): Epochs with distillation, counted from the first; None is all of them.
-        gain_refresh (float): Share of the run after which the automatic gains and the weights of `level_balance`
-            'measured' are measured anew, again and again; 0 measures them once. Not part of the published method.
         explicit (bool): Whether the explicit stream is on.
         implicit (bool): Whether the implicit stream is on.
         feature_norm (str): 'none', or 'standard': standardise student and teacher per channel, each by its own mean and
@@ -195,9 +193,6 @@ class Settings(Options):
     gain_final: float = _experimental(0.0, ok.number(0, 1), "fraction of the gains at which linear and cosine end")
     gain_epochs: int | None = _experimental(
         None, ok.optional(ok.integer(1)), "epochs with distillation, from the first; unset, all"
-    )
-    gain_refresh: float = _experimental(
-        0.0, ok.number(0, 1), "share of the run after which automatic gains are measured anew; 0 measures them once"
     )
     explicit: bool = _experimental(True, ok.flag, "explicit stream on or off")
     implicit: bool = _experimental(True, ok.flag, "implicit stream on or off")

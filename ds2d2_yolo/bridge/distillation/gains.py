@@ -51,37 +51,15 @@ def gain_factor(settings: Settings, epoch: int, epochs: int) -> float:
     return rise * (settings.gain_final + (1 - settings.gain_final) * left)
 
 
-def is_refresh(settings: Settings, epoch: int, epochs: int, last: int | None) -> bool:
-    """Return whether the automatic gains are measured anew in an epoch. Not part of the published method.
-
-    It is due ``max(1, round(gain_refresh * epochs))`` epochs after the last one: at ``time=`` Ultralytics estimates the
-    epochs of the run anew after each epoch, and no refresh is missed where the distance changes. An epoch that is
-    repeated measures again.
-
-    Args:
-        settings (Settings): `gain_refresh`.
-        epoch (int): Epoch, from 0.
-        epochs (int): Epochs of the run, as known in this epoch.
-        last (int | None): Epoch of the last refresh, None before the first.
-
-    Returns:
-        (bool): True in the first epoch and in each that is due; never if `gain_refresh` is 0.
-    """
-    if settings.gain_refresh == 0:
-        return False
-    return last is None or epoch == last or epoch - last >= max(1, round(settings.gain_refresh * epochs))
-
-
 class Gains:
     """The gain of each active term, from the gradients that terms and task loss send into the student's neck.
 
     An automatic gain is ``share x |gradient of the task loss| / |gradient of the term|``, the median over the first
     batches of an epoch. Until the end of the learning-rate warm-up adapters and student are close to noise. The gains
-    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up. `is_refresh` names the
-    later epochs that measure and freeze them again.
+    are therefore measured anew in each epoch, and frozen in the first epoch after the warm-up.
 
     With `level_balance` 'measured' the same batches give each explicit term its weights of the levels, whether its gain
-    is automatic or given: see `balancing_weights`. They are measured, frozen and refreshed with the automatic gains.
+    is automatic or given: see `balancing_weights`. They are measured and frozen with the automatic gains.
 
     Args:
         settings (Settings): Shares and manual gains.
@@ -92,7 +70,7 @@ class Gains:
         automatic (dict[str, float]): The automatic gains measured so far, by term.
         level_weights (dict[str, list[float]]): The weights of the levels measured so far, by term.
         new_weights (dict[str, list[float]]): Those of them that this epoch measured.
-        frozen (bool): Whether gains and weights stay as they are, until the next refresh if there is one.
+        frozen (bool): Whether gains and weights stay as they are.
         measured (list[dict[str, float]]): Gradient norms of each batch of the last epoch with a measurement, those of
             the terms with the weights of the levels.
     """
@@ -115,7 +93,6 @@ class Gains:
         self._weighted: list[dict[str, float]] = []
         self._one2many_weight = 1.0
         self._epoch = 0
-        self._refreshed: int | None = state.get("refreshed") if state else None
         self._left_out: dict[str, Tensor] = {}
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, warm: bool) -> None:
@@ -128,8 +105,6 @@ class Gains:
             warm (bool): Whether the learning-rate warm-up is over.
         """
         self.factor = gain_factor(self.settings, epoch, epochs)
-        if is_refresh(self.settings, epoch, epochs, self._refreshed):
-            self.frozen, self._refreshed = self._nothing_to_choose, epoch
         self._batches = min(CALIBRATION_BATCHES, batches)
         self._warm = warm
         self._norms, self._weighted = [], []
@@ -225,7 +200,6 @@ class Gains:
             "automatic": dict(self.automatic),
             "level_weights": dict(self.level_weights),
             "frozen": self.frozen,
-            "refreshed": self._refreshed,
         }
 
     def shares(self, stride: float | None = None) -> dict[str, float]:

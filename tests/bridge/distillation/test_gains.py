@@ -15,7 +15,6 @@ from ds2d2_yolo.bridge.distillation.gains import (
     MONITOR_BATCHES,
     Gains,
     gain_factor,
-    is_refresh,
 )
 from ds2d2_yolo.bridge.distillation.gradients.levels import TASK
 from ds2d2_yolo.config.settings import TERMS, Settings
@@ -282,79 +281,6 @@ def test_counts_what_was_left_out_epoch_by_epoch() -> None:
     assert gains.warnings() == {}
 
 
-def refreshes(estimates: list[int], refresh: float) -> list[int]:
-    """Return the epochs of a run with a refresh. Each epoch has its estimate of the run's epochs."""
-    last, due = None, []
-    for epoch, epochs in enumerate(estimates):
-        if is_refresh(settings(gain_refresh=refresh), epoch, epochs, last):
-            last = epoch
-            due.append(epoch)
-    return due
-
-
-@pytest.mark.parametrize(
-    ("refresh", "epochs", "expected"),
-    [(0.0, 10, []), (0.2, 10, [0, 2, 4, 6, 8]), (0.25, 10, [0, 2, 4, 6, 8]), (0.01, 3, [0, 1, 2]), (1.0, 3, [0])],
-)
-def test_refreshes_are_a_share_of_the_run_apart(refresh: float, epochs: int, expected: list[int]) -> None:
-    assert refreshes([epochs] * epochs, refresh) == expected
-
-
-@pytest.mark.parametrize(
-    ("estimates", "expected"),
-    [([100, 15, 15, 10, 15, 10], [0, 3, 5]), ([100, 4, 5, 6], [0, 1, 2, 3]), ([3, 30, 30, 30, 30, 30, 30], [0, 6])],
-)
-def test_no_refresh_is_missed_where_the_epochs_are_estimated_anew(estimates: list[int], expected: list[int]) -> None:
-    """With `time=` the number of epochs changes from epoch to epoch, and with it the distance of the refreshes."""
-    assert refreshes(estimates, 0.2) == expected
-
-
-def test_a_refresh_is_due_again_in_a_repeated_epoch_and_not_in_a_resumed_run() -> None:
-    gains = started(epoch=1, gain_refresh=0.2)
-    measure(gains, NORMS)
-    resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
-    resumed.start_epoch(2, EPOCHS, BATCHES, warm=True)
-    assert measure(resumed, NORMS) == MONITOR_BATCHES, "one epoch after the last one"
-    gains.start_epoch(1, EPOCHS, BATCHES, warm=True)
-    assert measure(gains, NORMS) == CALIBRATION_BATCHES
-
-
-def test_a_refresh_measures_anew_and_freezes_again() -> None:
-    gains = started(epoch=0, gain_refresh=0.2)
-    measure(gains, NORMS)
-    first, doubled = gains.current(1), {**NORMS, TASK: 2 * NORMS[TASK]}
-    gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
-    gains.calibrate(doubled, 1, ())
-    assert gains.current(1) == first, "the earlier gains hold until the measurement is complete"
-    assert gains.calibrated, "a lack of memory skips the measurement"
-    assert 1 + measure(gains, doubled) == CALIBRATION_BATCHES
-    assert gains.frozen
-    assert gains.current(1) == pytest.approx({t: 2 * g for t, g in first.items()})
-    gains.start_epoch(3, EPOCHS, BATCHES, warm=True)
-    assert measure(gains, NORMS) == MONITOR_BATCHES, "between two refreshes the gains are frozen"
-
-
-def test_a_refresh_that_could_not_be_measured_waits_for_the_next_epoch() -> None:
-    gains = started(epoch=0, gain_refresh=0.2)
-    measure(gains, NORMS)
-    before = gains.current(1)
-    gains.start_epoch(2, EPOCHS, BATCHES, warm=True)
-    measure(gains, {})
-    resumed = Gains(gains.settings, json.loads(json.dumps(gains.state())))
-    for either in (gains, resumed):
-        either.start_epoch(3, EPOCHS, BATCHES, warm=True)
-        assert either.current(1) == before
-        assert measure(either, NORMS) == CALIBRATION_BATCHES
-        assert either.frozen
-
-
-def test_a_refresh_leaves_given_gains_alone() -> None:
-    gains = started(epoch=2, gains=1, gain_refresh=0.2)
-    assert gains.frozen
-    assert measure(gains, NORMS) == MONITOR_BATCHES
-    assert gains.current(1) == dict.fromkeys(ACTIVE, 1.0)
-
-
 STRIDES = [8.0, 32.0]
 BY_LEVEL = {TASK: 2.0, "task@8": 1.6, "task@32": 1.2, "exlo": 0.5, "exlo@8": 0.3, "exlo@32": 0.4, "imfu": 0.25}
 WEIGHTS = [2 * 16 / 25, 2 * 9 / 25]  # 1.6 / 0.3 and 1.2 / 0.4, of mean 1
@@ -391,8 +317,8 @@ def test_a_gain_is_that_of_the_weighted_term() -> None:
 
 
 @pytest.mark.parametrize("keys", [{}, {"gains": 1}], ids=["automatic", "given"])
-def test_weights_are_measured_frozen_and_refreshed_with_the_gains(keys: dict[str, Any]) -> None:
-    gains = balanced(epoch=0, warm=False, gain_refresh=0.5, **keys)
+def test_weights_are_measured_and_frozen_with_the_gains(keys: dict[str, Any]) -> None:
+    gains = balanced(epoch=0, warm=False, **keys)
     assert not gains.calibrated
     gains.calibrate(BY_LEVEL, 1, STRIDES)
     first = dict(gains.level_weights)
@@ -400,14 +326,15 @@ def test_weights_are_measured_frozen_and_refreshed_with_the_gains(keys: dict[str
     assert 1 + measure_levels(gains, BY_LEVEL) == CALIBRATION_BATCHES
     assert not gains.frozen, "the warm-up goes on"
     other = {**BY_LEVEL, "task@8": 0.4}
-    for epoch, batches in ((1, CALIBRATION_BATCHES), (2, MONITOR_BATCHES), (5, CALIBRATION_BATCHES)):
+    for epoch, batches in ((1, CALIBRATION_BATCHES), (2, MONITOR_BATCHES)):
         gains = Gains(gains.settings, json.loads(json.dumps(gains.state())))  # a resumed run
+        before = dict(gains.level_weights)
         gains.start_epoch(epoch, EPOCHS, BATCHES, warm=True)
         assert gains.new_weights == {}
         assert gains.calibrated
         gains.calibrate(other, 1, STRIDES)
-        assert gains.level_weights == first, "the earlier weights hold until the measurement is complete"
-        assert 1 + measure_levels(gains, other if epoch == 5 else BY_LEVEL) == batches
+        assert gains.level_weights == before, "the earlier weights hold until the measurement is complete"
+        assert 1 + measure_levels(gains, other) == batches
         assert gains.frozen
         assert bool(gains.new_weights) == (batches == CALIBRATION_BATCHES)
     assert gains.level_weights["exlo"][0] < first["exlo"][0]
@@ -437,4 +364,4 @@ def test_without_explicit_terms_nothing_is_balanced() -> None:
 def test_a_state_of_an_earlier_revision_has_no_weights() -> None:
     gains = Gains(settings(), {"automatic": {"exlo": 2.0}, "frozen": True})
     assert gains.frozen
-    assert gains.state() == {"automatic": {"exlo": 2.0}, "level_weights": {}, "frozen": True, "refreshed": None}
+    assert gains.state() == {"automatic": {"exlo": 2.0}, "level_weights": {}, "frozen": True}
